@@ -1,0 +1,26 @@
+//! The `ginnel` command. Thin: each command parses its arguments, calls a library, prints.
+//!
+//! Exit codes: 0 done, 1 the work failed, 2 the command line is wrong; `run` passes its command's own code on.
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Talk between processes of this machine: shared-memory channels, services, supervised commands.
+#[derive(Parser)]
+#[command(name = "ginnel", version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+// One variant a command; its arguments and its `run(self) -> ExitCode` live in the module of the same name.
+#[derive(Subcommand)]
+enum Command {}
+
+fn main() -> ExitCode {
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::from_env("GINNEL_LOG"))
+        .with_writer(std::io::stderr)
+        .init();
+    match Cli::parse().command {}
+}

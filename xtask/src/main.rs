@@ -1,0 +1,32 @@
+//! `cargo xtask test|soak|bench`: the chores of this repository, one module each.
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+mod test;
+
+#[derive(Parser)]
+#[command(name = "xtask", about = "Chores of this repository")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Run every test: unit, integration, documentation, loom models.
+    Test(test::Test),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().task {
+        Task::Test(task) => task.run(),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("xtask: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
