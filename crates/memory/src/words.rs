@@ -251,6 +251,20 @@ impl WordsMut {
         }
     }
 
+    /// Looks at `len` bytes that start at word `index`, like [`lend`](Self::lend).
+    ///
+    /// # Panics
+    ///
+    /// If the range leaves the segment.
+    #[cfg(not(loom))]
+    #[must_use]
+    pub(crate) fn own(&self, index: usize, len: usize) -> &[u8] {
+        let words = len.div_ceil(WORD);
+        assert!(index <= self.len() && words <= self.len() - index, "loan outside its segment");
+        // SAFETY: as in `lend`; this process is the one writer, and writes through `&mut self` only.
+        unsafe { std::slice::from_raw_parts(self.0.base.add(index).as_ptr().cast(), len) }
+    }
+
     /// Lends `len` bytes that start at word `index` to be filled in place.
     ///
     /// For the segment's only writer: peers map it read-only, and what they read meanwhile they discard (overwrite mark).

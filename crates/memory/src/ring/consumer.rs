@@ -354,6 +354,18 @@ impl Consumer {
         self.token = 0; // nobody's token: the drop below finds nothing of ours to free
     }
 
+    /// Whether the writer has overtaken this reader: the next look will say by how much.
+    #[must_use]
+    pub fn lagged(&self) -> bool {
+        self.geometry.mode != Mode::Latest && self.overtaken(self.pos)
+    }
+
+    /// Whether the memory was taken away from under the ring.
+    #[must_use]
+    pub fn truncated(&self) -> bool {
+        self.data.truncated() || self.head.truncated()
+    }
+
     /// The slot and token that identify this reader to the writer.
     #[must_use]
     pub fn membership(&self) -> (usize, u64) {

@@ -21,10 +21,20 @@ pub struct Producer {
     /// How far it may write: copy of the mark.
     mark: u64,
     tail: (u64, u64),
-    /// First record of an open batch: its word and its number.
-    batch: Option<(usize, u64)>,
+    batch: Option<Batch>,
     /// The lossless readers that it honours.
     members: Vec<Member>,
+}
+
+/// An open batch. Its first record's flag is stored last.
+#[derive(Debug, Clone, Copy)]
+struct Batch {
+    /// Where it began.
+    start: u64,
+    /// Number of its first record.
+    first: u64,
+    /// Where its newest record begins; `NO_RECORD` while it is empty.
+    last: u64,
 }
 
 #[derive(Debug)]
@@ -214,6 +224,13 @@ impl Producer {
         self.data.lend(word + 2, len)
     }
 
+    /// The payload that [`lend`](Self::lend) lends, to look at.
+    #[cfg(not(loom))]
+    #[must_use]
+    pub fn lent(&self, len: usize) -> &[u8] {
+        self.data.own(self.geometry.word(self.pos, self.seq) + 2, len)
+    }
+
     /// Publishes the record that was filled through [`lend`](Self::lend).
     pub fn commit(&mut self, len: usize) {
         let word = self.geometry.word(self.pos, self.seq);
@@ -233,11 +250,12 @@ impl Producer {
                 self.data.store(word, self.seq + 1, Ordering::Release); // SYNC ring.flag
                 self.head.store(LAST, self.pos, Ordering::Release);
             }
-            Some((_, first)) if *first == u64::MAX => {
-                // Not published yet, and its old flag may be anything: it is stored by `publish_batch`.
-                self.batch = Some((word, self.seq));
+            Some(batch) => {
+                if batch.last != NO_RECORD {
+                    self.data.store(word, self.seq + 1, Ordering::Relaxed);
+                }
+                batch.last = self.pos;
             }
-            Some(_) => self.data.store(word, self.seq + 1, Ordering::Relaxed),
         }
         self.pos += bytes;
         self.seq += 1;
@@ -246,31 +264,32 @@ impl Producer {
     /// Opens a batch: records written from now on become visible together.
     pub fn open_batch(&mut self) {
         debug_assert!(self.batch.is_none(), "batches do not nest");
-        self.batch = Some((0, u64::MAX));
+        self.batch = Some(Batch { start: self.pos, first: self.seq, last: NO_RECORD });
+    }
+
+    /// Publishes the open batch, because the writer has to wait; says whether there was one to be opened again afterwards.
+    pub fn pause_batch(&mut self) -> bool {
+        let open = self.batch.is_some();
+        self.publish_batch();
+        open
+    }
+
+    /// Whether the open batch has outgrown an eighth of the ring and should be published.
+    #[inline]
+    #[must_use]
+    pub fn batch_is_large(&self) -> bool {
+        self.batch.is_some_and(|batch| self.pos - batch.start >= self.geometry.capacity / 8)
     }
 
     /// Publishes the open batch with one store.
     pub fn publish_batch(&mut self) {
-        if let Some((word, seq)) = self.batch.take()
-            && seq != u64::MAX
+        if let Some(batch) = self.batch.take()
+            && batch.last != NO_RECORD
         {
-            self.data.store(word, seq + 1, Ordering::Release); // SYNC ring.flag
-            self.head.store(LAST, self.last_of_batch(word, seq), Ordering::Release);
+            let word = self.geometry.word(batch.start, batch.first);
+            self.data.store(word, batch.first + 1, Ordering::Release); // SYNC ring.flag
+            self.head.store(LAST, batch.last, Ordering::Release);
         }
-    }
-
-    /// Position of the newest record, found by walking the batch that began at `word` with number `seq`.
-    fn last_of_batch(&self, word: usize, seq: u64) -> u64 {
-        if self.geometry.fixed.is_some() {
-            return self.pos - self.geometry.record_bytes(0);
-        }
-        let (mut at, mut last) = (word, 0);
-        for _ in seq..self.seq {
-            let bytes = self.geometry.record_bytes(self.data.load(at + 1, Ordering::Relaxed) as usize);
-            last = bytes;
-            at = (at + (bytes / 8) as usize) % (self.geometry.capacity / 8) as usize;
-        }
-        self.pos - last
     }
 
     /// Whether a reader wants something after what was published: it sleeps, or has joined. Nothing but a load when nobody
