@@ -135,14 +135,13 @@ impl<T: ?Sized, C: Codec<T>> WriterBuilder<T, C> {
         let group = self.permissions.group();
         let explicit = self.run_dir.is_some();
 
-        let lock = dir.lock()?;
-        let claimed = Claimed::take(dir, name, spec.instance)?;
+        let mut claimed = Claimed::take(dir, name, spec.instance)?;
         let control_spec = control_spec(&geometry, spec.instance);
         let control = Segment::file(claimed.dir(), &control_file(spec.instance), &control_spec, shared_mode, group)?;
         let listener = claimed.listen(shared_mode, group, geometry.max_readers)?;
         // Last, because this is the file that readers look for.
         let data = Segment::file(claimed.dir(), &format!("{}{DATA}", claimed.name()), &spec, mode, group)?;
-        drop(lock);
+        claimed.created();
         tracing::debug!(name = claimed.name().as_str(), ?geometry, "channel created");
         self.finish(geometry, data, control, Some(listener), Some(claimed), explicit)
     }

@@ -17,7 +17,7 @@ use crate::error::CreateError;
 use crate::sys;
 use ginnel_memory::identity::Identity;
 use ginnel_memory::ring::{Control, Geometry, Mode};
-use ginnel_memory::{Access, Expect, Name, RunDir, RunDirError, Segment};
+use ginnel_memory::{Access, DirLock, Expect, Name, RunDir, RunDirError, Segment};
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::fs::{Gid, Mode as FileMode, OFlags};
 use rustix::io::Errno;
@@ -80,12 +80,15 @@ pub(crate) struct Claimed {
     name: Name,
     instance: u64,
     abandoned: bool,
+    /// The directory's lock while the channel is being made: a creation that fails tidies up under it.
+    creating: Option<DirLock>,
     _lock: OwnedFd,
 }
 
 impl Claimed {
-    /// Takes `name` for a new writer, removing what a dead one left. The caller holds the directory's lock.
+    /// Takes `name` for a new writer, removing what a dead one left. Holds the directory's lock until [`created`](Self::created).
     pub(crate) fn take(dir: RunDir, name: Name, instance: u64) -> Result<Self, CreateError> {
+        let creating = dir.lock()?;
         let file = format!("{name}{LOCK}");
         let system = |what| move |source| CreateError::System { what, source };
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -98,7 +101,12 @@ impl Claimed {
             return Err(CreateError::InUse { name: name.as_str().to_owned(), owner });
         }
         remove_dead(&dir, name.as_str())?;
-        Ok(Self { dir, name, instance, abandoned: false, _lock: lock })
+        Ok(Self { dir, name, instance, abandoned: false, creating: Some(creating), _lock: lock })
+    }
+
+    /// The channel is complete: others may use the directory.
+    pub(crate) fn created(&mut self) {
+        self.creating = None;
     }
 
     /// Leaves the files behind, as a killed writer does.
@@ -147,7 +155,7 @@ impl Drop for Claimed {
             return;
         }
         // Without the directory's lock the files stay, dead, until somebody takes the name over or cleans.
-        let Ok(_lock) = self.dir.lock() else { return };
+        let Ok(_lock) = self.creating.take().map_or_else(|| self.dir.lock(), Ok) else { return };
         for file in files(self.name.as_str(), self.instance) {
             let _ = self.dir.remove(&file);
         }
