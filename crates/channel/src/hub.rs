@@ -31,6 +31,8 @@ struct Tied {
     wake: OwnedFd,
     slot: usize,
     token: u64,
+    /// The writer no longer keeps records for it. Its slot stays its own until it leaves, for it still writes there.
+    evicted: bool,
     /// Watches the process that greeted from an exported end: the `Command` may hold a copy of that end, so that the hang-up
     /// comes late.
     pidfd: Option<OwnedFd>,
@@ -47,7 +49,7 @@ impl Hub {
 
     /// Ties a reader whose socket and eventfd were made here, for a child.
     pub(crate) fn tie(&mut self, socket: OwnedFd, wake: OwnedFd, slot: usize, token: u64) -> Result<(), Errno> {
-        self.add(Tied { socket, wake, slot, token, pidfd: None })
+        self.add(Tied { socket, wake, slot, token, evicted: false, pidfd: None })
     }
 
     fn add(&mut self, tied: Tied) -> Result<(), Errno> {
@@ -58,9 +60,9 @@ impl Hub {
         Ok(())
     }
 
-    /// How many readers are tied.
+    /// How many readers are tied and not evicted.
     pub(crate) fn len(&self) -> usize {
-        self.readers.len()
+        self.readers.iter().filter(|tied| !tied.evicted).count()
     }
 
     /// Does what readers asked for by the attention word: welcomes those who joined, wakes those who sleep.
@@ -115,7 +117,7 @@ impl Hub {
             return Ok(());
         }
         tracing::debug!(slot, "a reader joined");
-        self.add(Tied { socket, wake, slot, token, pidfd: None })
+        self.add(Tied { socket, wake, slot, token, evicted: false, pidfd: None })
     }
 
     /// Frees the slots of readers that are gone.
@@ -193,10 +195,13 @@ impl Hub {
         tracing::debug!(slot = tied.slot, "a reader left");
     }
 
-    /// Ends the membership of the reader in `slot`.
-    pub(crate) fn dismiss(&mut self, producer: &mut Producer, slot: usize, token: u64) {
-        match self.readers.iter().position(|tied| tied.slot == slot && tied.token == token) {
-            Some(index) => self.untie(producer, index),
+    /// Ends the membership of the reader in `slot`, which may go on reading as in a lossy channel.
+    pub(crate) fn evict(&mut self, producer: &mut Producer, slot: usize, token: u64) {
+        match self.readers.iter_mut().find(|tied| tied.slot == slot && tied.token == token) {
+            Some(tied) => {
+                tied.evicted = true;
+                producer.evict(slot, token);
+            }
             None => producer.dismiss(slot, token),
         }
     }

@@ -285,7 +285,7 @@ impl<T: ?Sized, C: Codec<T>> Writer<T, C> {
 
     fn evict(&mut self, slot: usize, token: u64) {
         self.evicted += 1;
-        self.hub.dismiss(&mut self.producer, slot, token);
+        self.hub.evict(&mut self.producer, slot, token);
     }
 
     /// Starts a batch: records added to it become visible together, with one store and at most one wake-up.

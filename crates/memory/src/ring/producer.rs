@@ -188,9 +188,14 @@ impl Producer {
         Admission::Admitted
     }
 
-    /// Forgets a reader: it is gone, mad or evicted. Its slot becomes free.
-    pub fn dismiss(&mut self, slot: usize, token: u64) {
+    /// No longer keeps records for a reader that is too slow or mad. The slot stays its own as long as it may write there.
+    pub fn evict(&mut self, slot: usize, token: u64) {
         self.members.retain(|member| (member.slot, member.token) != (slot, token));
+    }
+
+    /// Forgets a reader that is gone. Its slot becomes free.
+    pub fn dismiss(&mut self, slot: usize, token: u64) {
+        self.evict(slot, token);
         self.control.release(slot, token);
     }
 
