@@ -105,9 +105,15 @@ impl Hub {
         let mut bytes = [0; Join::BYTES + 1];
         let got = rustix::net::recv(&socket, &mut bytes, RecvFlags::DONTWAIT).map_or(0, |(got, _)| got);
         let Some(Join { slot, token }) = Join::decode(&bytes[..got]) else { return Ok(()) };
-        let known = self.readers.iter().any(|tied| tied.slot == slot);
-        if known || !producer.control().holds(slot, token) {
+        if !producer.control().holds(slot, token) {
             return Ok(());
+        }
+        if let Some(index) = self.readers.iter().position(|tied| tied.slot == slot) {
+            if self.readers[index].token == token {
+                return Ok(());
+            }
+            // The slot changed hands: its former reader is dead, whether or not that news has been read yet.
+            self.untie(producer, index);
         }
         let wake = tether::eventfd()?;
         if tether::welcome(socket.as_fd(), wake.as_fd()).is_err() {
@@ -191,6 +197,12 @@ impl Hub {
 
     fn untie(&mut self, producer: &mut Producer, index: usize) {
         let tied = self.readers.swap_remove(index);
+        // Closing would do, were there never a copy of the descriptor: a child between `fork` and `exec` has one, and what
+        // it keeps in the set would speak for the slot's next reader.
+        let _ = epoll::delete(&self.epoll, &tied.socket);
+        if let Some(pidfd) = &tied.pidfd {
+            let _ = epoll::delete(&self.epoll, pidfd);
+        }
         producer.dismiss(tied.slot, tied.token);
         tracing::debug!(slot = tied.slot, "a reader left");
     }
