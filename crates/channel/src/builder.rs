@@ -138,7 +138,7 @@ impl<T: ?Sized, C: Codec<T>> WriterBuilder<T, C> {
         let mut claimed = Claimed::take(dir, name, spec.instance)?;
         let control_spec = control_spec(&geometry, spec.instance);
         let control = Segment::file(claimed.dir(), &control_file(spec.instance), &control_spec, shared_mode, group)?;
-        let listener = claimed.listen(shared_mode, group, geometry.max_readers)?;
+        let listener = claimed.listen(shared_mode, group)?;
         // Last, because this is the file that readers look for.
         let data = Segment::file(claimed.dir(), &format!("{}{DATA}", claimed.name()), &spec, mode, group)?;
         claimed.created();
@@ -401,7 +401,7 @@ impl<T: ?Sized, C: Codec<T>> ReaderBuilder<T, C> {
         let socket = connect(&dir, instance).map_err(|source| match source {
             Errno::CONNREFUSED | Errno::NOENT => OpenError::Dead { name: name.as_str().to_owned() },
             Errno::ACCESS | Errno::PERM => OpenError::Denied { name: name.as_str().to_owned(), uid },
-            Errno::AGAIN => OpenError::Full { name: name.as_str().to_owned(), max: 0 },
+            Errno::AGAIN => OpenError::Crowded { name: name.as_str().to_owned() },
             source => OpenError::System { what: "connect to the channel's writer", source },
         })?;
         Ok(Opened { data, control, socket })

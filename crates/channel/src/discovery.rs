@@ -24,6 +24,10 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use std::path::Path;
 
+/// Connections that wait for the writer's next look. Those of readers that have left again count too, so it is far more than
+/// the readers that a channel can have (and what `net.core.somaxconn` allows by default).
+const BACKLOG: i32 = 4096;
+
 pub(crate) const DATA: &str = ".channel";
 pub(crate) const LOCK: &str = ".lock";
 const CONTROL: &str = ".control";
@@ -123,7 +127,7 @@ impl Claimed {
     }
 
     /// A listening socket for readers, at the channel's place.
-    pub(crate) fn listen(&self, mode: u32, group: Option<u32>, backlog: usize) -> Result<OwnedFd, CreateError> {
+    pub(crate) fn listen(&self, mode: u32, group: Option<u32>) -> Result<OwnedFd, CreateError> {
         let system = |what| move |source| CreateError::System { what, source };
         let file = socket_file(self.instance);
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
@@ -144,7 +148,7 @@ impl Claimed {
         }
         rustix::fs::chmodat(&self.dir, &file, FileMode::from_raw_mode(mode), rustix::fs::AtFlags::empty())
             .map_err(system("set the mode of the channel's socket"))?;
-        rustix::net::listen(&socket, backlog.min(4096) as i32).map_err(system("listen for readers"))?;
+        rustix::net::listen(&socket, BACKLOG).map_err(system("listen for readers"))?;
         Ok(socket)
     }
 }

@@ -97,6 +97,7 @@ impl Hub {
                 Err(other) => return Err(other),
             }
         }
+        producer.control().raise(ATTENTION_JOINED); // there may be more
         Ok(())
     }
 
