@@ -1,5 +1,6 @@
 //! How channels are made and opened.
 
+use crate::clock;
 use crate::codec::{Codec, Plain};
 use crate::discovery::{
     CONTROL_LAYOUT, Claimed, DATA, KIND_CONTROL, KIND_DATA, Permissions, address, control_file, socket_file,
@@ -225,8 +226,8 @@ fn shape<T: ?Sized, C: Codec<T>>(
             Geometry::fixed(mode, len, records, max_readers)?
         }
         None => {
-            let capacity = capacity.unwrap_or(default).max(4 * max_record.map_or(0, |max| max.saturating_add(32)));
-            let max_record = max_record.unwrap_or(capacity.max(64 << 10).next_power_of_two() / 4 - 16);
+            let capacity = capacity.unwrap_or(default).max(max_record.map_or(0, |max| max.saturating_add(32).saturating_mul(4)));
+            let max_record = max_record.unwrap_or(capacity.max(64 << 10).checked_next_power_of_two().unwrap_or(capacity) / 4 - 16);
             Geometry::variable(mode, max_record, capacity, max_readers)?
         }
     };
@@ -351,15 +352,15 @@ impl<T: ?Sized, C: Codec<T>> ReaderBuilder<T, C> {
     /// Opens the channel `name`.
     pub fn open(self, name: &str) -> Result<Reader<T, C>, OpenError> {
         let name: Name = name.parse()?;
-        let deadline = self.wait.map(|wait| Instant::now() + wait);
+        let deadline = self.wait.map(clock::after);
         loop {
             match self.try_open(&name) {
                 Err(error @ (OpenError::Absent { .. } | OpenError::Dead { .. })) => {
-                    let left =
-                        deadline.map_or(Duration::ZERO, |deadline| deadline.saturating_duration_since(Instant::now()));
-                    if left.is_zero() {
+                    let Some(deadline) = deadline else { return Err(error) };
+                    if clock::passed(deadline) {
                         return Err(error);
                     }
+                    let left = deadline.map_or(LOOK_EVERY, |deadline| deadline.saturating_duration_since(Instant::now()));
                     std::thread::sleep(LOOK_EVERY.min(left));
                 }
                 Ok(parts) => return self.finish(name.as_str(), parts),

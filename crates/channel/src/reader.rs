@@ -109,7 +109,7 @@ impl<T: ?Sized, C: Codec<T>> Reader<T, C> {
 
     /// Receives the next record, waiting up to `limit`; `None` if none came.
     pub fn recv_timeout(&mut self, limit: Duration) -> Result<Option<C::Owned>, RecvError> {
-        let deadline = Some(Instant::now() + limit);
+        let deadline = clock::after(limit);
         loop {
             if let Some(record) = self.next()? {
                 return Ok(Some(record));

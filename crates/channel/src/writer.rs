@@ -75,7 +75,7 @@ pub struct WriterCounters {
 enum Patience {
     None,
     Policy,
-    Until(Instant, Duration),
+    Until(Option<Instant>, Duration),
 }
 
 impl<T: ?Sized, C: Codec<T>> Writer<T, C> {
@@ -138,7 +138,7 @@ impl<T: ?Sized, C: Codec<T>> Writer<T, C> {
 
     /// Publishes one record, waiting for space up to `limit`.
     pub fn publish_timeout(&mut self, record: &T, limit: Duration) -> Result<(), PublishError> {
-        self.put(record, Patience::Until(Instant::now() + limit, limit))
+        self.put(record, Patience::Until(clock::after(limit), limit))
     }
 
     #[inline(always)]
@@ -251,20 +251,20 @@ impl<T: ?Sized, C: Codec<T>> Writer<T, C> {
                 return Err(PublishError::Full { backlog });
             }
             (Patience::Until(deadline, waited), _) => {
-                if clock::passed(Some(deadline)) {
+                if clock::passed(deadline) {
                     return Err(PublishError::Timeout { waited, backlog });
                 }
-                Some(deadline)
+                deadline
             }
             (Patience::Policy, OnFull::Wait) => None,
             (Patience::Policy, OnFull::Evict(after)) => {
-                let deadline = started + after;
-                if clock::passed(Some(deadline)) {
+                let deadline = started.checked_add(after);
+                if clock::passed(deadline) {
                     tracing::warn!(slot, backlog, "evicting a reader that did not make room");
                     self.evict(slot, token);
                     return Ok(());
                 }
-                Some(deadline)
+                deadline
             }
         };
         let producer = &mut self.producer;
@@ -307,16 +307,16 @@ impl<T: ?Sized, C: Codec<T>> Writer<T, C> {
 
     /// Waits until at least `readers` readers have joined and are still there; says whether they have.
     pub fn wait_for_readers(&mut self, readers: usize, limit: Duration) -> Result<bool, PublishError> {
-        let deadline = Instant::now() + limit;
+        let deadline = clock::after(limit);
         loop {
             self.announce()?;
             if self.hub.len() >= readers {
                 return Ok(true);
             }
-            if clock::passed(Some(deadline)) {
+            if clock::passed(deadline) {
                 return Ok(false);
             }
-            let timeout = clock::remaining(Some(deadline), None);
+            let timeout = clock::remaining(deadline, None);
             self.hub.wait(&mut self.producer, timeout.as_ref(), true).map_err(waiting)?;
         }
     }
@@ -330,20 +330,20 @@ impl<T: ?Sized, C: Codec<T>> Writer<T, C> {
 
     /// Waits until every reader of a lossless channel has read everything, or has left; says whether that happened in time.
     pub fn drain(&mut self, limit: Duration) -> Result<bool, PublishError> {
-        let deadline = Instant::now() + limit;
+        let deadline = clock::after(limit);
         loop {
             self.announce()?;
             self.producer.set_waiting(true);
             let done = self.producer.backlog().is_none_or(|backlog| backlog == 0);
-            let waited = if done || clock::passed(Some(deadline)) {
+            let waited = if done || clock::passed(deadline) {
                 Ok(())
             } else {
-                let timeout = clock::remaining(Some(deadline), None);
+                let timeout = clock::remaining(deadline, None);
                 self.hub.wait(&mut self.producer, timeout.as_ref(), true).map_err(waiting)
             };
             self.producer.set_waiting(false);
             waited?;
-            if done || clock::passed(Some(deadline)) {
+            if done || clock::passed(deadline) {
                 return Ok(done);
             }
         }
