@@ -254,7 +254,8 @@ pub fn list(dir: Option<&Path>) -> Result<Vec<ChannelInfo>, RunDirError> {
 
 /// One channel of a runtime directory (`None`: this user's), `None` if there is none of that name.
 pub fn inspect(dir: Option<&Path>, name: &str) -> Result<Option<ChannelInfo>, RunDirError> {
-    Ok(look(&open_dir(dir)?, name))
+    // What is no name names no channel, and above all no path.
+    Ok(if name.parse::<Name>().is_ok() { look(&open_dir(dir)?, name) } else { None })
 }
 
 fn open_dir(dir: Option<&Path>) -> Result<RunDir, RunDirError> {
