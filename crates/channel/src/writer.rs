@@ -180,11 +180,14 @@ impl<T: ?Sized, C: Codec<T>> Writer<T, C> {
     /// Tells those who sleep. Called after every publication.
     #[inline(always)]
     pub(crate) fn announce(&mut self) -> Result<(), PublishError> {
-        if self.producer.wanted() { self.attend() } else { Ok(()) }
+        if self.producer.wanted() || self.producer.truncated() { self.attend() } else { Ok(()) }
     }
 
     #[cold]
     fn attend(&mut self) -> Result<(), PublishError> {
+        if self.producer.truncated() {
+            return Err(PublishError::Truncated);
+        }
         match self.hub.attend(&mut self.producer) {
             Ok(()) => Ok(()),
             // The record is out; a reader that cannot be welcomed for want of descriptors is tried again next time, and

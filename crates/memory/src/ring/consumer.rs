@@ -201,7 +201,7 @@ impl Consumer {
         if self.overtaken(self.pos) && self.geometry.mode != Mode::Latest {
             return Err(self.resync()?);
         }
-        if self.data.truncated() || self.head.truncated() {
+        if self.truncated() {
             return Err(Fault::Truncated);
         }
         Ok(None)
@@ -363,7 +363,7 @@ impl Consumer {
     /// Whether the memory was taken away from under the ring.
     #[must_use]
     pub fn truncated(&self) -> bool {
-        self.data.truncated() || self.head.truncated()
+        self.data.truncated() || self.head.truncated() || self.control.truncated()
     }
 
     /// The slot and token that identify this reader to the writer.
