@@ -152,6 +152,7 @@ impl<T: ?Sized, C: Codec<T>> WriterBuilder<T, C> {
         let (geometry, spec) = self.shape()?;
         let data = Segment::memfd(&self.label, &spec, true)?;
         let control = Segment::memfd("ginnel-control", &control_spec(&geometry, spec.instance), false)?;
+        control.seal_as_it_is()?;
         self.finish(geometry, data, control, None, None, false)
     }
 
@@ -535,6 +536,7 @@ impl<T: ?Sized, C: Codec<T>> ReaderBuilder<T, C> {
         )?;
         let data = Segment::memfd(&self.label, &spec, false)?;
         let control = Segment::memfd("ginnel-control", &control_spec(&geometry, spec.instance), false)?;
+        control.seal_as_it_is()?;
         // The child signs when it takes over; until then nobody writes.
         data.sign(Identity { pid: 0, start: 0 });
         let (_, slots) = self.geometry(name, &data, &control)?;
