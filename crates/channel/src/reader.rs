@@ -15,6 +15,10 @@ use rustix::io::Errno;
 use std::marker::PhantomData;
 use std::time::{Duration, Instant};
 
+/// How often in a row a value may be replaced while it is copied before a call returns empty-handed: calls that wait then
+/// look at their deadline and at the writer's life.
+const REPLACED: usize = 100;
+
 /// One reader of a channel.
 ///
 /// Reading copies the record out of shared memory and then checks that the writer did not overwrite it meanwhile: a record is
@@ -141,7 +145,7 @@ impl<T: ?Sized, C: Codec<T>> Reader<T, C> {
 
     #[inline(always)]
     fn next(&mut self) -> Result<Option<C::Owned>, RecvError> {
-        loop {
+        for _ in 0..REPLACED {
             let taken = match self.consumer.peek() {
                 Ok(None) => return Ok(None),
                 Ok(Some(len)) => C::decode(&mut self.consumer, len, &mut self.scratch),
@@ -160,6 +164,7 @@ impl<T: ?Sized, C: Codec<T>> Reader<T, C> {
                 Err(fault) => return Err(fault.into()),
             }
         }
+        Ok(None)
     }
 
     fn flush(&mut self) {
@@ -324,7 +329,7 @@ impl<T: ?Sized, C: Codec<T>> Reader<T, C> {
 impl Reader<[u8]> {
     /// Receives the next record into `record`, whose memory is used again; `false` if there is none yet. Never blocks.
     pub fn try_recv_into(&mut self, record: &mut Vec<u8>) -> Result<bool, RecvError> {
-        loop {
+        for _ in 0..REPLACED {
             let taken = match self.consumer.peek() {
                 Ok(None) => return self.nothing::<()>().map(|_| false),
                 Ok(Some(len)) => self.consumer.take_vec(len, record),
@@ -342,6 +347,7 @@ impl Reader<[u8]> {
                 Err(fault) => return Err(fault.into()),
             }
         }
+        self.nothing::<()>().map(|_| false)
     }
 
     /// Receives the next record into `record`, whose memory is used again. Waits as long as the writer lives.

@@ -51,6 +51,8 @@ pub struct Consumer {
     seq: u64,
     flushed: u64,
     missed: u64,
+    /// How often in a row the newest value was announced and not there.
+    stalls: usize,
 }
 
 impl Consumer {
@@ -64,7 +66,7 @@ impl Consumer {
         if words < geometry.capacity * if geometry.mirror() { 2 } else { 1 } {
             return None;
         }
-        Some(Self { geometry, head, data, control, slot, token, pos: 0, seq: 0, flushed: 0, missed: 0 })
+        Some(Self { geometry, head, data, control, slot, token, pos: 0, seq: 0, flushed: 0, missed: 0, stalls: 0 })
     }
 
     /// Chooses the first record and announces the reader. What `connect` does (telling the writer where to find the reader) happens
@@ -204,6 +206,14 @@ impl Consumer {
         if self.truncated() {
             return Err(Fault::Truncated);
         }
+        if self.geometry.mode == Mode::Latest && self.ready() {
+            // The writer has replaced it meanwhile: look again, but not for ever. One that never delivers what it announces
+            // would keep us from sleeping, and from noticing its end.
+            self.stalls += 1;
+            if self.stalls > Self::TRIES {
+                return Err(Fault::Position { value: self.pos });
+            }
+        }
         Ok(None)
     }
 
@@ -264,6 +274,7 @@ impl Consumer {
         }
         self.pos += self.geometry.record_bytes(len);
         self.seq += 1;
+        self.stalls = 0;
         Ok(())
     }
 
