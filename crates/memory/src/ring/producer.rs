@@ -268,7 +268,8 @@ impl Producer {
 
     /// Opens a batch: records written from now on become visible together.
     pub fn open_batch(&mut self) {
-        debug_assert!(self.batch.is_none(), "batches do not nest");
+        // One that was leaked (`mem::forget`) would leave a hole that no reader gets past.
+        self.publish_batch();
         self.batch = Some(Batch { start: self.pos, first: self.seq, last: NO_RECORD });
     }
 
