@@ -6,12 +6,17 @@ use rustix::event::{Timespec, epoll};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SocketFlags};
+use std::collections::VecDeque;
 use std::mem::MaybeUninit;
 
 const LISTENER: u64 = u64::MAX;
 /// Marks the events of a pidfd; the rest is the slot, like for the socket.
 const DEATH: u64 = 1 << 32;
 /// Refused connections that are taken from the queue in one go; the rest waits for the next look.
+/// Marks the events of connections that have not said who they are.
+const STRANGER: u64 = 1 << 33;
+/// Strangers that are waited for at a time. A reader is one for the microseconds between two of its system calls.
+const MAX_STRANGERS: usize = 64;
 const MAX_ACCEPTS: usize = 2 * ginnel_memory::ring::Geometry::MAX_READERS;
 
 #[derive(Debug)]
@@ -19,6 +24,7 @@ pub(crate) struct Hub {
     listener: Option<OwnedFd>,
     epoll: OwnedFd,
     readers: Vec<Tied>,
+    strangers: VecDeque<OwnedFd>,
     /// Readers that joined, as a count that never falls.
     pub(crate) joined: u64,
     pub(crate) wakes: u64,
@@ -44,7 +50,7 @@ impl Hub {
         if let Some(listener) = &listener {
             epoll::add(&epoll, listener, epoll::EventData::new_u64(LISTENER), epoll::EventFlags::IN)?;
         }
-        Ok(Self { listener, epoll, readers: Vec::new(), joined: 0, wakes: 0 })
+        Ok(Self { listener, epoll, readers: Vec::new(), strangers: VecDeque::new(), joined: 0, wakes: 0 })
     }
 
     /// Ties a reader whose socket and eventfd were made here, for a child.
@@ -87,11 +93,17 @@ impl Hub {
     /// Takes waiting connections from the listener's queue and looks for readers that have gone.
     fn accept(&mut self, producer: &mut Producer) -> Result<(), Errno> {
         self.reap(producer)?;
+        for _ in 0..self.strangers.len() {
+            if let Some(socket) = self.strangers.pop_front() {
+                let _ = epoll::delete(&self.epoll, &socket);
+                self.meet(producer, socket)?;
+            }
+        }
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         for _ in 0..MAX_ACCEPTS {
             let Some(listener) = &self.listener else { return Ok(()) };
             match rustix::net::accept_with(listener, flags) {
-                Ok(socket) => self.welcome(producer, socket)?,
+                Ok(socket) => self.meet(producer, socket)?,
                 Err(Errno::AGAIN) => return Ok(()),
                 Err(Errno::INTR | Errno::CONNABORTED) => {}
                 Err(other) => return Err(other),
@@ -101,11 +113,30 @@ impl Hub {
         Ok(())
     }
 
-    /// Admits one connection, or drops it: somebody that did not say who it is before it set the JOINED bit is no reader.
-    fn welcome(&mut self, producer: &mut Producer, socket: OwnedFd) -> Result<(), Errno> {
+    /// Hears who is at the other end of a connection. We may have been quicker than a reader that has just connected and is
+    /// about to say it: then the connection is kept.
+    fn meet(&mut self, producer: &mut Producer, socket: OwnedFd) -> Result<(), Errno> {
         let mut bytes = [0; Join::BYTES + 1];
-        let got = rustix::net::recv(&socket, &mut bytes, RecvFlags::DONTWAIT).map_or(0, |(got, _)| got);
-        let Some(Join { slot, token }) = Join::decode(&bytes[..got]) else { return Ok(()) };
+        match rustix::net::recv(&socket, &mut bytes, RecvFlags::DONTWAIT) {
+            Ok((got, _)) => match Join::decode(&bytes[..got]) {
+                Some(join) => self.welcome(producer, socket, join),
+                None => Ok(()),
+            },
+            Err(Errno::AGAIN | Errno::INTR) => {
+                epoll::add(&self.epoll, &socket, epoll::EventData::new_u64(STRANGER), epoll::EventFlags::IN)?;
+                self.strangers.push_back(socket);
+                if self.strangers.len() > MAX_STRANGERS {
+                    self.strangers.pop_front();
+                }
+                Ok(())
+            }
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Admits a reader, or drops the connection of one that does not hold the slot that it claims.
+    fn welcome(&mut self, producer: &mut Producer, socket: OwnedFd, join: Join) -> Result<(), Errno> {
+        let Join { slot, token } = join;
         if !producer.control().holds(slot, token) {
             return Ok(());
         }
@@ -147,7 +178,7 @@ impl Hub {
         let mut joins = false;
         for event in ready {
             match event.data.u64() {
-                LISTENER => joins = true,
+                LISTENER | STRANGER => joins = true,
                 slot if slot & DEATH != 0 => self.bury(producer, (slot & !DEATH) as usize),
                 slot => self.hear(producer, slot as usize),
             }
