@@ -77,7 +77,11 @@ impl RunDir {
         }
         let uid = rustix::process::geteuid();
         let user = PathBuf::from(format!("/run/user/{uid}"));
-        if user.is_dir() { Self::at(&user.join("ginnel")) } else { Self::at(&std::env::temp_dir().join(format!("ginnel-{uid}"))) }
+        if user.is_dir() {
+            Self::at(&user.join("ginnel"))
+        } else {
+            Self::at(&std::env::temp_dir().join(format!("ginnel-{uid}")))
+        }
     }
 
     /// Opens `path` as runtime directory; makes it (mode 0700) if it is missing, but not its parents.

@@ -62,7 +62,14 @@ impl Consumer {
 
     /// A reader in `slot`, which it has claimed as `token`. `None` if the words are smaller than the geometry says.
     #[must_use]
-    pub fn new(geometry: Geometry, head: Words, data: Words, control: Control, slot: usize, token: u64) -> Option<Self> {
+    pub fn new(
+        geometry: Geometry,
+        head: Words,
+        data: Words,
+        control: Control,
+        slot: usize,
+        token: u64,
+    ) -> Option<Self> {
         let words = data.len() as u64 * 8;
         if words < geometry.capacity * if geometry.mirror() { 2 } else { 1 } {
             return None;

@@ -184,7 +184,8 @@ impl Control {
 
     /// Announces that the reader of `slot` is about to sleep. Follow it with [`crate::fence::heavy`] and another look.
     pub fn arm(&self, slot: usize) {
-        self.words.store(Self::at(slot, ARMED), 1, Ordering::Relaxed);
+        // SYNC control.armed: a read-modify-write on both sides, so that the taking of an earlier arm comes before this one.
+        self.words.swap(Self::at(slot, ARMED), 1, Ordering::AcqRel);
         self.raise(ATTENTION_ARMED);
     }
 
@@ -198,6 +199,6 @@ impl Control {
     pub fn take_armed(&self, slot: usize) -> bool {
         slot < self.slots
             && self.words.load(Self::at(slot, ARMED), Ordering::Relaxed) != 0
-            && self.words.swap(Self::at(slot, ARMED), 0, Ordering::AcqRel) != 0
+            && self.words.swap(Self::at(slot, ARMED), 0, Ordering::AcqRel) != 0 // SYNC control.armed
     }
 }
