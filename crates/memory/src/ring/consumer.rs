@@ -58,7 +58,13 @@ impl Consumer {
     const TRIES: u32 = if cfg!(loom) { 3 } else { 10_000 };
     /// How often a join is tried again. After the first ones come naps, half a second in all: a writer that was suspended
     /// within its change of mark gets on with it.
-    const JOINS: u32 = if cfg!(loom) { 3 } else { 5_000 };
+    const JOINS: u32 = if cfg!(loom) {
+        3
+    } else if cfg!(fuzzing) {
+        100 // a fuzzer makes hopeless joins by the million
+    } else {
+        5_000
+    };
 
     /// A reader in `slot`, which it has claimed as `token`. `None` if the words are smaller than the geometry says.
     #[must_use]
