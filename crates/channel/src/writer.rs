@@ -149,23 +149,19 @@ impl<T: ?Sized, C: Codec<T>> Writer<T, C> {
 
     #[inline(always)]
     fn append(&mut self, record: &T, patience: Patience) -> Result<(), PublishError> {
-        let mut scratch = std::mem::take(&mut self.scratch);
-        let appended = match C::encode(record, &mut scratch) {
-            Ok(bytes) => self.append_bytes(bytes, patience),
-            Err(error) => Err(error.into()),
+        let len = {
+            let bytes = C::encode(record, &mut self.scratch)?;
+            if bytes.len() <= self.producer.geometry().max_record && self.producer.reserve(bytes.len()).is_ok() {
+                self.producer.push(bytes);
+                return Ok(());
+            }
+            bytes.len()
         };
-        self.scratch = scratch;
-        appended
-    }
-
-    #[inline(always)]
-    fn append_bytes(&mut self, bytes: &[u8], patience: Patience) -> Result<(), PublishError> {
-        self.reserve(bytes.len(), patience)?;
-        self.producer.push(bytes);
+        self.reserve(len, patience)?;
+        self.producer.push(C::encode(record, &mut self.scratch)?);
         Ok(())
     }
 
-    #[inline(always)]
     fn reserve(&mut self, len: usize, patience: Patience) -> Result<(), PublishError> {
         let max = self.producer.geometry().max_record;
         if len > max {

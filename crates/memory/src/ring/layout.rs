@@ -47,6 +47,8 @@ pub struct Geometry {
     pub max_readers: usize,
     slot_bytes: u64,
     slot_mask: u64,
+    /// How far the overwrite mark and the cursors move at a time.
+    step: u64,
 }
 
 /// Why parameters do not describe a ring.
@@ -82,13 +84,13 @@ impl Geometry {
         let slot_bytes = record_bytes(len as u64);
         let slots = (records as u64).max(Self::MIN_SLOTS).checked_next_power_of_two();
         let capacity = slots.and_then(|slots| slots.checked_mul(slot_bytes)).unwrap_or(u64::MAX);
-        Self { mode, fixed: Some(len), capacity, max_record: len, max_readers, slot_bytes, slot_mask: 0 }.check()
+        Self { mode, fixed: Some(len), capacity, max_record: len, max_readers, slot_bytes, slot_mask: 0, step: 0 }.check()
     }
 
     /// A ring of at least `capacity` bytes for records of up to `max_record` bytes.
     pub fn variable(mode: Mode, max_record: usize, capacity: usize, max_readers: usize) -> Result<Self, GeometryError> {
         let capacity = (capacity as u64).max(64 << 10).checked_next_power_of_two().unwrap_or(u64::MAX);
-        Self { mode, fixed: None, capacity, max_record, max_readers, slot_bytes: 0, slot_mask: 0 }.check()
+        Self { mode, fixed: None, capacity, max_record, max_readers, slot_bytes: 0, slot_mask: 0, step: 0 }.check()
     }
 
     fn check(mut self) -> Result<Self, GeometryError> {
@@ -108,11 +110,13 @@ impl Geometry {
                     return bad(2, self.capacity);
                 }
                 self.slot_mask = slots - 1;
+                self.step = (slots / MARK_STEPS).max(1) * self.slot_bytes;
             }
             None => {
                 if !self.capacity.is_power_of_two() || self.capacity < 4096 {
                     return bad(2, self.capacity);
                 }
+                self.step = self.capacity / MARK_STEPS;
                 // Two of the largest, a step and a flag fit at once: the newest record always outlives the next one.
                 if record_bytes(self.max_record as u64) > self.capacity / 4 {
                     return Err(too_large);
@@ -159,7 +163,7 @@ impl Geometry {
         if fixed.is_some_and(|len| len != max_record || len as u64 > Self::MAX_BYTES) {
             return Err(bad(1));
         }
-        Self { mode, fixed, capacity: params[2], max_record, max_readers: size(4)?, slot_bytes: 0, slot_mask: 0 }.check()
+        Self { mode, fixed, capacity: params[2], max_record, max_readers: size(4)?, slot_bytes: 0, slot_mask: 0, step: 0 }.check()
     }
 
     /// Bytes that a record with a payload of `len` bytes takes.
@@ -181,10 +185,10 @@ impl Geometry {
         if self.fixed.is_some() { 0 } else { RECORD_HEADER }
     }
 
-    /// How far the overwrite mark moves at a time.
+    /// How far the overwrite mark moves at a time, and how much a reader reads before it tells.
+    #[inline(always)]
     pub(super) fn step(&self) -> u64 {
-        let step = self.capacity / MARK_STEPS;
-        if self.fixed.is_some() { (step / self.slot_bytes).max(1) * self.slot_bytes } else { step }
+        self.step
     }
 
     /// The number of the record at `pos`, where numbers follow from positions.
