@@ -180,8 +180,8 @@ impl RunDir {
 
 /// Whether `path` lies in a file system without a disk.
 fn in_memory(path: &Path) -> bool {
-    const TMPFS_MAGIC: i64 = 0x0102_1994; // linux/magic.h
-    rustix::fs::statfs(path).is_ok_and(|found| found.f_type as i64 == TMPFS_MAGIC)
+    const TMPFS_MAGIC: u64 = 0x0102_1994; // linux/magic.h
+    rustix::fs::statfs(path).is_ok_and(|found| u64::try_from(found.f_type) == Ok(TMPFS_MAGIC))
 }
 
 impl AsFd for RunDir {
