@@ -249,11 +249,9 @@ impl Hub {
         tracing::debug!(slot = tied.slot, "a reader left");
     }
 
-    /// Ends the membership of the reader in `slot`.
-    pub(crate) fn dismiss(&mut self, producer: &mut Producer, slot: usize, token: u64) {
-        match self.readers.iter().position(|tied| tied.slot == slot && tied.token == token) {
-            Some(index) => self.untie(producer, index),
-            None => producer.dismiss(slot, token),
-        }
+    /// Drops the connection of a mad reader. It keeps its slot until it leaves, lest its cursor become somebody else's.
+    pub(crate) fn expel(&mut self, producer: &mut Producer, slot: usize, token: u64) {
+        producer.evict(slot, token);
+        self.readers.retain(|tied| (tied.slot, tied.token) != (slot, token));
     }
 }

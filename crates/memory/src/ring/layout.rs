@@ -56,7 +56,9 @@ pub struct Geometry {
 #[non_exhaustive]
 pub enum GeometryError {
     /// A record is larger than a quarter of the largest ring, 2^46 bytes in all.
-    #[error("records of {max_record} bytes do not fit a ring of {capacity} bytes (limit: a quarter of it, less 16 bytes)")]
+    #[error(
+        "records of {max_record} bytes do not fit a ring of {capacity} bytes (limit: a quarter of it, less 16 bytes)"
+    )]
     Record {
         /// The longest payload asked for.
         max_record: usize,
@@ -77,6 +79,9 @@ impl Geometry {
     /// The most readers that a ring can have.
     pub const MAX_READERS: usize = 1024;
     const MIN_SLOTS: u64 = 4;
+    /// Of a variable ring. Models explore every interleaving, so theirs is as small as the rules below allow.
+    const MIN_BYTES: u64 = if cfg!(loom) { 128 } else { 4096 };
+    const DEFAULT_MIN_BYTES: u64 = if cfg!(loom) { 128 } else { 64 << 10 };
     const MAX_BYTES: u64 = 1 << 46;
 
     /// A ring of at least `records` records of exactly `len` bytes.
@@ -84,12 +89,13 @@ impl Geometry {
         let slot_bytes = record_bytes(len as u64);
         let slots = (records as u64).max(Self::MIN_SLOTS).checked_next_power_of_two();
         let capacity = slots.and_then(|slots| slots.checked_mul(slot_bytes)).unwrap_or(u64::MAX);
-        Self { mode, fixed: Some(len), capacity, max_record: len, max_readers, slot_bytes, slot_mask: 0, step: 0 }.check()
+        Self { mode, fixed: Some(len), capacity, max_record: len, max_readers, slot_bytes, slot_mask: 0, step: 0 }
+            .check()
     }
 
     /// A ring of at least `capacity` bytes for records of up to `max_record` bytes.
     pub fn variable(mode: Mode, max_record: usize, capacity: usize, max_readers: usize) -> Result<Self, GeometryError> {
-        let capacity = (capacity as u64).max(64 << 10).checked_next_power_of_two().unwrap_or(u64::MAX);
+        let capacity = (capacity as u64).max(Self::DEFAULT_MIN_BYTES).checked_next_power_of_two().unwrap_or(u64::MAX);
         Self { mode, fixed: None, capacity, max_record, max_readers, slot_bytes: 0, slot_mask: 0, step: 0 }.check()
     }
 
@@ -106,14 +112,15 @@ impl Geometry {
             Some(len) => {
                 self.slot_bytes = record_bytes(len as u64);
                 let slots = self.capacity / self.slot_bytes;
-                if !self.capacity.is_multiple_of(self.slot_bytes) || !slots.is_power_of_two() || slots < Self::MIN_SLOTS {
+                if !self.capacity.is_multiple_of(self.slot_bytes) || !slots.is_power_of_two() || slots < Self::MIN_SLOTS
+                {
                     return bad(2, self.capacity);
                 }
                 self.slot_mask = slots - 1;
                 self.step = (slots / MARK_STEPS).max(1) * self.slot_bytes;
             }
             None => {
-                if !self.capacity.is_power_of_two() || self.capacity < 4096 {
+                if !self.capacity.is_power_of_two() || self.capacity < Self::MIN_BYTES {
                     return bad(2, self.capacity);
                 }
                 self.step = self.capacity / MARK_STEPS;
@@ -163,7 +170,17 @@ impl Geometry {
         if fixed.is_some_and(|len| len != max_record || len as u64 > Self::MAX_BYTES) {
             return Err(bad(1));
         }
-        Self { mode, fixed, capacity: params[2], max_record, max_readers: size(4)?, slot_bytes: 0, slot_mask: 0, step: 0 }.check()
+        Self {
+            mode,
+            fixed,
+            capacity: params[2],
+            max_record,
+            max_readers: size(4)?,
+            slot_bytes: 0,
+            slot_mask: 0,
+            step: 0,
+        }
+        .check()
     }
 
     /// Bytes that a record with a payload of `len` bytes takes.
@@ -175,7 +192,8 @@ impl Geometry {
     /// Index of the first word of the record at `pos` with number `seq`.
     #[inline(always)]
     pub(super) fn word(&self, pos: u64, seq: u64) -> usize {
-        let byte = if self.fixed.is_some() { (seq & self.slot_mask) * self.slot_bytes } else { pos & (self.capacity - 1) };
+        let byte =
+            if self.fixed.is_some() { (seq & self.slot_mask) * self.slot_bytes } else { pos & (self.capacity - 1) };
         (byte / 8) as usize
     }
 
