@@ -227,6 +227,35 @@ impl Geometry {
     }
 }
 
+/// A place in a ring: position, number and first word of a record, moved together.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    pub(super) pos: u64,
+    pub(super) seq: u64,
+    /// Derived from the other two; kept because every record needs it.
+    pub(super) word: usize,
+}
+
+impl Place {
+    pub(super) const START: Self = Self { pos: 0, seq: 0, word: 0 };
+
+    pub(super) fn new(geometry: &Geometry, pos: u64, seq: u64) -> Self {
+        Self { pos, seq, word: geometry.word(pos, seq) }
+    }
+
+    /// Moves behind a record of `bytes` bytes.
+    #[inline(always)]
+    pub(super) fn advance(&mut self, geometry: &Geometry, bytes: u64) {
+        self.pos += bytes;
+        self.seq += 1;
+        self.word += (bytes / 8) as usize;
+        let words = (geometry.capacity / 8) as usize;
+        if self.word >= words {
+            self.word -= words;
+        }
+    }
+}
+
 #[inline(always)]
 const fn record_bytes(len: u64) -> u64 {
     RECORD_HEADER + len.next_multiple_of(16)

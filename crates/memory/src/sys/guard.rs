@@ -54,8 +54,9 @@ impl std::fmt::Debug for Entry {
 }
 
 impl Guard {
-    pub(super) fn tripped(&self) -> bool {
-        self.0.tripped.load(Ordering::Acquire)
+    /// Raised once the handler has put zeros over the mapping.
+    pub(super) fn tripped(&self) -> &'static AtomicBool {
+        &self.0.tripped
     }
 }
 
