@@ -29,8 +29,11 @@ pub struct Words {
     base: std::ptr::NonNull<AtomicU64>,
     #[cfg(not(loom))]
     len: usize,
+    /// Raised when the mapping's file was shrunk; a copy of what `owner` knows, one load away.
     #[cfg(not(loom))]
-    owner: Arc<Mapping>,
+    tripped: Option<&'static std::sync::atomic::AtomicBool>,
+    #[cfg(not(loom))]
+    _owner: Arc<Mapping>,
     #[cfg(loom)]
     cells: Arc<Vec<AtomicU64>>,
     #[cfg(loom)]
@@ -57,7 +60,7 @@ impl Words {
         assert!(offset.is_multiple_of(WORD) && offset + len * WORD <= owner.len(), "words outside their mapping");
         // SAFETY: the assertion keeps the pointer inside the mapping (M3).
         let base = unsafe { owner.base().add(offset).cast::<AtomicU64>() };
-        Self { base, len, owner: Arc::clone(owner) }
+        Self { base, len, tripped: owner.tripped(), _owner: Arc::clone(owner) }
     }
 
     /// Private words, for models of the ring; with `mirror` there are twice as many, the second half being the first again.
@@ -80,10 +83,11 @@ impl Words {
     }
 
     /// The mapping was cut short by its owner: what is read now is zeros, not data.
+    #[inline(always)]
     #[must_use]
     pub fn truncated(&self) -> bool {
         #[cfg(not(loom))]
-        return self.owner.truncated();
+        return self.tripped.is_some_and(|tripped| tripped.load(std::sync::atomic::Ordering::Acquire));
         #[cfg(loom)]
         return false;
     }
@@ -245,6 +249,20 @@ impl WordsMut {
             word[..chunk.len()].copy_from_slice(chunk);
             self.0.word(index + i).store(u64::from_ne_bytes(word), Ordering::Relaxed);
         }
+    }
+
+    /// Looks at `len` bytes that start at word `index`, like [`lend`](Self::lend).
+    ///
+    /// # Panics
+    ///
+    /// If the range leaves the segment.
+    #[cfg(not(loom))]
+    #[must_use]
+    pub(crate) fn own(&self, index: usize, len: usize) -> &[u8] {
+        let words = len.div_ceil(WORD);
+        assert!(index <= self.len() && words <= self.len() - index, "loan outside its segment");
+        // SAFETY: as in `lend`; this process is the one writer, and writes through `&mut self` only.
+        unsafe { std::slice::from_raw_parts(self.0.base.add(index).as_ptr().cast(), len) }
     }
 
     /// Lends `len` bytes that start at word `index` to be filled in place.

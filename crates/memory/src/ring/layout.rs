@@ -47,6 +47,8 @@ pub struct Geometry {
     pub max_readers: usize,
     slot_bytes: u64,
     slot_mask: u64,
+    /// How far the overwrite mark and the cursors move at a time.
+    step: u64,
 }
 
 /// Why parameters do not describe a ring.
@@ -87,13 +89,14 @@ impl Geometry {
         let slot_bytes = record_bytes(len as u64);
         let slots = (records as u64).max(Self::MIN_SLOTS).checked_next_power_of_two();
         let capacity = slots.and_then(|slots| slots.checked_mul(slot_bytes)).unwrap_or(u64::MAX);
-        Self { mode, fixed: Some(len), capacity, max_record: len, max_readers, slot_bytes, slot_mask: 0 }.check()
+        Self { mode, fixed: Some(len), capacity, max_record: len, max_readers, slot_bytes, slot_mask: 0, step: 0 }
+            .check()
     }
 
     /// A ring of at least `capacity` bytes for records of up to `max_record` bytes.
     pub fn variable(mode: Mode, max_record: usize, capacity: usize, max_readers: usize) -> Result<Self, GeometryError> {
         let capacity = (capacity as u64).max(Self::DEFAULT_MIN_BYTES).checked_next_power_of_two().unwrap_or(u64::MAX);
-        Self { mode, fixed: None, capacity, max_record, max_readers, slot_bytes: 0, slot_mask: 0 }.check()
+        Self { mode, fixed: None, capacity, max_record, max_readers, slot_bytes: 0, slot_mask: 0, step: 0 }.check()
     }
 
     fn check(mut self) -> Result<Self, GeometryError> {
@@ -114,11 +117,13 @@ impl Geometry {
                     return bad(2, self.capacity);
                 }
                 self.slot_mask = slots - 1;
+                self.step = (slots / MARK_STEPS).max(1) * self.slot_bytes;
             }
             None => {
                 if !self.capacity.is_power_of_two() || self.capacity < Self::MIN_BYTES {
                     return bad(2, self.capacity);
                 }
+                self.step = self.capacity / MARK_STEPS;
                 // Two of the largest, a step and a flag fit at once: the newest record always outlives the next one.
                 if record_bytes(self.max_record as u64) > self.capacity / 4 {
                     return Err(too_large);
@@ -165,8 +170,17 @@ impl Geometry {
         if fixed.is_some_and(|len| len != max_record || len as u64 > Self::MAX_BYTES) {
             return Err(bad(1));
         }
-        Self { mode, fixed, capacity: params[2], max_record, max_readers: size(4)?, slot_bytes: 0, slot_mask: 0 }
-            .check()
+        Self {
+            mode,
+            fixed,
+            capacity: params[2],
+            max_record,
+            max_readers: size(4)?,
+            slot_bytes: 0,
+            slot_mask: 0,
+            step: 0,
+        }
+        .check()
     }
 
     /// Bytes that a record with a payload of `len` bytes takes.
@@ -189,10 +203,10 @@ impl Geometry {
         if self.fixed.is_some() { 0 } else { RECORD_HEADER }
     }
 
-    /// How far the overwrite mark moves at a time.
+    /// How far the overwrite mark moves at a time, and how much a reader reads before it tells.
+    #[inline(always)]
     pub(super) fn step(&self) -> u64 {
-        let step = self.capacity / MARK_STEPS;
-        if self.fixed.is_some() { (step / self.slot_bytes).max(1) * self.slot_bytes } else { step }
+        self.step
     }
 
     /// The number of the record at `pos`, where numbers follow from positions.
@@ -210,6 +224,35 @@ impl Geometry {
     #[must_use]
     pub fn mirror(&self) -> bool {
         self.fixed.is_none()
+    }
+}
+
+/// A place in a ring: position, number and first word of a record, moved together.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    pub(super) pos: u64,
+    pub(super) seq: u64,
+    /// Derived from the other two; kept because every record needs it.
+    pub(super) word: usize,
+}
+
+impl Place {
+    pub(super) const START: Self = Self { pos: 0, seq: 0, word: 0 };
+
+    pub(super) fn new(geometry: &Geometry, pos: u64, seq: u64) -> Self {
+        Self { pos, seq, word: geometry.word(pos, seq) }
+    }
+
+    /// Moves behind a record of `bytes` bytes.
+    #[inline(always)]
+    pub(super) fn advance(&mut self, geometry: &Geometry, bytes: u64) {
+        self.pos += bytes;
+        self.seq += 1;
+        self.word += (bytes / 8) as usize;
+        let words = (geometry.capacity / 8) as usize;
+        if self.word >= words {
+            self.word -= words;
+        }
     }
 }
 

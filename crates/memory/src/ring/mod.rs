@@ -43,8 +43,10 @@ mod layout;
 #[cfg(all(test, loom))]
 mod models;
 mod producer;
+mod view;
 
 pub use consumer::{Consumer, Fault, Start};
 pub use control::{ATTENTION_ARMED, ATTENTION_JOINED, Control, SlotInfo};
 pub use layout::{Geometry, GeometryError, Mode};
 pub use producer::{Admission, Blocked, Producer};
+pub use view::View;

@@ -1,7 +1,7 @@
 //! The writer's side of a ring.
 
 use super::control::{ATTENTION_JOINED, Control};
-use super::layout::{CLAIM, CLOSED, Geometry, LAST, MARK, Mode, NO_RECORD, RECORD_HEADER, TAIL, WAITING};
+use super::layout::{CLAIM, CLOSED, Geometry, LAST, MARK, Mode, NO_RECORD, Place, RECORD_HEADER, TAIL, WAITING};
 use crate::fence;
 use crate::sync::{Ordering, fence as full_fence};
 use crate::words::WordsMut;
@@ -15,9 +15,8 @@ pub struct Producer {
     head: WordsMut,
     data: WordsMut,
     control: Control,
-    /// Where the next record goes, and its number.
-    pos: u64,
-    seq: u64,
+    /// Where the next record goes.
+    at: Place,
     /// How far it may write: copy of the mark.
     mark: u64,
     tail: (u64, u64),
@@ -34,6 +33,8 @@ pub struct Producer {
 struct Batch {
     pos: u64,
     seq: u64,
+    /// Where its newest record begins.
+    last: u64,
 }
 
 #[derive(Debug)]
@@ -93,8 +94,7 @@ impl Producer {
             head,
             data,
             control,
-            pos: 0,
-            seq: 0,
+            at: Place::START,
             mark,
             tail: (0, 0),
             batch: None,
@@ -119,13 +119,13 @@ impl Producer {
     /// Records written so far, an open batch included.
     #[must_use]
     pub fn sequence(&self) -> u64 {
-        self.seq
+        self.at.seq
     }
 
     /// Bytes written so far, an open batch included.
     #[must_use]
     pub fn position(&self) -> u64 {
-        self.pos
+        self.at.pos
     }
 
     /// Whether the memory was taken away from under the ring.
@@ -140,7 +140,7 @@ impl Producer {
     /// holds what blocks it, is published and begun anew.
     #[inline]
     pub fn reserve(&mut self, len: usize) -> Result<(), Blocked> {
-        let end = self.pos + self.geometry.record_bytes(len) + self.geometry.lookahead();
+        let end = self.at.pos + self.geometry.record_bytes(len) + self.geometry.lookahead();
         if end <= self.mark { Ok(()) } else { self.advance(end) }
     }
 
@@ -157,10 +157,10 @@ impl Producer {
         }
         // The oldest record must be a published one: there late readers begin. (`step` and a record below it fit, see `check`.)
         let tail = (want + self.geometry.record_bytes(self.geometry.max_record)).saturating_sub(capacity);
-        if self.batch.is_some_and(|batch| batch.seq < self.seq && tail > batch.pos) {
+        if self.batch.is_some_and(|batch| batch.seq < self.at.seq && tail > batch.pos) {
             self.split_batch();
         }
-        while self.tail.0 + capacity < want && self.tail.1 < self.seq {
+        while self.tail.0 + capacity < want && self.tail.1 < self.at.seq {
             let word = self.geometry.word(self.tail.0, self.tail.1);
             // Our own words: readers cannot write them.
             let len = self.data.load(word + 1, Ordering::Relaxed) as usize;
@@ -218,7 +218,7 @@ impl Producer {
         for member in &mut self.members {
             let cursor = self.control.cursor(member.slot);
             let (slot, token) = (member.slot, member.token);
-            if cursor < member.cursor || cursor > self.pos {
+            if cursor < member.cursor || cursor > self.at.pos {
                 return Err(Blocked::Mad { slot, token });
             }
             member.cursor = cursor;
@@ -258,7 +258,7 @@ impl Producer {
     /// How many bytes the slowest member has still to read, `None` without members.
     #[must_use]
     pub fn backlog(&self) -> Option<u64> {
-        self.members.iter().map(|member| self.pos.saturating_sub(self.control.cursor(member.slot))).max()
+        self.members.iter().map(|member| self.at.pos.saturating_sub(self.control.cursor(member.slot))).max()
     }
 
     /// Says that the writer waits for space (readers then tell it when they release some), or no longer does. Look again
@@ -271,7 +271,7 @@ impl Producer {
     /// Writes one record into the room that [`reserve`](Self::reserve) made, and publishes it unless a batch is open.
     #[inline]
     pub fn push(&mut self, payload: &[u8]) {
-        let word = self.geometry.word(self.pos, self.seq);
+        let word = self.at.word;
         self.data.copy_in(word + 2, payload);
         self.seal(word, payload.len());
     }
@@ -281,13 +281,20 @@ impl Producer {
     #[cfg(not(loom))]
     #[must_use]
     pub fn lend(&mut self, len: usize) -> &mut [u8] {
-        let word = self.geometry.word(self.pos, self.seq);
+        let word = self.at.word;
         self.data.lend(word + 2, len)
+    }
+
+    /// The payload that [`lend`](Self::lend) lends, to look at.
+    #[cfg(not(loom))]
+    #[must_use]
+    pub fn lent(&self, len: usize) -> &[u8] {
+        self.data.own(self.at.word + 2, len)
     }
 
     /// Publishes the record that was filled through [`lend`](Self::lend).
     pub fn commit(&mut self, len: usize) {
-        let word = self.geometry.word(self.pos, self.seq);
+        let word = self.at.word;
         self.seal(word, len);
     }
 
@@ -299,34 +306,43 @@ impl Producer {
             self.data.store(word + (bytes / 8) as usize, 0, Ordering::Relaxed);
         }
         self.data.store(word + 1, len as u64, Ordering::Relaxed);
-        match self.batch {
+        match &mut self.batch {
             None => {
-                self.data.store(word, self.seq + 1, Ordering::Release); // SYNC ring.flag
-                self.head.store(LAST, self.pos, Ordering::Release);
+                self.data.store(word, self.at.seq + 1, Ordering::Release); // SYNC ring.flag
+                self.head.store(LAST, self.at.pos, Ordering::Release);
             }
-            // Not published yet: its flag is stored by `publish_batch`.
-            Some(batch) if batch.seq == self.seq => {}
-            Some(_) => self.data.store(word, self.seq + 1, Ordering::Relaxed),
+            Some(batch) => {
+                // The first one's flag is stored by `publish_batch`.
+                if batch.seq != self.at.seq {
+                    self.data.store(word, self.at.seq + 1, Ordering::Relaxed);
+                }
+                batch.last = self.at.pos;
+            }
         }
-        self.pos += bytes;
-        self.seq += 1;
+        self.at.advance(&self.geometry, bytes);
     }
 
     /// Opens a batch: records written from now on become visible together.
     pub fn open_batch(&mut self) {
         debug_assert!(self.batch.is_none(), "batches do not nest");
-        self.batch = Some(Batch { pos: self.pos, seq: self.seq });
+        self.batch = Some(Batch { pos: self.at.pos, seq: self.at.seq, last: self.at.pos });
     }
 
     /// Publishes the open batch with one store.
     pub fn publish_batch(&mut self) {
-        if let Some(Batch { pos, seq }) = self.batch.take()
-            && seq < self.seq
+        if let Some(Batch { pos, seq, last }) = self.batch.take()
+            && seq < self.at.seq
         {
-            let word = self.geometry.word(pos, seq);
-            self.data.store(word, seq + 1, Ordering::Release); // SYNC ring.flag
-            self.head.store(LAST, self.last_of_batch(word, seq), Ordering::Release);
+            self.data.store(self.geometry.word(pos, seq), seq + 1, Ordering::Release); // SYNC ring.flag
+            self.head.store(LAST, last, Ordering::Release);
         }
+    }
+
+    /// Whether the open batch has outgrown an eighth of the ring and should be published.
+    #[inline]
+    #[must_use]
+    pub fn batch_is_large(&self) -> bool {
+        self.batch.is_some_and(|batch| self.at.pos - batch.pos >= self.geometry.capacity / 8)
     }
 
     fn split_batch(&mut self) {
@@ -334,20 +350,6 @@ impl Producer {
             self.publish_batch();
             self.open_batch();
         }
-    }
-
-    /// Position of the newest record, found by walking the batch that began at `word` with number `seq`.
-    fn last_of_batch(&self, word: usize, seq: u64) -> u64 {
-        if self.geometry.fixed.is_some() {
-            return self.pos - self.geometry.record_bytes(0);
-        }
-        let (mut at, mut last) = (word, 0);
-        for _ in seq..self.seq {
-            let bytes = self.geometry.record_bytes(self.data.load(at + 1, Ordering::Relaxed) as usize);
-            last = bytes;
-            at = (at + (bytes / 8) as usize) % (self.geometry.capacity / 8) as usize;
-        }
-        self.pos - last
     }
 
     /// Whether a reader wants something after what was published: it sleeps, or has joined. Nothing but a load when nobody

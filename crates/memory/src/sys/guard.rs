@@ -29,11 +29,15 @@ struct Chunk {
     next: AtomicPtr<Chunk>,
 }
 
+impl Entry {
+    const fn new() -> Self {
+        Self { start: AtomicUsize::new(FREE), len: AtomicUsize::new(0), tripped: AtomicBool::new(false) }
+    }
+}
+
 impl Chunk {
     const fn new() -> Self {
-        const ENTRY: Entry =
-            Entry { start: AtomicUsize::new(FREE), len: AtomicUsize::new(0), tripped: AtomicBool::new(false) };
-        Self { entries: [ENTRY; CHUNK], next: AtomicPtr::new(std::ptr::null_mut()) }
+        Self { entries: [const { Entry::new() }; CHUNK], next: AtomicPtr::new(std::ptr::null_mut()) }
     }
 }
 
@@ -50,8 +54,9 @@ impl std::fmt::Debug for Entry {
 }
 
 impl Guard {
-    pub(super) fn tripped(&self) -> bool {
-        self.0.tripped.load(Ordering::Acquire)
+    /// Raised once the handler has put zeros over the mapping.
+    pub(super) fn tripped(&self) -> &'static AtomicBool {
+        &self.0.tripped
     }
 }
 
