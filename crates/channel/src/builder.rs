@@ -227,8 +227,10 @@ fn shape<T: ?Sized, C: Codec<T>>(
             Geometry::fixed(mode, len, records, max_readers)?
         }
         None => {
-            let capacity = capacity.unwrap_or(default).max(max_record.map_or(0, |max| max.saturating_add(32).saturating_mul(4)));
-            let max_record = max_record.unwrap_or(capacity.max(64 << 10).checked_next_power_of_two().unwrap_or(capacity) / 4 - 16);
+            let capacity =
+                capacity.unwrap_or(default).max(max_record.map_or(0, |max| max.saturating_add(32).saturating_mul(4)));
+            let max_record =
+                max_record.unwrap_or(capacity.max(64 << 10).checked_next_power_of_two().unwrap_or(capacity) / 4 - 16);
             Geometry::variable(mode, max_record, capacity, max_readers)?
         }
     };
@@ -361,7 +363,8 @@ impl<T: ?Sized, C: Codec<T>> ReaderBuilder<T, C> {
                     if clock::passed(deadline) {
                         return Err(error);
                     }
-                    let left = deadline.map_or(LOOK_EVERY, |deadline| deadline.saturating_duration_since(Instant::now()));
+                    let left =
+                        deadline.map_or(LOOK_EVERY, |deadline| deadline.saturating_duration_since(Instant::now()));
                     std::thread::sleep(LOOK_EVERY.min(left));
                 }
                 Ok(parts) => return self.finish(name.as_str(), parts),

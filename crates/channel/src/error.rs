@@ -109,7 +109,9 @@ pub enum OpenError {
         max: usize,
     },
     /// Thousands of readers have come and gone since the writer last published: it takes their connections then.
-    #[error("channel {name:?} has too many readers waiting for its writer's attention: try again after its next record")]
+    #[error(
+        "channel {name:?} has too many readers waiting for its writer's attention: try again after its next record"
+    )]
     Crowded {
         /// The channel's name.
         name: String,

@@ -6,17 +6,16 @@ use rustix::event::{Timespec, epoll};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SocketFlags};
-use std::collections::VecDeque;
 use std::mem::MaybeUninit;
 
 const LISTENER: u64 = u64::MAX;
 /// Marks the events of a pidfd; the rest is the slot, like for the socket.
 const DEATH: u64 = 1 << 32;
+/// The event of any stranger.
+const STRANGER: u64 = u64::MAX - 1;
+/// Strangers that are kept; beyond that the oldest is dropped. Honest ones introduce themselves within microseconds.
+const MAX_STRANGERS: usize = 16;
 /// Refused connections that are taken from the queue in one go; the rest waits for the next look.
-/// Marks the events of connections that have not said who they are.
-const STRANGER: u64 = 1 << 33;
-/// Strangers that are waited for at a time. A reader is one for the microseconds between two of its system calls.
-const MAX_STRANGERS: usize = 64;
 const MAX_ACCEPTS: usize = 2 * ginnel_memory::ring::Geometry::MAX_READERS;
 
 #[derive(Debug)]
@@ -24,7 +23,8 @@ pub(crate) struct Hub {
     listener: Option<OwnedFd>,
     epoll: OwnedFd,
     readers: Vec<Tied>,
-    strangers: VecDeque<OwnedFd>,
+    /// Connections that have not yet said which slot they belong to: a reader connects before it can announce itself.
+    strangers: Vec<Stranger>,
     /// Readers that joined, as a count that never falls.
     pub(crate) joined: u64,
     pub(crate) wakes: u64,
@@ -44,26 +44,33 @@ struct Tied {
     pidfd: Option<OwnedFd>,
 }
 
+/// A connection that is not tied yet: it has not introduced itself, or descriptors ran out while it was welcomed.
+#[derive(Debug)]
+struct Stranger {
+    socket: OwnedFd,
+    join: Option<Join>,
+}
+
 impl Hub {
     pub(crate) fn new(listener: Option<OwnedFd>) -> Result<Self, Errno> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         if let Some(listener) = &listener {
             epoll::add(&epoll, listener, epoll::EventData::new_u64(LISTENER), epoll::EventFlags::IN)?;
         }
-        Ok(Self { listener, epoll, readers: Vec::new(), strangers: VecDeque::new(), joined: 0, wakes: 0 })
+        Ok(Self { listener, epoll, readers: Vec::new(), strangers: Vec::new(), joined: 0, wakes: 0 })
     }
 
     /// Ties a reader whose socket and eventfd were made here, for a child.
     pub(crate) fn tie(&mut self, socket: OwnedFd, wake: OwnedFd, slot: usize, token: u64) -> Result<(), Errno> {
-        self.add(Tied { socket, wake, slot, token, evicted: false, pidfd: None })
+        let events = epoll::EventFlags::IN | epoll::EventFlags::RDHUP;
+        epoll::add(&self.epoll, &socket, epoll::EventData::new_u64(slot as u64), events)?;
+        self.enlist(Tied { socket, wake, slot, token, evicted: false, pidfd: None });
+        Ok(())
     }
 
-    fn add(&mut self, tied: Tied) -> Result<(), Errno> {
-        let events = epoll::EventFlags::IN | epoll::EventFlags::RDHUP;
-        epoll::add(&self.epoll, &tied.socket, epoll::EventData::new_u64(tied.slot as u64), events)?;
+    fn enlist(&mut self, tied: Tied) {
         self.readers.push(tied);
         self.joined += 1;
-        Ok(())
     }
 
     /// How many readers are tied and not evicted.
@@ -93,61 +100,75 @@ impl Hub {
     /// Takes waiting connections from the listener's queue and looks for readers that have gone.
     fn accept(&mut self, producer: &mut Producer) -> Result<(), Errno> {
         self.reap(producer)?;
-        for _ in 0..self.strangers.len() {
-            if let Some(socket) = self.strangers.pop_front() {
-                let _ = epoll::delete(&self.epoll, &socket);
-                self.meet(producer, socket)?;
-            }
+        let mut outcome = Ok(());
+        for stranger in std::mem::take(&mut self.strangers) {
+            outcome = outcome.and(self.introduce(producer, stranger));
         }
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         for _ in 0..MAX_ACCEPTS {
-            let Some(listener) = &self.listener else { return Ok(()) };
+            let Some(listener) = &self.listener else { return outcome };
             match rustix::net::accept_with(listener, flags) {
-                Ok(socket) => self.meet(producer, socket)?,
-                Err(Errno::AGAIN) => return Ok(()),
+                Ok(socket) => {
+                    let data = epoll::EventData::new_u64(STRANGER);
+                    epoll::add(&self.epoll, &socket, data, epoll::EventFlags::IN | epoll::EventFlags::RDHUP)?;
+                    outcome = outcome.and(self.introduce(producer, Stranger { socket, join: None }));
+                }
+                Err(Errno::AGAIN) => return outcome,
                 Err(Errno::INTR | Errno::CONNABORTED) => {}
                 Err(other) => return Err(other),
             }
         }
         producer.control().raise(ATTENTION_JOINED); // there may be more
-        Ok(())
+        outcome
     }
 
-    /// Hears who is at the other end of a connection. We may have been quicker than a reader that has just connected and is
-    /// about to say it: then the connection is kept.
-    fn meet(&mut self, producer: &mut Producer, socket: OwnedFd) -> Result<(), Errno> {
-        let mut bytes = [0; Join::BYTES + 1];
-        match rustix::net::recv(&socket, &mut bytes, RecvFlags::DONTWAIT) {
-            Ok((got, _)) => match Join::decode(&bytes[..got]) {
-                Some(join) => self.welcome(producer, socket, join),
-                None => Ok(()),
-            },
-            Err(Errno::AGAIN | Errno::INTR) => {
-                epoll::add(&self.epoll, &socket, epoll::EventData::new_u64(STRANGER), epoll::EventFlags::IN)?;
-                self.strangers.push_back(socket);
-                if self.strangers.len() > MAX_STRANGERS {
-                    self.strangers.pop_front();
+    /// Hears who a connection is: ties it, keeps it as a stranger until it says so, or drops it.
+    fn introduce(&mut self, producer: &mut Producer, mut stranger: Stranger) -> Result<(), Errno> {
+        if stranger.join.is_none() {
+            let mut bytes = [0; Join::BYTES + 1];
+            match rustix::net::recv(&stranger.socket, &mut bytes, RecvFlags::DONTWAIT) {
+                Ok((got, _)) => match Join::decode(&bytes[..got]) {
+                    None => return Ok(()),
+                    join => stranger.join = join,
+                },
+                Err(Errno::AGAIN | Errno::INTR) => {
+                    self.keep(stranger);
+                    return Ok(());
                 }
-                Ok(())
+                Err(_) => return Ok(()),
             }
-            Err(_) => Ok(()),
         }
-    }
-
-    /// Admits a reader, or drops the connection of one that does not hold the slot that it claims.
-    fn welcome(&mut self, producer: &mut Producer, socket: OwnedFd, join: Join) -> Result<(), Errno> {
-        let Join { slot, token } = join;
+        let Some(Join { slot, token }) = stranger.join else { return Ok(()) };
         if !producer.control().holds(slot, token) {
-            return Ok(());
+            return Ok(()); // not what it claims to be
         }
         if let Some(index) = self.readers.iter().position(|tied| tied.slot == slot) {
             if self.readers[index].token == token {
-                return Ok(());
+                return Ok(()); // the second with one claim
             }
             // The slot changed hands: its former reader is dead, whether or not that news has been read yet.
             self.untie(producer, index);
         }
-        let wake = tether::eventfd()?;
+        match tether::eventfd() {
+            Ok(wake) => self.welcome(producer, stranger.socket, wake, Join { slot, token }),
+            Err(error) => {
+                self.keep(stranger);
+                Err(error)
+            }
+        }
+    }
+
+    fn keep(&mut self, stranger: Stranger) {
+        if self.strangers.len() == MAX_STRANGERS {
+            // Rather one that never said anything than one that waits for a descriptor.
+            let silent = self.strangers.iter().position(|stranger| stranger.join.is_none()).unwrap_or(0);
+            self.strangers.remove(silent);
+        }
+        self.strangers.push(stranger);
+    }
+
+    fn welcome(&mut self, producer: &mut Producer, socket: OwnedFd, wake: OwnedFd, join: Join) -> Result<(), Errno> {
+        let Join { slot, token } = join;
         if tether::welcome(socket.as_fd(), wake.as_fd()).is_err() {
             return Ok(()); // gone already
         }
@@ -155,7 +176,10 @@ impl Hub {
             return Ok(());
         }
         tracing::debug!(slot, "a reader joined");
-        self.add(Tied { socket, wake, slot, token, evicted: false, pidfd: None })
+        let events = epoll::EventFlags::IN | epoll::EventFlags::RDHUP;
+        epoll::modify(&self.epoll, &socket, epoll::EventData::new_u64(slot as u64), events)?;
+        self.enlist(Tied { socket, wake, slot, token, evicted: false, pidfd: None });
+        Ok(())
     }
 
     /// Frees the slots of readers that are gone.

@@ -218,7 +218,8 @@ impl Segment {
         })?;
         let made = Self::initialise(name, fd, spec, true).and_then(|segment| {
             if let Some(group) = group {
-                rustix::fs::fchown(&segment.fd, None, Some(Gid::from_raw(group))).map_err(fail("change the group of"))?;
+                rustix::fs::fchown(&segment.fd, None, Some(Gid::from_raw(group)))
+                    .map_err(fail("change the group of"))?;
             }
             rustix::fs::fchmod(&segment.fd, Mode::from_raw_mode(mode)).map_err(fail("set the mode of"))?;
             Ok(segment)
@@ -368,8 +369,11 @@ impl Segment {
 
     /// Forbids further seals on a memfd: whoever gets its fd could otherwise keep the next one from mapping it.
     pub fn seal_as_it_is(&self) -> Result<(), SegmentError> {
-        rustix::fs::fcntl_add_seals(&self.fd, SealFlags::SEAL)
-            .map_err(|source| SegmentError::System { what: "seal", name: "control".to_owned(), source })
+        rustix::fs::fcntl_add_seals(&self.fd, SealFlags::SEAL).map_err(|source| SegmentError::System {
+            what: "seal",
+            name: "control".to_owned(),
+            source,
+        })
     }
 
     /// The process that is recorded as owner now (the header's private copy holds who it was on opening).
