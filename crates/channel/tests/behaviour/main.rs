@@ -4,14 +4,14 @@
 //mod asynchronous;
 mod actor;
 mod deaths;
-//mod denials;
+mod denials;
 //mod exports;
 mod idle;
 //mod leftovers;
 //mod producers;
 mod records;
 //mod scribbles;
-//mod soundness;
+mod soundness;
 #[allow(unsafe_code)]
 mod sys;
 mod syscalls;
