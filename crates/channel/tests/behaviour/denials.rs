@@ -2,9 +2,7 @@
 
 use crate::actor::{Actor, Dir, PATIENCE, argument, listen, number, tell};
 use crate::sys;
-use ginnel_channel::{
-    CreateError, Mode, OpenError, Permissions, PublishError, Reader, RecvError, Writer, list,
-};
+use ginnel_channel::{CreateError, Mode, OpenError, Permissions, PublishError, Reader, RecvError, Writer, list};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 
@@ -141,7 +139,9 @@ pub(crate) fn stranger() {
                     Err(error) => tell(format!("{} {error}", variant(&error))),
                 }
             }
-            ["receive"] => tell(reader.as_mut().expect("a reader").recv_timeout(PATIENCE).expect("receive").expect("a record")),
+            ["receive"] => {
+                tell(reader.as_mut().expect("a reader").recv_timeout(PATIENCE).expect("receive").expect("a record"))
+            }
             ["attack", name] => {
                 attack(Path::new(&dir), name);
                 tell("failed");
@@ -327,11 +327,6 @@ pub(crate) fn odd_umask() {
 fn the_umask_neither_opens_nor_closes_a_channel() {
     for umask in ["0", "511", "18"] {
         let dir = Dir::new();
-        if umask == "511" {
-            // Such a umask would leave nobody access to a directory that is made under it, except root.
-            std::fs::create_dir(dir.path()).unwrap();
-            std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
-        }
         let mut actor = Actor::start("odd_umask", &[("dir", dir.text()), ("umask", umask)]);
         assert_eq!(
             actor.hear(),
@@ -383,14 +378,22 @@ fn what_is_no_channel_is_refused_by_name_and_reason() {
     refused("too long");
     std::fs::write(&place, vec![0xa5; 1 << 20]).unwrap();
     refused("foreign");
-    // Every bit of the header's words that mean something: whole, or refused; never a crash.
-    for bit in 0..13 * 64 {
+    // Every bit of the header's words that mean something. Some only say who made it, or describe another sound ring.
+    let mut sound = 0;
+    for bit in (0..13 * 64).step_by(if crate::actor::soak() { 1 } else { 5 }) {
         let mut wrong = good.clone();
         wrong[bit / 8] ^= 1 << (bit % 8);
         std::fs::write(&place, &wrong).unwrap();
-        let error = Reader::<u64>::builder().run_dir(dir.path()).open("bad").unwrap_err();
-        assert_tells(&error, &["bad"]);
+        match Reader::<u64>::builder().run_dir(dir.path()).open("bad") {
+            Err(error) => assert_tells(&error, &["bad"]),
+            Ok(mut reader) => {
+                assert!(matches!(bit / 64, 4 | 5 | 7 | 8 | 10 | 12), "bit {bit}");
+                sound += 1;
+                let _ = reader.recv_timeout(std::time::Duration::ZERO);
+            }
+        }
     }
+    assert!(sound > 0);
     let control = dir.files().into_iter().find(|file| file.ends_with(".control")).unwrap();
     std::fs::copy(dir.path().join(&control), &place).unwrap();
     refused("a control segment");

@@ -5,9 +5,9 @@
 mod actor;
 mod deaths;
 mod denials;
-//mod exports;
+mod exports;
 mod idle;
-//mod leftovers;
+mod leftovers;
 //mod producers;
 mod records;
 //mod scribbles;

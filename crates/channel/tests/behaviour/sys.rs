@@ -4,11 +4,15 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fd::AsFd;
 use std::time::Instant;
 
-/// This process ends with the thread that started it, and in any case after five minutes.
+/// This process ends with the thread that started it.
 pub(crate) fn die_with_parent() {
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).expect("prctl");
+}
+
+/// This process ends after some minutes, whatever happens.
+pub(crate) fn die_in_time() {
     // SAFETY: takes a number.
-    unsafe { libc::alarm(300) };
+    unsafe { libc::alarm(if crate::actor::soak() { 3600 } else { 300 }) };
 }
 
 /// Waits until `fd` is readable; false if the deadline comes first.
@@ -128,8 +132,8 @@ pub(crate) fn become_user(uid: u32) {
         assert_eq!(libc::setgid(uid), 0);
         assert_eq!(libc::setuid(uid), 0);
     }
-    // A change of user clears it; and without it /proc/self belongs to root, which would make the attacks fail for nothing.
-    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).expect("prctl");
+    die_with_parent(); // a change of user clears that
+    // And without it /proc/self belongs to root, which would make the attacks fail for nothing.
     // SAFETY: takes numbers.
     unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0) };
 }
@@ -146,4 +150,23 @@ pub(crate) fn set_umask(umask: u32) {
 
 pub(crate) fn make_fifo(path: &std::path::Path) {
     rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0).expect("mkfifo");
+}
+
+/// The open descriptors that an exec would hand on.
+pub(crate) fn inherited_descriptors() -> Vec<i32> {
+    let mut inherited: Vec<i32> = std::fs::read_dir("/proc/self/fd")
+        .expect("descriptors")
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        // SAFETY: asks for flags; a number that is not open any more gives an error.
+        .filter(|&fd| matches!(unsafe { libc::fcntl(fd, libc::F_GETFD) }, 0))
+        .collect();
+    inherited.sort_unstable();
+    inherited
+}
+
+/// Sets a variable of this process: for roles, which have one thread that looks.
+pub(crate) fn set_env(name: &str, value: &str) -> bool {
+    // SAFETY: the harness's main thread waits for this one and reads no environment meanwhile.
+    unsafe { std::env::set_var(name, value) };
+    true
 }
