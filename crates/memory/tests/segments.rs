@@ -76,6 +76,8 @@ fn a_symbolic_link_is_neither_opened_nor_written_through() {
     assert!(!place.path("absent").exists(), "nothing was made behind the link");
 }
 
+type Spoil = Box<dyn FnOnce(&std::fs::File)>;
+
 /// A segment, changed by `spoil`, and the error of opening it.
 fn spoiled(spoil: impl FnOnce(&std::fs::File)) -> SegmentError {
     let place = Place::new();
@@ -94,7 +96,7 @@ fn each_wrong_field_of_a_header_is_named_with_what_it_holds_and_what_it_should()
     };
     let size = (HEADER_BYTES + 8192) as u64;
     let good = u64::from_ne_bytes(*b"GINNEL\0\x01");
-    let cases: [(&str, u64, u64, Box<dyn FnOnce(&std::fs::File)>); 11] = [
+    let cases: [(&str, u64, u64, Spoil); 11] = [
         ("magic", 0x1234, good, Box::new(word(0, 0x1234))),
         ("version", 2, 1, Box::new(word(1, 2 | u64::from(KIND) << 32))),
         ("kind", 9, u64::from(KIND), Box::new(word(1, 1 | 9 << 32))),
