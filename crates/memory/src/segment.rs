@@ -372,6 +372,15 @@ impl Segment {
             .map_err(|source| SegmentError::System { what: "seal", name: "inherited".to_owned(), source })
     }
 
+    /// Forbids further seals on a memfd: whoever gets its fd could otherwise keep the next one from mapping it.
+    pub fn seal_as_it_is(&self) -> Result<(), SegmentError> {
+        rustix::fs::fcntl_add_seals(&self.fd, SealFlags::SEAL).map_err(|source| SegmentError::System {
+            what: "seal",
+            name: "control".to_owned(),
+            source,
+        })
+    }
+
     /// The process that is recorded as owner now (the header's private copy holds who it was on opening).
     #[must_use]
     pub fn owner(&self) -> Identity {

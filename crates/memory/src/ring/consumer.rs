@@ -50,6 +50,8 @@ pub struct Consumer {
     at: Place,
     flushed: u64,
     missed: u64,
+    /// How often in a row the newest value was announced and not there.
+    stalls: u32,
 }
 
 impl Consumer {
@@ -79,7 +81,7 @@ impl Consumer {
         if words < geometry.capacity * if geometry.mirror() { 2 } else { 1 } {
             return None;
         }
-        Some(Self { geometry, head, data, control, slot, token, at: Place::START, flushed: 0, missed: 0 })
+        Some(Self { geometry, head, data, control, slot, token, at: Place::START, flushed: 0, missed: 0, stalls: 0 })
     }
 
     /// Chooses the first record and announces the reader. What `connect` does (telling the writer where to find the reader) happens
@@ -225,6 +227,14 @@ impl Consumer {
         if self.truncated() {
             return Err(Fault::Truncated);
         }
+        if self.geometry.mode == Mode::Latest && self.ready() {
+            // The writer has replaced it meanwhile: look again, but not for ever. One that never delivers what it announces
+            // would keep us from sleeping, and from noticing its end.
+            self.stalls += 1;
+            if self.stalls > Self::TRIES {
+                return Err(Fault::Position { value: self.at.pos });
+            }
+        }
         Ok(None)
     }
 
@@ -281,10 +291,11 @@ impl Consumer {
         if self.overtaken(self.at.pos) {
             return Err(self.resync()?);
         }
-        if self.truncated() {
+        if self.data.truncated() {
             return Err(Fault::Truncated);
         }
         self.at.advance(&self.geometry, self.geometry.record_bytes(len));
+        self.stalls = 0;
         Ok(())
     }
 
@@ -389,7 +400,7 @@ impl Consumer {
     #[must_use]
     pub fn truncated(&self) -> bool {
         // Header and data are one mapping.
-        self.data.truncated()
+        self.data.truncated() || self.control.truncated()
     }
 
     /// The slot and token that identify this reader to the writer.

@@ -324,7 +324,8 @@ impl Producer {
 
     /// Opens a batch: records written from now on become visible together.
     pub fn open_batch(&mut self) {
-        debug_assert!(self.batch.is_none(), "batches do not nest");
+        // One that was leaked (`mem::forget`) would leave a hole that no reader gets past.
+        self.publish_batch();
         self.batch = Some(Batch { pos: self.at.pos, seq: self.at.seq, last: self.at.pos });
     }
 
