@@ -289,7 +289,8 @@ impl Segment {
         if !sealed {
             return Err(SegmentError::Unsealed { name: label.to_owned() });
         }
-        Self::validate(label, fd, access, expect, false)
+        // Guarded although it cannot shrink: a memfd of huge pages, punched full of holes, faults where none are left.
+        Self::validate(label, fd, access, expect, true)
     }
 
     fn validate(name: &str, fd: OwnedFd, access: Access, expect: &Expect, guarded: bool) -> Result<Self, SegmentError> {

@@ -36,6 +36,17 @@ fn a_memfd_for_readers_can_neither_be_resized_nor_mapped_writable_nor_unsealed()
 }
 
 #[test]
+fn a_memfd_that_peers_write_cannot_be_sealed_against_the_next_one() {
+    let segment = Segment::memfd("control", &spec(4096), false).unwrap();
+    segment.seal_as_it_is().unwrap();
+    let seal = rustix::fs::fcntl_add_seals(reopen(&segment, OFlags::RDWR), SealFlags::FUTURE_WRITE);
+    assert_eq!(seal, Err(Errno::PERM), "not by a peer");
+    let next = Segment::inherit("control", reopen(&segment, OFlags::RDWR), Access::ReadWrite, &EXPECT).unwrap();
+    next.data_mut().store(1, 4, Ordering::Release);
+    assert_eq!(segment.data().load(1, Ordering::Acquire), 4);
+}
+
+#[test]
 fn a_memfd_that_could_still_shrink_is_refused() {
     let fd = rustix::fs::memfd_create("open", MemfdFlags::ALLOW_SEALING | MemfdFlags::CLOEXEC).unwrap();
     rustix::fs::ftruncate(&fd, 8192).unwrap();
