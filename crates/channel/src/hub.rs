@@ -225,7 +225,7 @@ impl Hub {
         // One at a time: what is left raises the next event, and a reader that floods delays nobody else.
         match rustix::net::recv(&self.readers[index].socket, &mut bytes, RecvFlags::DONTWAIT) {
             Ok((got, _)) if got > 0 => {
-                if bytes[0] == tether::GREETING {
+                if tether::greets(&bytes[..got]) {
                     self.watch(producer, index);
                 }
             }
@@ -235,13 +235,18 @@ impl Hub {
     }
 
     /// A child took over the end that was exported to it: from now on its death is news, whoever else holds that end.
-    fn watch(&mut self, producer: &Producer, index: usize) {
+    fn watch(&mut self, producer: &mut Producer, index: usize) {
         let tied = &mut self.readers[index];
         let Some(info) = producer.control().readers().find(|info| info.slot == tied.slot) else { return };
-        let Some(pidfd) = tether::watch(info.identity) else { return };
-        let data = epoll::EventData::new_u64(tied.slot as u64 | DEATH);
-        if epoll::add(&self.epoll, &pidfd, data, epoll::EventFlags::IN).is_ok() {
-            tied.pidfd = Some(pidfd);
+        match tether::watch(info.identity) {
+            Ok(pidfd) => {
+                let data = epoll::EventData::new_u64(tied.slot as u64 | DEATH);
+                if epoll::add(&self.epoll, &pidfd, data, epoll::EventFlags::IN).is_ok() {
+                    tied.pidfd = Some(pidfd);
+                }
+            }
+            Err(Errno::SRCH) => self.untie(producer, index), // it died before its greeting was read
+            Err(_) => {}
         }
     }
 
