@@ -218,9 +218,10 @@ pub fn pour<const W: usize>(sender: &mut impl Sender<W>, batch: usize, budget: B
     Ok(Findings { sent, send_window: window, per_sample: 1, ..Findings::default() })
 }
 
-/// Messages in a block: one sample of a stream.
+/// Messages in a block, one sample of a stream: more than any mechanism holds, so that a sample is not the emptying of
+/// a full buffer.
 pub fn block<const W: usize>() -> u64 {
-    ((256 << 10) / (8 * W as u64)).clamp(4, 4096)
+    ((1 << 20) / (8 * W as u64)).clamp(16, 16384)
 }
 
 /// Receives a stream until its last message.

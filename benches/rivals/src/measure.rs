@@ -5,7 +5,7 @@ use crate::drive::{Budget, Findings};
 use crate::meet::{Handoff, Meeting, Plan};
 use crate::page::{MAX_CHILDREN, Page, Phase, Report};
 use crate::payload::Tally;
-use crate::rows::Kind;
+use crate::rows::{Kind, Mode};
 use crate::sys::{TickLength, die_with_parent, pin, raise_priority, verify_pinned};
 use hdrhistogram::Histogram;
 use rustix::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -93,6 +93,7 @@ fn parent<M: Meeting>(
 ) -> Outcome<Measurement> {
     let plan = &assignment.plan;
     let [here, there] = assignment.cores;
+    die_with_parent()?;
     let high_priority = raise_priority();
     pin(here)?;
     let tick = TickLength::measure();
@@ -115,6 +116,7 @@ fn parent<M: Meeting>(
     page.parent_reached(Phase::Finished);
     let reports: Vec<Report> = (0..plan.row.children()).map(|index| page.read_report(index)).collect();
     children.finish()?;
+    check(plan, &findings, &reports)?;
 
     let from_reader = matches!(plan.row.kind, Kind::Throughput | Kind::Open);
     let samples = if from_reader { &reports[0].samples } else { &findings.samples };
@@ -135,6 +137,21 @@ fn parent<M: Meeting>(
         histogram,
         blocks,
     })
+}
+
+/// Refuses a run in which a message was lost that must not be, came twice, or was not what was sent.
+fn check(plan: &Plan, findings: &Findings, reports: &[Report]) -> Outcome<()> {
+    let streams = matches!(plan.row.kind, Kind::Throughput);
+    let answered = matches!(plan.row.kind, Kind::RoundTrip | Kind::Loan);
+    let answers = answered.then_some(&findings.tally);
+    for tally in reports.iter().map(|report| &report.tally).chain(answers) {
+        let lost = tally.skipped > 0 && plan.row.mode == Mode::Lossless;
+        let missing = (streams || answered) && tally.received + tally.skipped != findings.sent;
+        if tally.doubled > 0 || tally.corrupt > 0 || lost || missing {
+            return Err(format!("not every message arrived as it was sent: {} sent, {tally:?}", findings.sent).into());
+        }
+    }
+    Ok(())
 }
 
 /// Values rounded to three digits, and how often each was seen.
@@ -168,7 +185,6 @@ fn child<M: Meeting>(
     let [here, there] = assignment.cores;
     let core = if plan.row.same_core { here } else { there };
     die_with_parent()?;
-    raise_priority();
     pin(there)?;
     let page = Page::open(page)?;
     let mut end = M::join(plan, handoff, index)?;

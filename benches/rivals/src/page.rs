@@ -158,7 +158,7 @@ fn wait(word: &AtomicU64, phase: Phase, mut alive: impl FnMut() -> Outcome<()>) 
             return Err(format!("the other side did not reach {phase:?} within {} s", PATIENCE.as_secs()).into());
         }
         // Both sides may share a core (rows of one core, several readers): spinning here would keep the other away.
-        std::thread::sleep(Duration::from_micros(50));
+        std::thread::sleep(Duration::from_micros(500));
     }
     Ok(())
 }

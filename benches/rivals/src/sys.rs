@@ -73,8 +73,16 @@ pub fn schedule_idle() -> Outcome<()> {
 }
 
 /// Asks for the highest ordinary priority; without the right to it nothing changes, which the caller reports.
+///
+/// Where sessions are scheduled as groups, a process's niceness counts only inside its session. So the parent of a
+/// measurement leads a session of its own and raises that one too.
 pub fn raise_priority() -> bool {
-    rustix::process::setpriority_process(None, -20).is_ok()
+    let raised = rustix::process::setpriority_process(None, -20).is_ok();
+    if raised && rustix::process::setsid().is_ok() {
+        // Without groups there is no such file, and nothing to do.
+        let _ = std::fs::write("/proc/self/autogroup", "-20");
+    }
+    raised
 }
 
 /// Dies with the parent, so that no peer outlives a measurement that was killed.
