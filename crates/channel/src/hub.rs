@@ -1,0 +1,203 @@
+//! The writer's ends of its readers' tethers (see [`crate::tether`]).
+
+use crate::tether::{self, Join};
+use ginnel_memory::ring::{ATTENTION_JOINED, Admission, Mode, Producer};
+use rustix::event::{Timespec, epoll};
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SocketFlags};
+use std::mem::MaybeUninit;
+
+const LISTENER: u64 = u64::MAX;
+/// Marks the events of a pidfd; the rest is the slot, like for the socket.
+const DEATH: u64 = 1 << 32;
+/// Refused connections that are taken from the queue in one go; the rest waits for the next look.
+const MAX_ACCEPTS: usize = 2 * ginnel_memory::ring::Geometry::MAX_READERS;
+
+#[derive(Debug)]
+pub(crate) struct Hub {
+    listener: Option<OwnedFd>,
+    epoll: OwnedFd,
+    readers: Vec<Tied>,
+    /// Readers that joined, as a count that never falls.
+    pub(crate) joined: u64,
+    pub(crate) wakes: u64,
+}
+
+/// One reader, as the writer knows it.
+#[derive(Debug)]
+struct Tied {
+    socket: OwnedFd,
+    wake: OwnedFd,
+    slot: usize,
+    token: u64,
+    /// Watches the process that greeted from an exported end: the `Command` may hold a copy of that end, so that the hang-up
+    /// comes late.
+    pidfd: Option<OwnedFd>,
+}
+
+impl Hub {
+    pub(crate) fn new(listener: Option<OwnedFd>) -> Result<Self, Errno> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        if let Some(listener) = &listener {
+            epoll::add(&epoll, listener, epoll::EventData::new_u64(LISTENER), epoll::EventFlags::IN)?;
+        }
+        Ok(Self { listener, epoll, readers: Vec::new(), joined: 0, wakes: 0 })
+    }
+
+    /// Ties a reader whose socket and eventfd were made here, for a child.
+    pub(crate) fn tie(&mut self, socket: OwnedFd, wake: OwnedFd, slot: usize, token: u64) -> Result<(), Errno> {
+        self.add(Tied { socket, wake, slot, token, pidfd: None })
+    }
+
+    fn add(&mut self, tied: Tied) -> Result<(), Errno> {
+        let events = epoll::EventFlags::IN | epoll::EventFlags::RDHUP;
+        epoll::add(&self.epoll, &tied.socket, epoll::EventData::new_u64(tied.slot as u64), events)?;
+        self.readers.push(tied);
+        self.joined += 1;
+        Ok(())
+    }
+
+    /// How many readers are tied.
+    pub(crate) fn len(&self) -> usize {
+        self.readers.len()
+    }
+
+    /// Does what readers asked for by the attention word: welcomes those who joined, wakes those who sleep.
+    #[cold]
+    pub(crate) fn attend(&mut self, producer: &mut Producer) -> Result<(), Errno> {
+        let bits = producer.control().take_attention();
+        let accepted = if bits & ATTENTION_JOINED != 0 { self.accept(producer) } else { Ok(()) };
+        if accepted.is_err() {
+            // Whoever could not be welcomed is still to be looked for at the next opportunity.
+            producer.control().raise(ATTENTION_JOINED);
+        }
+        for tied in &self.readers {
+            if producer.control().take_armed(tied.slot) {
+                // A counter at its limit means that the reader has not yet noticed earlier wake-ups: it will.
+                let _ = rustix::io::write(&tied.wake, &1_u64.to_ne_bytes());
+                self.wakes += 1;
+            }
+        }
+        accepted
+    }
+
+    /// Takes waiting connections from the listener's queue and looks for readers that have gone.
+    fn accept(&mut self, producer: &mut Producer) -> Result<(), Errno> {
+        self.reap(producer)?;
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        for _ in 0..MAX_ACCEPTS {
+            let Some(listener) = &self.listener else { return Ok(()) };
+            match rustix::net::accept_with(listener, flags) {
+                Ok(socket) => self.welcome(producer, socket)?,
+                Err(Errno::AGAIN) => return Ok(()),
+                Err(Errno::INTR | Errno::CONNABORTED) => {}
+                Err(other) => return Err(other),
+            }
+        }
+        Ok(())
+    }
+
+    /// Admits one connection, or drops it: somebody that did not say who it is before it set the JOINED bit is no reader.
+    fn welcome(&mut self, producer: &mut Producer, socket: OwnedFd) -> Result<(), Errno> {
+        let mut bytes = [0; Join::BYTES + 1];
+        let got = rustix::net::recv(&socket, &mut bytes, RecvFlags::DONTWAIT).map_or(0, |(got, _)| got);
+        let Some(Join { slot, token }) = Join::decode(&bytes[..got]) else { return Ok(()) };
+        let known = self.readers.iter().any(|tied| tied.slot == slot);
+        if known || !producer.control().holds(slot, token) {
+            return Ok(());
+        }
+        let wake = tether::eventfd()?;
+        if tether::welcome(socket.as_fd(), wake.as_fd()).is_err() {
+            return Ok(()); // gone already
+        }
+        if producer.geometry().mode == Mode::Lossless && producer.admit(slot, token) == Admission::Refused {
+            return Ok(());
+        }
+        tracing::debug!(slot, "a reader joined");
+        self.add(Tied { socket, wake, slot, token, pidfd: None })
+    }
+
+    /// Frees the slots of readers that are gone.
+    pub(crate) fn reap(&mut self, producer: &mut Producer) -> Result<(), Errno> {
+        self.wait(producer, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }), false)
+    }
+
+    /// Sleeps until a reader joins, leaves or releases space, or `timeout` passes.
+    pub(crate) fn wait(
+        &mut self,
+        producer: &mut Producer,
+        timeout: Option<&Timespec>,
+        accept: bool,
+    ) -> Result<(), Errno> {
+        let mut events = [MaybeUninit::<epoll::Event>::uninit(); 32];
+        let (ready, _) = match epoll::wait(&self.epoll, &mut events, timeout) {
+            Err(Errno::INTR) => return Ok(()),
+            ready => ready?,
+        };
+        let mut joins = false;
+        for event in ready {
+            match event.data.u64() {
+                LISTENER => joins = true,
+                slot if slot & DEATH != 0 => self.bury(producer, (slot & !DEATH) as usize),
+                slot => self.hear(producer, slot as usize),
+            }
+        }
+        if joins && accept {
+            self.attend_joins(producer)?;
+        }
+        Ok(())
+    }
+
+    fn attend_joins(&mut self, producer: &mut Producer) -> Result<(), Errno> {
+        producer.control().raise(ATTENTION_JOINED);
+        self.attend(producer)
+    }
+
+    /// Takes what the reader in `slot` sent: word of space, or its end.
+    fn hear(&mut self, producer: &mut Producer, slot: usize) {
+        let Some(index) = self.readers.iter().position(|tied| tied.slot == slot) else { return };
+        let mut bytes = [0; 64];
+        // One at a time: what is left raises the next event, and a reader that floods delays nobody else.
+        match rustix::net::recv(&self.readers[index].socket, &mut bytes, RecvFlags::DONTWAIT) {
+            Ok((got, _)) if got > 0 => {
+                if bytes[0] == tether::GREETING {
+                    self.watch(producer, index);
+                }
+            }
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            _ => self.untie(producer, index),
+        }
+    }
+
+    /// A child took over the end that was exported to it: from now on its death is news, whoever else holds that end.
+    fn watch(&mut self, producer: &Producer, index: usize) {
+        let tied = &mut self.readers[index];
+        let Some(info) = producer.control().readers().find(|info| info.slot == tied.slot) else { return };
+        let Some(pidfd) = tether::watch(info.identity) else { return };
+        let data = epoll::EventData::new_u64(tied.slot as u64 | DEATH);
+        if epoll::add(&self.epoll, &pidfd, data, epoll::EventFlags::IN).is_ok() {
+            tied.pidfd = Some(pidfd);
+        }
+    }
+
+    fn bury(&mut self, producer: &mut Producer, slot: usize) {
+        if let Some(index) = self.readers.iter().position(|tied| tied.slot == slot) {
+            self.untie(producer, index);
+        }
+    }
+
+    fn untie(&mut self, producer: &mut Producer, index: usize) {
+        let tied = self.readers.swap_remove(index);
+        producer.dismiss(tied.slot, tied.token);
+        tracing::debug!(slot = tied.slot, "a reader left");
+    }
+
+    /// Ends the membership of the reader in `slot`.
+    pub(crate) fn dismiss(&mut self, producer: &mut Producer, slot: usize, token: u64) {
+        match self.readers.iter().position(|tied| tied.slot == slot && tied.token == token) {
+            Some(index) => self.untie(producer, index),
+            None => producer.dismiss(slot, token),
+        }
+    }
+}
