@@ -3,8 +3,8 @@
 use crate::Outcome;
 use crate::drive;
 use crate::measure::{Assignment, Measurement, Side, Work, play as play_work};
-use crate::meet::{Link, LoanLink, Meeting, Receiver, Sender, iceoryx, ipc, kernel, line, ring, wake};
-use crate::page::Report;
+use crate::meet::{Link, LoanLink, Meeting, Plan, Receiver, Sender, ginnel, iceoryx, ipc, kernel, line, ring, wake};
+use crate::page::{Page, Report};
 use crate::payload::{Tally, buffer};
 use crate::rows::Kind;
 use crate::setup::{self, Bare, SetUp};
@@ -33,6 +33,17 @@ fn sized<const W: usize>(assignment: &Assignment, side: Side) -> Played {
     let contender = assignment.contender.as_str();
     match (assignment.plan.row.kind, contender) {
         (Kind::Calibration, _) => calibration(assignment, side),
+        (Kind::RoundTrip, "ginnel") => round_trip::<W, ginnel::ChannelLink<W, ginnel::Typed>, _>(assignment, side),
+        (Kind::RoundTrip, "ginnel-bytes") => {
+            round_trip::<W, ginnel::ChannelLink<W, ginnel::Bytes>, _>(assignment, side)
+        }
+        (Kind::Loan, "ginnel") => loan::<W, ginnel::ChannelLink<W, ginnel::Typed>, _>(assignment, side),
+        (Kind::Throughput, "ginnel") => stream::<W, ginnel::ChannelStream<W, ginnel::Typed>>(assignment, side),
+        (Kind::Throughput, "ginnel-bytes") => stream::<W, ginnel::ChannelStream<W, ginnel::Bytes>>(assignment, side),
+        (Kind::Publish, "ginnel") => publish::<W, ginnel::ChannelStream<W, ginnel::Typed>>(assignment, side),
+        (Kind::LatestWrite, "ginnel") => newest(assignment, side, false),
+        (Kind::LatestRead, "ginnel") => newest(assignment, side, true),
+        (Kind::SetUp | Kind::Open, "ginnel") => set_up::<ginnel::ChannelSetUp>(assignment, side),
         (Kind::RoundTrip, "copy") => round_trip::<W, line::CopyFloor<W>, _>(assignment, side),
         (Kind::RoundTrip, "iceoryx2") => round_trip::<W, iceoryx::IceoryxLink<W>, _>(assignment, side),
         (Kind::RoundTrip, "futex") => round_trip::<W, Belled<W, FutexBell>, _>(assignment, side),
@@ -101,15 +112,15 @@ impl<M: Meeting> Meeting for Attached<M> {
     type Parent = M::Parent;
     type Child = Vec<M::Child>;
 
-    fn found(plan: &crate::meet::Plan) -> Outcome<(M::Founded, crate::meet::Handoff)> {
+    fn found(plan: &Plan) -> Outcome<(M::Founded, crate::meet::Handoff)> {
         M::found(plan)
     }
 
-    fn join(plan: &crate::meet::Plan, handoff: crate::meet::Handoff, _: usize) -> Outcome<Vec<M::Child>> {
+    fn join(plan: &Plan, handoff: crate::meet::Handoff, _: usize) -> Outcome<Vec<M::Child>> {
         (0..plan.row.readers).map(|index| M::join(plan, handoff.duplicate()?, index)).collect()
     }
 
-    fn connect(plan: &crate::meet::Plan, founded: M::Founded) -> Outcome<M::Parent> {
+    fn connect(plan: &Plan, founded: M::Founded) -> Outcome<M::Parent> {
         M::connect(plan, founded)
     }
 }
@@ -144,6 +155,29 @@ fn set_up<S: SetUp>(assignment: &Assignment, side: Side) -> Played {
             child: |plan, page, _| setup::child::<S>(plan, page),
         },
     )
+}
+
+/// Writes and reads the newest value in one process, with a reader's process beside it that does nothing.
+fn newest(assignment: &Assignment, side: Side, read: bool) -> Played {
+    let parent = if read { newest_read } else { newest_write };
+    play_work::<Bare>(assignment, side, Work { parent, child: |_, _, ()| Ok(nothing()) })
+}
+
+fn newest_write(plan: &Plan, _: &Page, _: &mut (), budget: drive::Budget) -> Outcome<drive::Findings> {
+    let mut newest = ginnel::Newest::create(plan)?;
+    drive::repeat(budget, |number| newest.write(&[number; 8]))
+}
+
+fn newest_read(plan: &Plan, _: &Page, _: &mut (), budget: drive::Budget) -> Outcome<drive::Findings> {
+    let mut newest = ginnel::Newest::create(plan)?;
+    drive::repeat(budget, |number| {
+        newest.write(&[number; 8])?;
+        if black_box(newest.read()?) == [number; 8] {
+            Ok(())
+        } else {
+            Err("an old value was read as the newest".into())
+        }
+    })
 }
 
 fn calibration(assignment: &Assignment, side: Side) -> Played {

@@ -100,7 +100,7 @@ impl RoundTrips {
 /// Sends, waits for the answer, sends the next. A sample is the time from after one send to after the next: reading
 /// the clock and checking the payload happen while the answer is under way, and cost no latency.
 pub fn ping<const W: usize>(link: &mut impl Link<W>, budget: Budget) -> Outcome<Findings> {
-    let (mut out, mut into) = (buffer::<W>(), buffer::<W>());
+    let mut out = buffer::<W>();
     let (mut trips, mut tally) = (RoundTrips::new(), Tally::default());
     let (mut number, mut expected) = (0u64, 0u64);
     stamp(&mut out, number);
@@ -110,11 +110,11 @@ pub fn ping<const W: usize>(link: &mut impl Link<W>, budget: Budget) -> Outcome<
     loop {
         let finished = number >= budget.messages || last - start > budget.ticks || trips.is_full();
         stamp(&mut out, (number + 1) | if finished { END } else { 0 });
-        link.receive(&mut into)?;
-        black_box(&into);
+        link.receive()?;
+        black_box(link.received());
         link.send(black_box(&out))?;
         let now = ticks();
-        expected = tally.take(&into, expected);
+        expected = tally.take(link.received(), expected);
         if is_warm(number, last - start, budget) && !is_spoiled::<W>(number) && !finished {
             trips.push(last, now);
         } else {
@@ -126,23 +126,23 @@ pub fn ping<const W: usize>(link: &mut impl Link<W>, budget: Budget) -> Outcome<
             break;
         }
     }
-    link.receive(&mut into)?;
-    tally.take(&into, expected);
+    link.receive()?;
+    tally.take(link.received(), expected);
     Ok(trips.findings(1, number, tally))
 }
 
 /// The other side: answers every message with one of its own.
 pub fn pong<const W: usize>(link: &mut impl Link<W>) -> Outcome<Report> {
-    let (mut out, mut into) = (buffer::<W>(), buffer::<W>());
+    let mut out = buffer::<W>();
     let mut tally = Tally::default();
     let mut expected = 0;
     loop {
         stamp(&mut out, expected);
-        link.receive(&mut into)?;
-        black_box(&into);
+        link.receive()?;
+        black_box(link.received());
         link.send(black_box(&out))?;
-        expected = tally.take(&into, expected);
-        if into[0] & END != 0 {
+        expected = tally.take(link.received(), expected);
+        if link.received()[0] & END != 0 {
             return Ok(Report { tally, window: 0, samples: Vec::new() });
         }
     }

@@ -5,6 +5,7 @@ use crate::payload::Source;
 use crate::rows::Row;
 use rustix::fd::OwnedFd;
 
+pub mod ginnel;
 pub mod iceoryx;
 pub mod ipc;
 pub mod kernel;
@@ -55,7 +56,10 @@ pub trait Meeting {
 /// One end of a two-way link that carries copies: what is sent comes from private memory and ends in private memory.
 pub trait Link<const W: usize> {
     fn send(&mut self, message: &[u64; W]) -> Outcome<()>;
-    fn receive(&mut self, into: &mut [u64; W]) -> Outcome<()>;
+    /// Waits for the next message and copies it out.
+    fn receive(&mut self) -> Outcome<()>;
+    /// The copy.
+    fn received(&self) -> &[u64; W];
 }
 
 /// One end of a two-way link whose payloads are written and read where they lie. Only the first and last words are touched.

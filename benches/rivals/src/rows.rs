@@ -15,7 +15,7 @@ pub enum Kind {
     Throughput,
     /// Publishing to readers that are attached and do not read. Sample: one publication.
     Publish,
-    /// The newest value, written and read by one process alone. Samples: one write, or one read.
+    /// The newest value, in one process alone. Samples: one write, or one write and one read of it.
     LatestWrite,
     LatestRead,
     /// From nothing to the first message received by another process.
@@ -80,6 +80,11 @@ impl Row {
         if self.kind == Kind::Publish { 1 } else { self.readers }
     }
 
+    /// Whether the capacity is part of the work.
+    pub fn is_stream(&self) -> bool {
+        self.kind == Kind::Throughput
+    }
+
     /// With two cores, more than one reader means that the readers take turns on the second.
     pub fn children_share_a_core(&self) -> bool {
         self.same_core || self.children() > 1
@@ -94,13 +99,17 @@ impl Row {
 }
 
 const MECHANISMS: &[&str] = &["ginnel", "copy", "iceoryx2"];
+/// From this size on our channels are also measured as bytes, received into memory that is used again.
+const LARGE: usize = 1 << 10;
 const BLOCKING: &[&str] = &["ginnel", "futex", "eventfd", "pipe", "seqpacket", "stream", "ipc-channel"];
 
 /// Every row, in the order of the report.
 pub fn all() -> Vec<Row> {
     let mut rows = vec![Row::new("calibration".into(), Kind::Calibration, 8, &["line"])];
     for bytes in [8, 48, 64, 1 << 10, 8 << 10, 64 << 10, 1 << 20] {
-        rows.push(Row::new(format!("roundtrip/{bytes}"), Kind::RoundTrip, bytes, MECHANISMS));
+        let contenders: &[&str] =
+            if bytes < LARGE { MECHANISMS } else { &["ginnel", "ginnel-bytes", "copy", "iceoryx2"] };
+        rows.push(Row::new(format!("roundtrip/{bytes}"), Kind::RoundTrip, bytes, contenders));
     }
     for bytes in [64, 64 << 10, 1 << 20] {
         let kernel: &[&str] = if bytes > 64 << 10 {
@@ -119,7 +128,8 @@ pub fn all() -> Vec<Row> {
         rows.push(row);
     }
     for bytes in [64, 1 << 10, 64 << 10, 1 << 20, 4 << 20] {
-        rows.push(Row::new(format!("loan/{bytes}"), Kind::Loan, bytes, MECHANISMS));
+        let row = Row::new(format!("loan/{bytes}"), Kind::Loan, bytes, MECHANISMS);
+        rows.push(Row { mode: Mode::Lossless, ..row });
     }
     streams(&mut rows);
     for readers in [0, 1, 64] {
@@ -142,8 +152,8 @@ pub fn all() -> Vec<Row> {
 
 fn streams(rows: &mut Vec<Row>) {
     for bytes in [8, 64, 1 << 10, 64 << 10, 1 << 20] {
-        let kernel = ["pipe", "stream", "ipc-channel"];
-        let contenders = [&["ginnel", "ring", "iceoryx2"], &kernel[..]].concat();
+        let ours: &[&str] = if bytes < LARGE { &["ginnel"] } else { &["ginnel", "ginnel-bytes"] };
+        let contenders = [ours, &["ring", "iceoryx2", "pipe", "stream", "ipc-channel"]].concat();
         let row = Row::new(format!("stream/{bytes}"), Kind::Throughput, bytes, &contenders);
         rows.push(row.streaming(Mode::Lossless));
     }

@@ -82,6 +82,7 @@ fn wait<const W: usize>(
 pub struct IceoryxLink<const W: usize> {
     publisher: Publisher<ipc::Service, [u64; W], ()>,
     subscriber: Subscriber<ipc::Service, [u64; W], ()>,
+    copy: Box<[u64; W]>,
     _node: Node<ipc::Service>,
 }
 
@@ -90,7 +91,7 @@ impl<const W: usize> IceoryxLink<W> {
         let node = node(plan)?;
         let publisher = publisher(&service(&node, plan, out)?, plan)?;
         let subscriber = subscriber(&service(&node, plan, back)?)?;
-        Ok(Self { publisher, subscriber, _node: node })
+        Ok(Self { publisher, subscriber, copy: crate::payload::buffer(), _node: node })
     }
 }
 
@@ -119,9 +120,14 @@ impl<const W: usize> Link<W> for IceoryxLink<W> {
     }
 
     #[inline(always)]
-    fn receive(&mut self, into: &mut [u64; W]) -> Outcome<()> {
-        *into = *wait(&self.subscriber, false)?.payload();
+    fn receive(&mut self) -> Outcome<()> {
+        *self.copy = *wait(&self.subscriber, false)?.payload();
         Ok(())
+    }
+
+    #[inline(always)]
+    fn received(&self) -> &[u64; W] {
+        &self.copy
     }
 }
 

@@ -17,6 +17,7 @@ pub struct Founded(IpcOneShotServer<Ends>);
 pub struct BytesLink {
     out: IpcBytesSender,
     back: IpcBytesReceiver,
+    received: Vec<u8>,
 }
 
 impl<const W: usize> Meeting for IpcChannel<W> {
@@ -34,12 +35,12 @@ impl<const W: usize> Meeting for IpcChannel<W> {
         let (parent_out, back) = bytes_channel()?;
         let (out, parent_back) = bytes_channel()?;
         IpcSender::connect(name)?.send((parent_out, parent_back))?;
-        Ok(BytesLink { out, back })
+        Ok(BytesLink { out, back, received: Vec::new() })
     }
 
     fn connect(_: &Plan, founded: Founded) -> Outcome<BytesLink> {
         let (_, (out, back)) = founded.0.accept()?;
-        Ok(BytesLink { out, back })
+        Ok(BytesLink { out, back, received: Vec::new() })
     }
 }
 
@@ -48,14 +49,20 @@ impl<const W: usize> Link<W> for BytesLink {
         Ok(self.out.send(message.as_bytes())?)
     }
 
-    fn receive(&mut self, into: &mut [u64; W]) -> Outcome<()> {
-        let bytes = self.back.recv().map_err(|error| format!("{error:?}"))?;
-        if bytes.len() != 8 * W {
-            return Err("a message of the wrong size arrived".into());
-        }
-        into.as_mut_bytes().copy_from_slice(&bytes);
-        Ok(())
+    fn receive(&mut self) -> Outcome<()> {
+        // Receiving allocates: that is how this crate hands bytes over.
+        self.received = self.back.recv().map_err(|error| format!("{error:?}"))?;
+        message::<W>(&self.received).map(drop)
     }
+
+    #[inline(always)]
+    fn received(&self) -> &[u64; W] {
+        message(&self.received).expect("looked at when it was received")
+    }
+}
+
+fn message<const W: usize>(bytes: &[u8]) -> Outcome<&[u64; W]> {
+    <[u64; W]>::ref_from_bytes(bytes).map_err(|_| "a message of the wrong size arrived, or misaligned".into())
 }
 
 impl<const W: usize> Sender<W> for BytesLink {
@@ -70,10 +77,7 @@ impl<const W: usize> Sender<W> for BytesLink {
 impl<const W: usize> Receiver<W> for BytesLink {
     fn drain(&mut self, mut take: impl FnMut(&[u64; W])) -> Outcome<()> {
         let bytes = self.back.recv().map_err(|error| format!("{error:?}"))?;
-        match <[u64; W]>::ref_from_bytes(&bytes) {
-            Ok(message) => take(message),
-            Err(_) => return Err("a message of the wrong size arrived, or misaligned".into()),
-        }
+        take(message(&bytes)?);
         Ok(())
     }
 }

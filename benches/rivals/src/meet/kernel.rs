@@ -2,7 +2,7 @@
 
 use super::{Handoff, Link, Meeting, Plan, Receiver, Sender};
 use crate::Outcome;
-use crate::payload::Source;
+use crate::payload::{Source, buffer};
 use rustix::fd::OwnedFd;
 use rustix::io::{Errno, read, write};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair, sockopt};
@@ -89,6 +89,7 @@ fn read_all(fd: &OwnedFd, mut bytes: &mut [u8]) -> Outcome<()> {
 pub struct KernelLink<const W: usize, P> {
     out: OwnedFd,
     back: OwnedFd,
+    copy: Box<[u64; W]>,
     pair: PhantomData<P>,
 }
 
@@ -101,12 +102,12 @@ impl<const W: usize, P: Pair> Meeting for KernelLink<W, P> {
         let (out, child_in) = P::make(8 * W)?;
         let (child_out, back) = P::make(8 * W)?;
         let handoff = Handoff { fds: vec![child_out, child_in], ..Handoff::default() };
-        Ok((Self { out, back, pair: PhantomData }, handoff))
+        Ok((Self { out, back, copy: buffer(), pair: PhantomData }, handoff))
     }
 
     fn join(_: &Plan, handoff: Handoff, _: usize) -> Outcome<Self> {
         let [out, back]: [OwnedFd; 2] = handoff.fds.try_into().map_err(|_| "two descriptors were expected")?;
-        Ok(Self { out, back, pair: PhantomData })
+        Ok(Self { out, back, copy: buffer(), pair: PhantomData })
     }
 
     fn connect(_: &Plan, founded: Self) -> Outcome<Self> {
@@ -119,8 +120,13 @@ impl<const W: usize, P> Link<W> for KernelLink<W, P> {
         write_all(&self.out, message.as_bytes())
     }
 
-    fn receive(&mut self, into: &mut [u64; W]) -> Outcome<()> {
-        read_all(&self.back, into.as_mut_bytes())
+    fn receive(&mut self) -> Outcome<()> {
+        read_all(&self.back, self.copy.as_mut_bytes())
+    }
+
+    #[inline(always)]
+    fn received(&self) -> &[u64; W] {
+        &self.copy
     }
 }
 

@@ -33,13 +33,15 @@ impl<const W: usize> Way<W> {
 pub struct CopyFloor<const W: usize> {
     out: Way<W>,
     back: Way<W>,
+    copy: Box<[u64; W]>,
 }
 
 impl<const W: usize> CopyFloor<W> {
     fn end(region: Region, parent: bool) -> Self {
         let stride = Way::<W>::LEN.next_multiple_of(256);
         let (there, back) = (Way::at(region, 0), Way::at(region, stride));
-        if parent { Self { out: there, back } } else { Self { out: back, back: there } }
+        let copy = crate::payload::buffer();
+        if parent { Self { out: there, back, copy } } else { Self { out: back, back: there, copy } }
     }
 
     fn len() -> usize {
@@ -79,12 +81,17 @@ impl<const W: usize> Link<W> for CopyFloor<W> {
     }
 
     #[inline(always)]
-    fn receive(&mut self, into: &mut [u64; W]) -> Outcome<()> {
+    fn receive(&mut self) -> Outcome<()> {
         self.back.turn += 1;
         while self.back.sequence.load(Ordering::Acquire) != self.back.turn {}
         // SAFETY: the sequence gave the place to us until we answer.
-        unsafe { self.back.place.read(into) };
+        unsafe { self.back.place.read(&mut self.copy) };
         Ok(())
+    }
+
+    #[inline(always)]
+    fn received(&self) -> &[u64; W] {
+        &self.copy
     }
 }
 

@@ -123,8 +123,13 @@ impl<const W: usize, B: Bell> Link<W> for Belled<W, B> {
         self.out.ring()
     }
 
-    fn receive(&mut self, into: &mut [u64; W]) -> Outcome<()> {
+    fn receive(&mut self) -> Outcome<()> {
         self.back.wait()?;
-        self.floor.receive(into)
+        self.floor.receive()
+    }
+
+    #[inline(always)]
+    fn received(&self) -> &[u64; W] {
+        self.floor.received()
     }
 }
