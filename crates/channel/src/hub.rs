@@ -11,6 +11,10 @@ use std::mem::MaybeUninit;
 const LISTENER: u64 = u64::MAX;
 /// Marks the events of a pidfd; the rest is the slot, like for the socket.
 const DEATH: u64 = 1 << 32;
+/// The event of any stranger.
+const STRANGER: u64 = u64::MAX - 1;
+/// Strangers that are kept; beyond that the oldest is dropped. Honest ones introduce themselves within microseconds.
+const MAX_STRANGERS: usize = 16;
 /// Refused connections that are taken from the queue in one go; the rest waits for the next look.
 const MAX_ACCEPTS: usize = 2 * ginnel_memory::ring::Geometry::MAX_READERS;
 
@@ -19,6 +23,8 @@ pub(crate) struct Hub {
     listener: Option<OwnedFd>,
     epoll: OwnedFd,
     readers: Vec<Tied>,
+    /// Connections that have not yet said which slot they belong to: a reader connects before it can announce itself.
+    strangers: Vec<Stranger>,
     /// Readers that joined, as a count that never falls.
     pub(crate) joined: u64,
     pub(crate) wakes: u64,
@@ -36,26 +42,33 @@ struct Tied {
     pidfd: Option<OwnedFd>,
 }
 
+/// A connection that is not tied yet: it has not introduced itself, or descriptors ran out while it was welcomed.
+#[derive(Debug)]
+struct Stranger {
+    socket: OwnedFd,
+    join: Option<Join>,
+}
+
 impl Hub {
     pub(crate) fn new(listener: Option<OwnedFd>) -> Result<Self, Errno> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         if let Some(listener) = &listener {
             epoll::add(&epoll, listener, epoll::EventData::new_u64(LISTENER), epoll::EventFlags::IN)?;
         }
-        Ok(Self { listener, epoll, readers: Vec::new(), joined: 0, wakes: 0 })
+        Ok(Self { listener, epoll, readers: Vec::new(), strangers: Vec::new(), joined: 0, wakes: 0 })
     }
 
     /// Ties a reader whose socket and eventfd were made here, for a child.
     pub(crate) fn tie(&mut self, socket: OwnedFd, wake: OwnedFd, slot: usize, token: u64) -> Result<(), Errno> {
-        self.add(Tied { socket, wake, slot, token, pidfd: None })
+        let events = epoll::EventFlags::IN | epoll::EventFlags::RDHUP;
+        epoll::add(&self.epoll, &socket, epoll::EventData::new_u64(slot as u64), events)?;
+        self.enlist(Tied { socket, wake, slot, token, pidfd: None });
+        Ok(())
     }
 
-    fn add(&mut self, tied: Tied) -> Result<(), Errno> {
-        let events = epoll::EventFlags::IN | epoll::EventFlags::RDHUP;
-        epoll::add(&self.epoll, &tied.socket, epoll::EventData::new_u64(tied.slot as u64), events)?;
+    fn enlist(&mut self, tied: Tied) {
         self.readers.push(tied);
         self.joined += 1;
-        Ok(())
     }
 
     /// How many readers are tied.
@@ -85,29 +98,69 @@ impl Hub {
     /// Takes waiting connections from the listener's queue and looks for readers that have gone.
     fn accept(&mut self, producer: &mut Producer) -> Result<(), Errno> {
         self.reap(producer)?;
+        let mut outcome = Ok(());
+        for stranger in std::mem::take(&mut self.strangers) {
+            outcome = outcome.and(self.introduce(producer, stranger));
+        }
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         for _ in 0..MAX_ACCEPTS {
-            let Some(listener) = &self.listener else { return Ok(()) };
+            let Some(listener) = &self.listener else { break };
             match rustix::net::accept_with(listener, flags) {
-                Ok(socket) => self.welcome(producer, socket)?,
-                Err(Errno::AGAIN) => return Ok(()),
+                Ok(socket) => {
+                    let data = epoll::EventData::new_u64(STRANGER);
+                    epoll::add(&self.epoll, &socket, data, epoll::EventFlags::IN | epoll::EventFlags::RDHUP)?;
+                    outcome = outcome.and(self.introduce(producer, Stranger { socket, join: None }));
+                }
+                Err(Errno::AGAIN) => break,
                 Err(Errno::INTR | Errno::CONNABORTED) => {}
                 Err(other) => return Err(other),
             }
         }
-        Ok(())
+        outcome
     }
 
-    /// Admits one connection, or drops it: somebody that did not say who it is before it set the JOINED bit is no reader.
-    fn welcome(&mut self, producer: &mut Producer, socket: OwnedFd) -> Result<(), Errno> {
-        let mut bytes = [0; Join::BYTES + 1];
-        let got = rustix::net::recv(&socket, &mut bytes, RecvFlags::DONTWAIT).map_or(0, |(got, _)| got);
-        let Some(Join { slot, token }) = Join::decode(&bytes[..got]) else { return Ok(()) };
+    /// Hears who a connection is: ties it, keeps it as a stranger until it says so, or drops it.
+    fn introduce(&mut self, producer: &mut Producer, mut stranger: Stranger) -> Result<(), Errno> {
+        if stranger.join.is_none() {
+            let mut bytes = [0; Join::BYTES + 1];
+            match rustix::net::recv(&stranger.socket, &mut bytes, RecvFlags::DONTWAIT) {
+                Ok((got, _)) => match Join::decode(&bytes[..got]) {
+                    None => return Ok(()),
+                    join => stranger.join = join,
+                },
+                Err(Errno::AGAIN | Errno::INTR) => {
+                    self.keep(stranger);
+                    return Ok(());
+                }
+                Err(_) => return Ok(()),
+            }
+        }
+        let Some(Join { slot, token }) = stranger.join else { return Ok(()) };
+        // Not what it claims to be, or the second with one claim: no reader of ours.
         let known = self.readers.iter().any(|tied| tied.slot == slot);
         if known || !producer.control().holds(slot, token) {
             return Ok(());
         }
-        let wake = tether::eventfd()?;
+        match tether::eventfd() {
+            Ok(wake) => self.welcome(producer, stranger.socket, wake, Join { slot, token }),
+            Err(error) => {
+                self.keep(stranger);
+                Err(error)
+            }
+        }
+    }
+
+    fn keep(&mut self, stranger: Stranger) {
+        if self.strangers.len() == MAX_STRANGERS {
+            // Rather one that never said anything than one that waits for a descriptor.
+            let silent = self.strangers.iter().position(|stranger| stranger.join.is_none()).unwrap_or(0);
+            self.strangers.remove(silent);
+        }
+        self.strangers.push(stranger);
+    }
+
+    fn welcome(&mut self, producer: &mut Producer, socket: OwnedFd, wake: OwnedFd, join: Join) -> Result<(), Errno> {
+        let Join { slot, token } = join;
         if tether::welcome(socket.as_fd(), wake.as_fd()).is_err() {
             return Ok(()); // gone already
         }
@@ -115,7 +168,10 @@ impl Hub {
             return Ok(());
         }
         tracing::debug!(slot, "a reader joined");
-        self.add(Tied { socket, wake, slot, token, pidfd: None })
+        let events = epoll::EventFlags::IN | epoll::EventFlags::RDHUP;
+        epoll::modify(&self.epoll, &socket, epoll::EventData::new_u64(slot as u64), events)?;
+        self.enlist(Tied { socket, wake, slot, token, pidfd: None });
+        Ok(())
     }
 
     /// Frees the slots of readers that are gone.
@@ -138,7 +194,7 @@ impl Hub {
         let mut joins = false;
         for event in ready {
             match event.data.u64() {
-                LISTENER => joins = true,
+                LISTENER | STRANGER => joins = true,
                 slot if slot & DEATH != 0 => self.bury(producer, (slot & !DEATH) as usize),
                 slot => self.hear(producer, slot as usize),
             }
@@ -193,11 +249,9 @@ impl Hub {
         tracing::debug!(slot = tied.slot, "a reader left");
     }
 
-    /// Ends the membership of the reader in `slot`.
-    pub(crate) fn dismiss(&mut self, producer: &mut Producer, slot: usize, token: u64) {
-        match self.readers.iter().position(|tied| tied.slot == slot && tied.token == token) {
-            Some(index) => self.untie(producer, index),
-            None => producer.dismiss(slot, token),
-        }
+    /// Drops the connection of a mad reader. It keeps its slot until it leaves, lest its cursor become somebody else's.
+    pub(crate) fn expel(&mut self, producer: &mut Producer, slot: usize, token: u64) {
+        producer.evict(slot, token);
+        self.readers.retain(|tied| (tied.slot, tied.token) != (slot, token));
     }
 }

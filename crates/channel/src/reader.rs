@@ -14,6 +14,7 @@ use rustix::fd::{AsFd, BorrowedFd};
 use rustix::io::Errno;
 use std::marker::PhantomData;
 use std::time::{Duration, Instant};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// One reader of a channel.
 ///
@@ -141,23 +142,52 @@ impl<T: ?Sized, C: Codec<T>> Reader<T, C> {
 
     #[inline(always)]
     fn next(&mut self) -> Result<Option<C::Owned>, RecvError> {
+        let record = Self::take(&mut self.consumer, |consumer, len| C::decode(consumer, len, &mut self.scratch))?;
+        match record {
+            None => Ok(None),
+            Some(record) => {
+                self.count();
+                Ok(Some(record?))
+            }
+        }
+    }
+
+    /// Lets `copy` take the next record out of the ring, if there is one.
+    #[inline(always)]
+    fn take<R>(
+        consumer: &mut Consumer,
+        mut copy: impl FnMut(&mut Consumer, usize) -> Result<R, Fault>,
+    ) -> Result<Option<R>, RecvError> {
         loop {
-            let taken = match self.consumer.peek() {
+            let taken = match consumer.peek() {
                 Ok(None) => return Ok(None),
-                Ok(Some(len)) => C::decode(&mut self.consumer, len, &mut self.scratch),
+                Ok(Some(len)) => copy(consumer, len),
                 Err(fault) => Err(fault),
             };
             match taken {
-                Ok(record) => {
-                    self.received += 1;
-                    if self.consumer.should_flush() {
-                        self.flush();
-                    }
-                    return Ok(Some(record?));
-                }
+                Ok(record) => return Ok(Some(record)),
                 // A newer value replaced this one while it was copied: that is what `Latest` is for.
-                Err(Fault::Lagged { .. }) if self.consumer.geometry().mode == Mode::Latest => {}
+                Err(Fault::Lagged { .. }) if consumer.geometry().mode == Mode::Latest => {}
                 Err(fault) => return Err(fault.into()),
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn count(&mut self) {
+        self.received += 1;
+        if self.consumer.should_flush() {
+            self.flush();
+        }
+    }
+
+    #[inline(always)]
+    fn next_into(&mut self, copy: impl FnMut(&mut Consumer, usize) -> Result<(), Fault>) -> Result<bool, RecvError> {
+        match Self::take(&mut self.consumer, copy)? {
+            None => Ok(false),
+            Some(()) => {
+                self.count();
+                Ok(true)
             }
         }
     }
@@ -295,10 +325,7 @@ impl<T: ?Sized, C: Codec<T>> Reader<T, C> {
 
     pub(crate) fn release_borrowed(&mut self, len: usize) -> Result<(), RecvError> {
         self.consumer.release(len)?;
-        self.received += 1;
-        if self.consumer.should_flush() {
-            self.flush();
-        }
+        self.count();
         Ok(())
     }
 
@@ -324,29 +351,36 @@ impl<T: ?Sized, C: Codec<T>> Reader<T, C> {
 impl Reader<[u8]> {
     /// Receives the next record into `record`, whose memory is used again; `false` if there is none yet. Never blocks.
     pub fn try_recv_into(&mut self, record: &mut Vec<u8>) -> Result<bool, RecvError> {
-        loop {
-            let taken = match self.consumer.peek() {
-                Ok(None) => return self.nothing::<()>().map(|_| false),
-                Ok(Some(len)) => self.consumer.take_vec(len, record),
-                Err(fault) => Err(fault),
-            };
-            match taken {
-                Ok(()) => {
-                    self.received += 1;
-                    if self.consumer.should_flush() {
-                        self.flush();
-                    }
-                    return Ok(true);
-                }
-                Err(Fault::Lagged { .. }) if self.consumer.geometry().mode == Mode::Latest => {}
-                Err(fault) => return Err(fault.into()),
-            }
+        if self.next_into(|consumer, len| consumer.take_vec(len, record))? {
+            return Ok(true);
         }
+        self.nothing::<()>().map(|_| false)
     }
 
     /// Receives the next record into `record`, whose memory is used again. Waits as long as the writer lives.
     pub fn recv_into(&mut self, record: &mut Vec<u8>) -> Result<(), RecvError> {
-        while !self.try_recv_into(record)? {
+        while !self.next_into(|consumer, len| consumer.take_vec(len, record))? {
+            self.wait(None)?;
+        }
+        Ok(())
+    }
+}
+
+impl<T: FromBytes + IntoBytes + Immutable> Reader<T> {
+    /// Receives the next record into `record`; `false` if there is none yet, and then or on an error `record` may hold anything.
+    /// Never blocks. Saves the moves of a large `T` that is returned by value.
+    #[inline]
+    pub fn try_recv_into(&mut self, record: &mut T) -> Result<bool, RecvError> {
+        if self.next_into(|consumer, _| consumer.take(record.as_mut_bytes()))? {
+            return Ok(true);
+        }
+        self.nothing::<()>().map(|_| false)
+    }
+
+    /// Receives the next record into `record`, which on an error may hold anything. Waits as long as the writer lives.
+    #[inline]
+    pub fn recv_into(&mut self, record: &mut T) -> Result<(), RecvError> {
+        while !self.next_into(|consumer, _| consumer.take(record.as_mut_bytes()))? {
             self.wait(None)?;
         }
         Ok(())

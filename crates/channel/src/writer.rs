@@ -27,7 +27,8 @@ pub enum OnFull {
     Wait,
     /// Fail at once with [`PublishError::Full`].
     Fail,
-    /// Wait this long, then evict the slowest reader, who gets [`RecvError::Lagged`](crate::RecvError::Lagged).
+    /// Wait this long, then stop waiting for the slowest reader for good: it gets [`RecvError::Lagged`](crate::RecvError::Lagged)
+    /// and goes on like the reader of a lossy channel.
     Evict(Duration),
 }
 
@@ -149,23 +150,19 @@ impl<T: ?Sized, C: Codec<T>> Writer<T, C> {
 
     #[inline(always)]
     fn append(&mut self, record: &T, patience: Patience) -> Result<(), PublishError> {
-        let mut scratch = std::mem::take(&mut self.scratch);
-        let appended = match C::encode(record, &mut scratch) {
-            Ok(bytes) => self.append_bytes(bytes, patience),
-            Err(error) => Err(error.into()),
+        let len = {
+            let bytes = C::encode(record, &mut self.scratch)?;
+            if bytes.len() <= self.producer.geometry().max_record && self.producer.reserve(bytes.len()).is_ok() {
+                self.producer.push(bytes);
+                return Ok(());
+            }
+            bytes.len()
         };
-        self.scratch = scratch;
-        appended
-    }
-
-    #[inline(always)]
-    fn append_bytes(&mut self, bytes: &[u8], patience: Patience) -> Result<(), PublishError> {
-        self.reserve(bytes.len(), patience)?;
-        self.producer.push(bytes);
+        self.reserve(len, patience)?;
+        self.producer.push(C::encode(record, &mut self.scratch)?);
         Ok(())
     }
 
-    #[inline(always)]
     fn reserve(&mut self, len: usize, patience: Patience) -> Result<(), PublishError> {
         let max = self.producer.geometry().max_record;
         if len > max {
@@ -200,37 +197,30 @@ impl<T: ?Sized, C: Codec<T>> Writer<T, C> {
     #[cold]
     fn make_room(&mut self, len: usize, mut blocked: Blocked, patience: Patience) -> Result<(), PublishError> {
         let started = Instant::now();
-        // What an open batch holds must be readable before anybody can release it.
-        let batch = self.producer.pause_batch();
-        let outcome = loop {
+        loop {
             match blocked {
                 Blocked::Joining => {
                     if let Err(source) = self.hub.attend(&mut self.producer) {
-                        break Err(PublishError::System { what: "welcome a reader", source });
+                        return Err(PublishError::System { what: "welcome a reader", source });
                     }
                 }
                 Blocked::Mad { slot, token } => {
                     tracing::warn!(slot, "a reader claims an impossible position: dropping it");
-                    self.evict(slot, token);
+                    self.evicted += 1;
+                    self.hub.expel(&mut self.producer, slot, token);
                 }
                 Blocked::Reader { slot, token } => {
-                    if let Err(error) = self.wait_for(slot, token, len, started, patience) {
-                        break Err(error);
-                    }
+                    self.wait_for(slot, token, len, started, patience)?;
                 }
             }
             if self.producer.truncated() {
-                break Err(PublishError::Truncated);
+                return Err(PublishError::Truncated);
             }
             match self.producer.reserve(len) {
-                Ok(()) => break Ok(()),
+                Ok(()) => return Ok(()),
                 Err(again) => blocked = again,
             }
-        };
-        if batch {
-            self.producer.open_batch();
         }
-        outcome
     }
 
     fn wait_for(
@@ -261,7 +251,8 @@ impl<T: ?Sized, C: Codec<T>> Writer<T, C> {
                 let deadline = started + after;
                 if clock::passed(Some(deadline)) {
                     tracing::warn!(slot, backlog, "evicting a reader that did not make room");
-                    self.evict(slot, token);
+                    self.evicted += 1;
+                    self.producer.evict(slot, token);
                     return Ok(());
                 }
                 Some(deadline)
@@ -281,11 +272,6 @@ impl<T: ?Sized, C: Codec<T>> Writer<T, C> {
         };
         self.producer.set_waiting(false);
         slept
-    }
-
-    fn evict(&mut self, slot: usize, token: u64) {
-        self.evicted += 1;
-        self.hub.dismiss(&mut self.producer, slot, token);
     }
 
     /// Starts a batch: records added to it become visible together, with one store and at most one wake-up.

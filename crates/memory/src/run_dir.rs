@@ -66,7 +66,7 @@ impl RunDir {
     pub const LOCK_DEADLINE: Duration = Duration::from_secs(5);
 
     /// The user's runtime directory, made if need be: `$GINNEL_RUN_DIR`, else `$XDG_RUNTIME_DIR/ginnel`, else
-    /// `/run/user/UID/ginnel`, else `ginnel-UID` in the directory for temporary files.
+    /// `/run/user/UID/ginnel`, else `/dev/shm/ginnel-UID` if that is memory, else `ginnel-UID` among the temporary files.
     pub fn open() -> Result<Self, RunDirError> {
         Self::at(&Self::user_path())
     }
@@ -83,7 +83,13 @@ impl RunDir {
         }
         let uid = rustix::process::geteuid();
         let user = PathBuf::from(format!("/run/user/{uid}"));
-        if user.is_dir() { user.join("ginnel") } else { std::env::temp_dir().join(format!("ginnel-{uid}")) }
+        if user.is_dir() {
+            return user.join("ginnel");
+        }
+        // Memory that is a file on a disk gets written back to it all the time: prefer the place made for shared memory.
+        let memory = Path::new("/dev/shm");
+        let place = if in_memory(memory) { memory.to_owned() } else { std::env::temp_dir() };
+        place.join(format!("ginnel-{uid}"))
     }
 
     /// Opens `path` as runtime directory; makes it (mode 0700) if it is missing, but not its parents.
@@ -170,6 +176,12 @@ impl RunDir {
             Err(source) => Err(RunDirError::Open { path: self.path.join(file), source }),
         }
     }
+}
+
+/// Whether `path` lies in a file system without a disk.
+fn in_memory(path: &Path) -> bool {
+    const TMPFS_MAGIC: u64 = 0x0102_1994; // linux/magic.h
+    rustix::fs::statfs(path).is_ok_and(|found| u64::try_from(found.f_type) == Ok(TMPFS_MAGIC))
 }
 
 impl AsFd for RunDir {

@@ -218,7 +218,8 @@ impl Segment {
         })?;
         let made = Self::initialise(name, fd, spec, true).and_then(|segment| {
             if let Some(group) = group {
-                rustix::fs::fchown(&segment.fd, None, Some(Gid::from_raw(group))).map_err(fail("change the group of"))?;
+                rustix::fs::fchown(&segment.fd, None, Some(Gid::from_raw(group)))
+                    .map_err(fail("change the group of"))?;
             }
             rustix::fs::fchmod(&segment.fd, Mode::from_raw_mode(mode)).map_err(fail("set the mode of"))?;
             Ok(segment)

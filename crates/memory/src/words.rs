@@ -33,6 +33,8 @@ pub struct Words {
     owner: Arc<Mapping>,
     #[cfg(loom)]
     cells: Arc<Vec<AtomicU64>>,
+    #[cfg(loom)]
+    len: usize,
 }
 
 // SAFETY: M1 keeps the memory mapped and M2 makes every access atomic or the racing copy, so threads may share it.
@@ -58,24 +60,17 @@ impl Words {
         Self { base, len, owner: Arc::clone(owner) }
     }
 
-    /// Private words, for models of the ring.
-    #[cfg(loom)]
-    pub(crate) fn model(len: usize) -> WordsMut {
-        WordsMut(Self { cells: Arc::new((0..len).map(|_| AtomicU64::new(0)).collect()) })
+    /// Private words, for models of the ring; with `mirror` there are twice as many, the second half being the first again.
+    #[cfg(all(test, loom))]
+    pub(crate) fn model(len: usize, mirror: bool) -> WordsMut {
+        let cells = Arc::new((0..len).map(|_| AtomicU64::new(0)).collect());
+        WordsMut(Self { cells, len: if mirror { 2 * len } else { len } })
     }
 
     /// How many words there are.
-    #[cfg(not(loom))]
     #[must_use]
     pub fn len(&self) -> usize {
         self.len
-    }
-
-    /// How many words there are.
-    #[cfg(loom)]
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.cells.len()
     }
 
     /// Whether there are none.
@@ -103,7 +98,8 @@ impl Words {
 
     #[cfg(loom)]
     fn word(&self, index: usize) -> &AtomicU64 {
-        &self.cells[index]
+        assert!(index < self.len, "word outside its segment");
+        &self.cells[index % self.cells.len()]
     }
 
     /// Reads word `index`, as the peer last wrote it.

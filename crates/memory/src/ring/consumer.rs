@@ -54,12 +54,22 @@ pub struct Consumer {
 }
 
 impl Consumer {
-    /// How often a join is tried again when the writer is faster: each try is a few loads.
-    const TRIES: usize = 10_000;
+    /// How often a look is repeated when the writer is faster: each is a few loads.
+    const TRIES: u32 = if cfg!(loom) { 3 } else { 10_000 };
+    /// How often a join is tried again. After the first ones come naps, half a second in all: a writer that was suspended
+    /// within its change of mark gets on with it.
+    const JOINS: u32 = if cfg!(loom) { 3 } else { 5_000 };
 
     /// A reader in `slot`, which it has claimed as `token`. `None` if the words are smaller than the geometry says.
     #[must_use]
-    pub fn new(geometry: Geometry, head: Words, data: Words, control: Control, slot: usize, token: u64) -> Option<Self> {
+    pub fn new(
+        geometry: Geometry,
+        head: Words,
+        data: Words,
+        control: Control,
+        slot: usize,
+        token: u64,
+    ) -> Option<Self> {
         let words = data.len() as u64 * 8;
         if words < geometry.capacity * if geometry.mirror() { 2 } else { 1 } {
             return None;
@@ -73,14 +83,16 @@ impl Consumer {
         self.choose(start);
         self.control.set_cursor(self.slot, self.pos, self.seq);
         connect()?;
-        for _ in 0..Self::TRIES {
+        for attempt in 0..Self::JOINS {
             self.control.raise(ATTENTION_JOINED);
-            // Dekker with `Producer::advance`: it stores the claim, fences, and looks for the bit.
+            // Dekker with `Producer::claim`: it stores the claim, fences, and looks for the bit.
             fence(Ordering::SeqCst);
             let bound = if self.geometry.mode == Mode::Lossless { CLAIM } else { MARK };
-            if self.head.load(bound, Ordering::Relaxed) <= self.pos + self.geometry.capacity {
+            // SYNC ring.claim: Acquire, so that the next choice is never an older one; the writer takes that for madness.
+            if self.head.load(bound, Ordering::Acquire) <= self.pos + self.geometry.capacity {
                 return Ok(Ok(()));
             }
+            pause(attempt);
             self.choose(start);
             self.control.set_cursor(self.slot, self.pos, self.seq);
         }
@@ -223,6 +235,7 @@ impl Consumer {
             if self.head.truncated() || self.data.truncated() {
                 return Err(Fault::Truncated);
             }
+            pause(0);
         }
         Err(Fault::Position { value: self.pos })
     }
@@ -270,6 +283,7 @@ impl Consumer {
     /// Finds the oldest whole record after being overtaken; returns how many were missed, as a fault to report.
     #[cold]
     fn resync(&mut self) -> Result<Fault, Fault> {
+        fence(Ordering::Acquire); // SYNC ring.tail: the tail that belongs to the mark that was seen, or a later one
         for _ in 0..Self::TRIES {
             let tail = self.head.load(TAIL, Ordering::Acquire);
             if let Some(seq) = self.number_at(tail)
@@ -288,6 +302,7 @@ impl Consumer {
             if self.head.truncated() || self.data.truncated() {
                 return Err(Fault::Truncated);
             }
+            pause(0);
         }
         Err(Fault::Position { value: self.pos })
     }
@@ -370,6 +385,21 @@ impl Consumer {
     #[must_use]
     pub fn membership(&self) -> (usize, u64) {
         (self.slot, self.token)
+    }
+}
+
+/// What to do between two looks: little at first, then let others run, then sleep.
+fn pause(attempt: u32) {
+    #[cfg(loom)]
+    {
+        let _ = attempt;
+        loom::thread::yield_now();
+    }
+    #[cfg(not(loom))]
+    match attempt {
+        0..64 => std::hint::spin_loop(),
+        64..1_000 => std::thread::yield_now(),
+        _ => std::thread::sleep(std::time::Duration::from_micros(100)),
     }
 }
 

@@ -47,6 +47,8 @@ pub struct Geometry {
     pub max_readers: usize,
     slot_bytes: u64,
     slot_mask: u64,
+    /// How far the overwrite mark and the cursors move at a time.
+    step: u64,
 }
 
 /// Why parameters do not describe a ring.
@@ -54,7 +56,9 @@ pub struct Geometry {
 #[non_exhaustive]
 pub enum GeometryError {
     /// A record is larger than a quarter of the largest ring, 2^46 bytes in all.
-    #[error("records of {max_record} bytes do not fit a ring of {capacity} bytes (limit: a quarter of it, less 16 bytes)")]
+    #[error(
+        "records of {max_record} bytes do not fit a ring of {capacity} bytes (limit: a quarter of it, less 16 bytes)"
+    )]
     Record {
         /// The longest payload asked for.
         max_record: usize,
@@ -75,6 +79,9 @@ impl Geometry {
     /// The most readers that a ring can have.
     pub const MAX_READERS: usize = 1024;
     const MIN_SLOTS: u64 = 4;
+    /// Of a variable ring. Models explore every interleaving, so theirs is as small as the rules below allow.
+    const MIN_BYTES: u64 = if cfg!(loom) { 128 } else { 4096 };
+    const DEFAULT_MIN_BYTES: u64 = if cfg!(loom) { 128 } else { 64 << 10 };
     const MAX_BYTES: u64 = 1 << 46;
 
     /// A ring of at least `records` records of exactly `len` bytes.
@@ -82,13 +89,14 @@ impl Geometry {
         let slot_bytes = record_bytes(len as u64);
         let slots = (records as u64).max(Self::MIN_SLOTS).checked_next_power_of_two();
         let capacity = slots.and_then(|slots| slots.checked_mul(slot_bytes)).unwrap_or(u64::MAX);
-        Self { mode, fixed: Some(len), capacity, max_record: len, max_readers, slot_bytes, slot_mask: 0 }.check()
+        Self { mode, fixed: Some(len), capacity, max_record: len, max_readers, slot_bytes, slot_mask: 0, step: 0 }
+            .check()
     }
 
     /// A ring of at least `capacity` bytes for records of up to `max_record` bytes.
     pub fn variable(mode: Mode, max_record: usize, capacity: usize, max_readers: usize) -> Result<Self, GeometryError> {
-        let capacity = (capacity as u64).max(64 << 10).checked_next_power_of_two().unwrap_or(u64::MAX);
-        Self { mode, fixed: None, capacity, max_record, max_readers, slot_bytes: 0, slot_mask: 0 }.check()
+        let capacity = (capacity as u64).max(Self::DEFAULT_MIN_BYTES).checked_next_power_of_two().unwrap_or(u64::MAX);
+        Self { mode, fixed: None, capacity, max_record, max_readers, slot_bytes: 0, slot_mask: 0, step: 0 }.check()
     }
 
     fn check(mut self) -> Result<Self, GeometryError> {
@@ -104,15 +112,18 @@ impl Geometry {
             Some(len) => {
                 self.slot_bytes = record_bytes(len as u64);
                 let slots = self.capacity / self.slot_bytes;
-                if !self.capacity.is_multiple_of(self.slot_bytes) || !slots.is_power_of_two() || slots < Self::MIN_SLOTS {
+                if !self.capacity.is_multiple_of(self.slot_bytes) || !slots.is_power_of_two() || slots < Self::MIN_SLOTS
+                {
                     return bad(2, self.capacity);
                 }
                 self.slot_mask = slots - 1;
+                self.step = (slots / MARK_STEPS).max(1) * self.slot_bytes;
             }
             None => {
-                if !self.capacity.is_power_of_two() || self.capacity < 4096 {
+                if !self.capacity.is_power_of_two() || self.capacity < Self::MIN_BYTES {
                     return bad(2, self.capacity);
                 }
+                self.step = self.capacity / MARK_STEPS;
                 // Two of the largest, a step and a flag fit at once: the newest record always outlives the next one.
                 if record_bytes(self.max_record as u64) > self.capacity / 4 {
                     return Err(too_large);
@@ -159,7 +170,17 @@ impl Geometry {
         if fixed.is_some_and(|len| len != max_record || len as u64 > Self::MAX_BYTES) {
             return Err(bad(1));
         }
-        Self { mode, fixed, capacity: params[2], max_record, max_readers: size(4)?, slot_bytes: 0, slot_mask: 0 }.check()
+        Self {
+            mode,
+            fixed,
+            capacity: params[2],
+            max_record,
+            max_readers: size(4)?,
+            slot_bytes: 0,
+            slot_mask: 0,
+            step: 0,
+        }
+        .check()
     }
 
     /// Bytes that a record with a payload of `len` bytes takes.
@@ -171,7 +192,8 @@ impl Geometry {
     /// Index of the first word of the record at `pos` with number `seq`.
     #[inline(always)]
     pub(super) fn word(&self, pos: u64, seq: u64) -> usize {
-        let byte = if self.fixed.is_some() { (seq & self.slot_mask) * self.slot_bytes } else { pos & (self.capacity - 1) };
+        let byte =
+            if self.fixed.is_some() { (seq & self.slot_mask) * self.slot_bytes } else { pos & (self.capacity - 1) };
         (byte / 8) as usize
     }
 
@@ -181,10 +203,10 @@ impl Geometry {
         if self.fixed.is_some() { 0 } else { RECORD_HEADER }
     }
 
-    /// How far the overwrite mark moves at a time.
+    /// How far the overwrite mark moves at a time, and how much a reader reads before it tells.
+    #[inline(always)]
     pub(super) fn step(&self) -> u64 {
-        let step = self.capacity / MARK_STEPS;
-        if self.fixed.is_some() { (step / self.slot_bytes).max(1) * self.slot_bytes } else { step }
+        self.step
     }
 
     /// The number of the record at `pos`, where numbers follow from positions.

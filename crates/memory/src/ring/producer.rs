@@ -22,18 +22,19 @@ pub struct Producer {
     mark: u64,
     tail: (u64, u64),
     batch: Option<Batch>,
+    /// How often in a row a joining reader stopped the mark, and the claim that stays announced when that is too often.
+    joins: u32,
+    announced: u64,
     /// The lossless readers that it honours.
     members: Vec<Member>,
 }
 
-/// An open batch. Its first record's flag is stored last.
+/// An open batch: where its first record begins, and its number. Empty while the two meet the producer's own.
 #[derive(Debug, Clone, Copy)]
 struct Batch {
-    /// Where it began.
-    start: u64,
-    /// Number of its first record.
-    first: u64,
-    /// Where its newest record begins; `NO_RECORD` while it is empty.
+    pos: u64,
+    seq: u64,
+    /// Where its newest record begins.
     last: u64,
 }
 
@@ -47,7 +48,7 @@ struct Member {
 /// Why a record cannot be written now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Blocked {
-    /// A reader has joined: admit it ([`Producer::admit`]), then try again.
+    /// A reader has joined: take the attention, admit whoever joined ([`Producer::admit`]), and only then try again.
     Joining,
     /// The reader in this slot has not released the space.
     Reader {
@@ -75,6 +76,9 @@ pub enum Admission {
 }
 
 impl Producer {
+    /// How often readers that join may stop the mark in a row. Honest ones join once; a mad one may say so for ever.
+    const PATIENCE: u32 = if cfg!(loom) { 1 } else { 8 };
+
     /// A writer at the start of a fresh, zeroed ring. `None` if the words are smaller than the geometry says.
     #[must_use]
     pub fn new(geometry: Geometry, head: WordsMut, data: WordsMut, control: Control) -> Option<Self> {
@@ -86,7 +90,20 @@ impl Producer {
         head.store(MARK, geometry.capacity, Ordering::Relaxed);
         head.store(CLAIM, geometry.capacity, Ordering::Release);
         let mark = geometry.capacity;
-        Some(Self { geometry, head, data, control, pos: 0, seq: 0, mark, tail: (0, 0), batch: None, members: Vec::new() })
+        Some(Self {
+            geometry,
+            head,
+            data,
+            control,
+            pos: 0,
+            seq: 0,
+            mark,
+            tail: (0, 0),
+            batch: None,
+            joins: 0,
+            announced: 0,
+            members: Vec::new(),
+        })
     }
 
     /// The ring's shape.
@@ -121,7 +138,8 @@ impl Producer {
 
     /// Makes room for a record of `len` bytes. Costs a comparison, but once in a sixteenth of the capacity.
     ///
-    /// `len` must be at most the geometry's `max_record`.
+    /// `len` must be at most the geometry's `max_record`. An open batch that would push its own start out of the ring, or that
+    /// holds what blocks it, is published and begun anew.
     #[inline]
     pub fn reserve(&mut self, len: usize) -> Result<(), Blocked> {
         let end = self.pos + self.geometry.record_bytes(len) + self.geometry.lookahead();
@@ -137,14 +155,12 @@ impl Producer {
             want = want.next_multiple_of(16);
         }
         if self.geometry.mode == Mode::Lossless {
-            want = self.honoured(end, want)?;
-            self.head.store(CLAIM, want, Ordering::Relaxed);
-            // Dekker with a joining reader (see `Consumer::join`): it stores cursor and bit, fences, and checks the claim.
-            full_fence(Ordering::SeqCst);
-            if self.control.attention() & ATTENTION_JOINED != 0 {
-                self.head.store(CLAIM, self.mark, Ordering::Relaxed);
-                return Err(Blocked::Joining);
-            }
+            want = self.claim(end, want)?;
+        }
+        // The oldest record must be a published one: there late readers begin. (`step` and a record below it fit, see `check`.)
+        let tail = (want + self.geometry.record_bytes(self.geometry.max_record)).saturating_sub(capacity);
+        if self.batch.is_some_and(|batch| batch.seq < self.seq && tail > batch.pos) {
+            self.split_batch();
         }
         while self.tail.0 + capacity < want && self.tail.1 < self.seq {
             let word = self.geometry.word(self.tail.0, self.tail.1);
@@ -153,10 +169,49 @@ impl Producer {
             self.tail = (self.tail.0 + self.geometry.record_bytes(len), self.tail.1 + 1);
         }
         self.head.store(TAIL, self.tail.0, Ordering::Release);
-        self.head.store(MARK, want, Ordering::Relaxed);
+        // SYNC ring.tail: Release, so that whoever is overtaken by this mark finds a tail that is not.
+        self.head.store(MARK, want, Ordering::Release);
         self.mark = want;
         full_fence(Ordering::Release); // SYNC ring.mark: before any store that it covers
         Ok(())
+    }
+
+    /// Announces how far the mark is to go in a lossless ring, and says how far it may.
+    fn claim(&mut self, end: u64, want: u64) -> Result<u64, Blocked> {
+        let want = match self.honoured(end, want) {
+            Ok(want) => want,
+            Err(blocked) => {
+                self.withdraw();
+                self.split_batch(); // nobody can release what nobody can see
+                return Err(blocked);
+            }
+        };
+        // A claim that stayed announced while readers were admitted: those who came later have seen it.
+        if self.announced >= end {
+            let want = want.min(self.announced);
+            (self.announced, self.joins) = (0, 0);
+            return Ok(want);
+        }
+        // SYNC ring.claim: Release, so that a reader that must choose again finds the newest record of this claim.
+        self.head.store(CLAIM, want, Ordering::Release);
+        // Dekker with a joining reader (see `Consumer::join`): it stores cursor and bit, fences, and checks the claim.
+        full_fence(Ordering::SeqCst);
+        if self.control.attention() & ATTENTION_JOINED == 0 {
+            self.joins = 0;
+            return Ok(want);
+        }
+        self.joins += 1;
+        if self.joins > Self::PATIENCE {
+            self.announced = want;
+        } else {
+            self.withdraw();
+        }
+        Err(Blocked::Joining)
+    }
+
+    fn withdraw(&mut self) {
+        self.announced = 0;
+        self.head.store(CLAIM, self.mark, Ordering::Release);
     }
 
     /// How far the slowest member lets the mark go, at least to `end`.
@@ -184,17 +239,25 @@ impl Producer {
             return Admission::Refused;
         }
         // A cursor below what is kept belongs to a reader that is still choosing its start: it will see the claim and move.
+        // One entry a slot, however often somebody asks.
+        self.members.retain(|member| member.slot != slot);
         self.members.push(Member { slot, token, cursor: 0 });
         Admission::Admitted
     }
 
-    /// Forgets a reader: it is gone, mad or evicted. Its slot becomes free.
+    /// Forgets a reader that is gone. Its slot becomes free.
     pub fn dismiss(&mut self, slot: usize, token: u64) {
-        self.members.retain(|member| (member.slot, member.token) != (slot, token));
+        self.evict(slot, token);
         self.control.release(slot, token);
     }
 
-    /// How many records and bytes the slowest member has still to read, `None` without members.
+    /// Forgets a reader that may still live. It keeps its slot until it leaves or dies, because it may be about to move its
+    /// cursor: in a slot that somebody else got meanwhile that would move the other's.
+    pub fn evict(&mut self, slot: usize, token: u64) {
+        self.members.retain(|member| (member.slot, member.token) != (slot, token));
+    }
+
+    /// How many bytes the slowest member has still to read, `None` without members.
     #[must_use]
     pub fn backlog(&self) -> Option<u64> {
         self.members.iter().map(|member| self.pos.saturating_sub(self.control.cursor(member.slot))).max()
@@ -251,7 +314,8 @@ impl Producer {
                 self.head.store(LAST, self.pos, Ordering::Release);
             }
             Some(batch) => {
-                if batch.last != NO_RECORD {
+                // The first one's flag is stored by `publish_batch`.
+                if batch.seq != self.seq {
                     self.data.store(word, self.seq + 1, Ordering::Relaxed);
                 }
                 batch.last = self.pos;
@@ -264,31 +328,30 @@ impl Producer {
     /// Opens a batch: records written from now on become visible together.
     pub fn open_batch(&mut self) {
         debug_assert!(self.batch.is_none(), "batches do not nest");
-        self.batch = Some(Batch { start: self.pos, first: self.seq, last: NO_RECORD });
+        self.batch = Some(Batch { pos: self.pos, seq: self.seq, last: self.pos });
     }
 
-    /// Publishes the open batch, because the writer has to wait; says whether there was one to be opened again afterwards.
-    pub fn pause_batch(&mut self) -> bool {
-        let open = self.batch.is_some();
-        self.publish_batch();
-        open
+    /// Publishes the open batch with one store.
+    pub fn publish_batch(&mut self) {
+        if let Some(Batch { pos, seq, last }) = self.batch.take()
+            && seq < self.seq
+        {
+            self.data.store(self.geometry.word(pos, seq), seq + 1, Ordering::Release); // SYNC ring.flag
+            self.head.store(LAST, last, Ordering::Release);
+        }
     }
 
     /// Whether the open batch has outgrown an eighth of the ring and should be published.
     #[inline]
     #[must_use]
     pub fn batch_is_large(&self) -> bool {
-        self.batch.is_some_and(|batch| self.pos - batch.start >= self.geometry.capacity / 8)
+        self.batch.is_some_and(|batch| self.pos - batch.pos >= self.geometry.capacity / 8)
     }
 
-    /// Publishes the open batch with one store.
-    pub fn publish_batch(&mut self) {
-        if let Some(batch) = self.batch.take()
-            && batch.last != NO_RECORD
-        {
-            let word = self.geometry.word(batch.start, batch.first);
-            self.data.store(word, batch.first + 1, Ordering::Release); // SYNC ring.flag
-            self.head.store(LAST, batch.last, Ordering::Release);
+    fn split_batch(&mut self) {
+        if self.batch.is_some() {
+            self.publish_batch();
+            self.open_batch();
         }
     }
 

@@ -29,7 +29,11 @@ impl View {
     #[must_use]
     pub fn position(&self) -> u64 {
         let last = self.head.load(LAST, Ordering::Acquire);
-        if last == NO_RECORD || last > MAX_POSITION { 0 } else { last + self.geometry.record_bytes(self.newest(last).1) }
+        if last == NO_RECORD || last > MAX_POSITION {
+            0
+        } else {
+            last + self.geometry.record_bytes(self.newest(last).1)
+        }
     }
 
     /// Records written so far, `None` while the newest is being replaced.
