@@ -124,7 +124,6 @@ fn run(task: Task) -> Outcome<()> {
     match task {
         Task::List => println!("{}", serde_json::to_string(&rows::all())?),
         Task::Measure(task) => {
-            meet::ginnel::look_at_processors();
             task.watch();
             std::fs::create_dir_all(&task.directory)?;
             let played = contenders::play(&task.assignment()?, Side::Parent);
@@ -143,8 +142,6 @@ fn run(task: Task) -> Outcome<()> {
             }
         }
         Task::Join(task) => {
-            sys::unpin()?;
-            meet::ginnel::look_at_processors();
             let page = measure::inherit(&[task.page]).remove(0);
             let handoff = Handoff { fds: measure::inherit(&task.fd), names: task.inherit_name };
             contenders::play(&task.measure.assignment()?, Side::Child { index: task.index, page, handoff })?;

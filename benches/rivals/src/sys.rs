@@ -56,13 +56,6 @@ pub fn pin(core: usize) -> Outcome<()> {
     verify_pinned(core)
 }
 
-/// Undoes the pinning that a child inherits, until it pins itself.
-pub fn unpin() -> Outcome<()> {
-    let mut set = CpuSet::new();
-    (0..CpuSet::MAX_CPU).for_each(|core| set.set(core));
-    Ok(sched_setaffinity(None, &set)?)
-}
-
 /// An error if the calling thread is not on `core`.
 pub fn verify_pinned(core: usize) -> Outcome<()> {
     let now = sched_getcpu();

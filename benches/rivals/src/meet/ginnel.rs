@@ -1,5 +1,4 @@
-//! Our channels. Plain types are received by value; large payloads travel as bytes, received into a vector that is used
-//! again (the contender `ginnel-bytes`).
+//! Our channels: plain types, and bytes (the contender `ginnel-bytes`). Both are received into memory that is used again.
 
 use super::{Handoff, Link, LoanLink, Meeting, Plan, Receiver, Sender};
 use crate::Outcome;
@@ -11,12 +10,6 @@ use std::hint::black_box;
 use std::marker::PhantomData;
 use std::time::Duration;
 use zerocopy::{FromBytes, IntoBytes};
-
-/// Looks at the number of processors. To be called before this process is pinned to one of them, or spinning would be
-/// taken for pointless.
-pub fn look_at_processors() {
-    let _ = Spin::default();
-}
 
 fn spin(plan: &Plan) -> Spin {
     match plan.row.wait {
@@ -126,8 +119,7 @@ impl<const W: usize> Kind<W> for Typed {
 
     #[inline(always)]
     fn receive(reader: &mut Reader<[u64; W]>, room: &mut Box<[u64; W]>) -> Result<(), RecvError> {
-        **room = reader.recv()?;
-        Ok(())
+        reader.recv_into(room)
     }
 
     #[inline(always)]
