@@ -3,6 +3,7 @@
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
+mod bench;
 mod fuzz;
 mod sanitize;
 mod soak;
@@ -25,6 +26,8 @@ enum Task {
     Soak(soak::Soak),
     /// Run the tests of shared memory under a sanitizer.
     Sanitize(sanitize::Sanitize),
+    /// Measure, beside the rivals, and write the report.
+    Bench(bench::Bench),
 }
 
 fn main() -> ExitCode {
@@ -33,6 +36,7 @@ fn main() -> ExitCode {
         Task::Fuzz(task) => task.run(),
         Task::Soak(task) => task.run(),
         Task::Sanitize(task) => task.run(),
+        Task::Bench(task) => task.run(),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

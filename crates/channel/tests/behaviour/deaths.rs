@@ -183,7 +183,8 @@ fn the_parent_of_a_killed_lossless_writer_is_told_although_its_command_lives() {
 fn kill_readers(mode: &str, spin: Spin) {
     let dir = Dir::new();
     let lossless = mode == "lossless";
-    let builder = Writer::<[u8]>::builder().run_dir(dir.path()).mode(mode_named(mode)).max_record(MAX).capacity(64 << 10);
+    let builder =
+        Writer::<[u8]>::builder().run_dir(dir.path()).mode(mode_named(mode)).max_record(MAX).capacity(64 << 10);
     // Two places: a dead reader's place that were not freed would be missed at once.
     let mut writer = builder.max_readers(2).spin(spin).on_full(OnFull::Wait).create(NAME).expect("create");
     let survivor: Reader<[u8]> = Reader::builder().run_dir(dir.path()).open(NAME).expect("open");
