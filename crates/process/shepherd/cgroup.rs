@@ -7,6 +7,8 @@ use core::ffi::CStr;
 
 struct Made<'a> {
     kind: u8,
+    /// It holds limits, whose counters are worth a look.
+    limits: bool,
     path: Path<'a>,
     dir: Fd,
 }
@@ -86,7 +88,7 @@ impl<'a> Groups<'a> {
 
     /// What the controllers counted.
     pub(crate) fn account(&self, exit: &mut Exit) {
-        for made in self.made.iter().flatten() {
+        for made in self.made.iter().flatten().filter(|made| made.limits) {
             let counter = |file, key: &[u8]| read(made, file).and_then(|content| text::value_of(content.as_bytes(), key));
             let plain = |file| read(made, file).and_then(|content| text::parse(content.as_bytes().trim_ascii()));
             let (oom, forks, peak) = match made.kind {
@@ -109,7 +111,7 @@ impl<'a> Groups<'a> {
 fn make<'a>(wanted: &Group<'a>, path: Path<'a>) -> sys::Result<Made<'a>> {
     sys::mkdir(path)?;
     let made = sys::open_at(sys::AT_FDCWD, path, sys::O_RDONLY | sys::O_DIRECTORY)
-        .map(|dir| Made { kind: wanted.kind, path, dir })
+        .map(|dir| Made { kind: wanted.kind, limits: !wanted.writes.is_empty(), path, dir })
         .inspect_err(|_| {
             let _ = sys::rmdir(path);
         })?;

@@ -18,6 +18,7 @@ pub(crate) const ENOENT: Errno = 2;
 pub(crate) const ESRCH: Errno = 3;
 pub(crate) const EINTR: Errno = 4;
 pub(crate) const ECHILD: Errno = 10;
+pub(crate) const EAGAIN: Errno = 11;
 pub(crate) const EACCES: Errno = 13;
 pub(crate) const ENOTDIR: Errno = 20;
 pub(crate) const EINVAL: Errno = 22;
@@ -429,8 +430,7 @@ pub(crate) struct Watched {
     pub(crate) ready: i16,
 }
 
-pub(crate) const READABLE: i16 = 1;
-pub(crate) const HUNG_UP: i16 = 0x10 | 0x8;
+const READABLE: i16 = 1;
 
 impl Watched {
     /// `None` is not watched.
@@ -685,14 +685,14 @@ pub(crate) fn next_length(socket: &Fd) -> Result<usize> {
     retry(nr::RECVMSG, [socket.0 as usize, &raw const message as usize, PEEK_TRUNC, 0, 0, 0])
 }
 
-/// One message and its descriptors: their numbers are written to `fds`, their count is returned. A length of 0 is the end.
+/// One message and its descriptors, without waiting: their numbers are written to `fds`, their count is returned. A length of 0 is the end.
 pub(crate) fn receive(socket: &Fd, into: &mut [u8], fds: &mut [i32; MAX_FDS]) -> Result<(usize, usize)> {
-    const CMSG_CLOEXEC: usize = 0x4000_0000;
+    const CLOEXEC_DONTWAIT: usize = 0x4000_0000 | 0x40;
     const TRUNCATED: u32 = 0x20 | 0x8;
     let mut control = Control { len: 0, level: 0, kind: 0, fds: [0; MAX_FDS + 1] };
     let vector = Vector { base: into.as_mut_ptr() as usize, len: into.len() };
     let message = message(&vector, &raw mut control as usize, size_of::<Control>());
-    let len = retry(nr::RECVMSG, [socket.0 as usize, &raw const message as usize, CMSG_CLOEXEC, 0, 0, 0])?;
+    let len = retry(nr::RECVMSG, [socket.0 as usize, &raw const message as usize, CLOEXEC_DONTWAIT, 0, 0, 0])?;
     // SAFETY: the kernel has written both behind the compiler's back; they are read once, after the call.
     let (flags, control) = unsafe { ((&raw const message.flags).read_volatile(), (&raw const control).read_volatile()) };
     let rights = control.len > CONTROL_HEADER && control.level == SOL_SOCKET && control.kind == SCM_RIGHTS;

@@ -73,12 +73,14 @@ impl Watch<'_> {
             Watched::new(self.listening.then_some(&self.flock.parent)),
         ];
         sys::poll(&mut watched, wake.map(|wake| wake.saturating_sub(now)));
+        // Requests first, also those that came since: what the parent asked for before the leader ended is the cause of that end.
+        if self.listening {
+            while self.request(socket) {}
+        }
         if watched[1].ready != 0 {
             self.signals();
         }
-        if watched[0].ready & sys::READABLE != 0 {
-            self.request(socket);
-        } else if watched[0].ready & sys::HUNG_UP != 0 || watched[2].ready != 0 {
+        if watched[2].ready != 0 {
             self.parent_died();
         }
         self.clock(sys::now());
@@ -255,18 +257,23 @@ impl Watch<'_> {
         self.reap();
     }
 
-    /// One frame from the parent.
-    fn request(&mut self, socket: &Fd) {
+    /// One frame from the parent, if there is one.
+    fn request(&mut self, socket: &Fd) -> bool {
         let (mut buf, mut fds) = ([0u8; 128], [-1; frame::MAX_FDS]);
         let (len, count) = match sys::receive(socket, &mut buf, &mut fds) {
-            Ok((0, _)) => return self.parent_died(),
+            Ok((0, _)) => {
+                self.parent_died();
+                return false;
+            }
             Ok(received) => received,
-            Err(_) => return,
+            Err(sys::EAGAIN) => return false,
+            // A frame that does not fit, or a reset: the next look tells.
+            Err(errno) => return errno == sys::EINVAL,
         };
         for fd in &fds[..count] {
             drop(Fd::new(*fd));
         }
-        let Some((kind, id, mut payload)) = frame::open(&buf[..len]) else { return };
+        let Some((kind, id, mut payload)) = frame::open(&buf[..len]) else { return true };
         let reached = match kind {
             kind::SIGNAL => match (payload.u8(), payload.u32()) {
                 (Some(target), Some(signal)) => self.signal(target, signal),
@@ -288,6 +295,7 @@ impl Watch<'_> {
         if let Some(len) = put.finish() {
             let _ = sys::send(socket, &buf[..len], &[]);
         }
+        true
     }
 
     fn signal(&self, to: u8, signal: u32) -> Reached {
@@ -318,9 +326,9 @@ impl Watch<'_> {
         if let Some(report) = &self.flock.report {
             let _ = sys::write(report, &buf[..len]);
         }
-        // Before the report: who has it may count on everything being gone.
-        self.flock.groups.remove();
+        // The parent waits for our end before it believes the report, and wakes up while we still clear away.
         let _ = sys::send(socket, &buf[..len], &[]);
+        self.flock.groups.remove();
     }
 }
 

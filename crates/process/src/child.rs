@@ -131,6 +131,8 @@ impl Child {
         if self.stdout.is_some() || self.stderr.is_some() || self.pty.is_some() {
             crate::capture::discard(self);
         }
+        // Whoever waits sees the end without the watch.
+        watch::forget(&self.link);
         self.link.wait(None);
         self.conclude()
     }

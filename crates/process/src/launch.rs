@@ -162,6 +162,9 @@ fn check(attempt: &Attempt<'_>) -> Result<(), SpawnError> {
     if command.fds.keys().next_back().is_some_and(|number| *number >= i32::MAX as u32) {
         return refuse("a descriptor's number is too large");
     }
+    if command.uid == Some(UNSET) || command.gid == Some(UNSET) {
+        return refuse("4294967295 is no user and no group: the kernel means `unchanged` by it");
+    }
     if command.cpus.is_some_and(|cpus| !cpus.is_finite() || cpus <= 0.0) {
         return refuse("the CPU limit must be a positive number of CPUs");
     }

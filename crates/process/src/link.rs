@@ -178,16 +178,36 @@ impl Link {
         ending
     }
 
-    /// Waits for the shepherd to end; false when the deadline came first.
+    /// Waits for the shepherd to report or to end; false when the deadline came first. After it, `settle` blocks only for the shepherd's last
+    /// steps, which pass while the caller is being woken.
     pub(crate) fn wait(&self, deadline: Option<Instant>) -> bool {
         loop {
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             let timeout = left.and_then(|left| rustix::event::Timespec::try_from(left).ok());
-            let mut watched = [PollFd::new(&self.shepherd, PollFlags::IN)];
+            let mut watched = [PollFd::new(&self.shepherd, PollFlags::IN), PollFd::new(&self.socket, PollFlags::IN)];
             match rustix::event::poll(&mut watched, timeout.as_ref()) {
                 Ok(0) if left.is_some_and(|left| left.is_zero()) => return false,
-                Ok(0) | Err(_) => {}
-                Ok(_) => return true,
+                Ok(0) | Err(_) => continue,
+                Ok(_) => {}
+            }
+            let ended = !watched[0].revents().is_empty();
+            if ended {
+                return true;
+            }
+            let mut state = self.state();
+            if state.ending.is_some() {
+                return true;
+            }
+            // An acknowledgement nobody waits for, or the report.
+            while let Some(Ok(_)) = self.next_ack(&mut state) {}
+            if state.exit.is_some() {
+                return true;
+            }
+            // The socket has hung up without a report: the shepherd was killed, which its pidfd shows in a moment.
+            drop(state);
+            if watched[1].revents().contains(PollFlags::HUP) {
+                let mut watched = [PollFd::new(&self.shepherd, PollFlags::IN)];
+                let _ = rustix::event::poll(&mut watched, timeout.as_ref());
             }
         }
     }
