@@ -112,10 +112,10 @@ impl Link {
         loop {
             match self.next_ack(&mut state) {
                 Some(Ok((answered, errno, count))) if answered == id => {
-                    return match Errno::from_raw_os_error(errno as i32) {
-                        _ if errno == 0 => Ok(count),
-                        Errno::SRCH => Err(SignalError::Ended),
-                        errno => Err(SignalError::Refused(errno)),
+                    return match (errno != 0).then(|| Errno::from_raw_os_error(errno as i32)) {
+                        None => Ok(count),
+                        Some(Errno::SRCH) => Err(SignalError::Ended),
+                        Some(errno) => Err(SignalError::Refused(errno)),
                     };
                 }
                 // To a stop, which nobody waits for.

@@ -127,13 +127,17 @@ fn storm() {
 
 #[test]
 fn a_fork_storm_under_a_limit_is_ended() {
-    let mark = Mark::new();
-    let mut command = mark.command(&common::own_program());
-    let mut child = ready(command.env(common::sys::ROLE, "storm").pids_limit(64).kill_ladder(short()));
-    let report = child.stop().unwrap();
-    assert_eq!(report.survivors, 0);
-    assert!(report.fork_refusals > 0, "the limit was never felt: {report:?}");
-    mark.assert_gone();
+    // Once by stopping and killing what /proc shows, once by the control group.
+    for isolation in [Isolation::Subreaper, Isolation::Auto, Isolation::PidNamespace] {
+        let mark = Mark::new();
+        let mut command = mark.command(&common::own_program());
+        command.env(common::sys::ROLE, "storm").isolation(isolation).pids_limit(64).kill_ladder(short());
+        let mut child = ready(&mut command);
+        let report = child.stop().unwrap();
+        assert_eq!(report.survivors, 0);
+        assert!(report.fork_refusals > 0, "the limit was never felt: {report:?}");
+        mark.assert_gone();
+    }
 }
 
 #[test]

@@ -28,6 +28,10 @@ pub fn become_nobody() {
 /// Forks and forks, every generation leaving its ancestors behind: no number lives long enough to be caught one by one. Bounded only by
 /// what refuses a fork, which it tells by the line `ready`. Never returns.
 pub fn fork_storm() -> ! {
+    // SAFETY: as below. The first process stays: its end would be the command's.
+    if unsafe { libc::fork() } != 0 {
+        std::thread::sleep(std::time::Duration::from_secs(1000));
+    }
     let mut told = false;
     loop {
         // SAFETY: this process has one thread, so the copy is whole; it makes system calls only.
