@@ -14,6 +14,8 @@ pub(crate) fn become_shepherd(socket: &Fd) -> sys::Result<()> {
     // A parent that ignores it would have the kernel reap our children before we see them.
     sys::set_ignored(sys::SIGCHLD, false);
     sys::close_all_but(socket)?;
+    // It came to us through an `execve`; the command must not have it.
+    sys::close_on_execute(socket)?;
     // Pid 1 of a namespace may already lead the session it was born with.
     match sys::new_session() {
         Ok(()) | Err(sys::EPERM) => {}

@@ -178,7 +178,8 @@ impl Args {
             while !(*last.add(1)).is_null() {
                 last = last.add(1);
             }
-            let (from, to) = ((*self.envp as usize).next_multiple_of(4096), *last as usize & !4095);
+            let end = *last as usize + strlen(*last);
+            let (from, to) = ((*self.envp as usize).next_multiple_of(4096), end & !4095);
             if from < to {
                 const MADV_DONTNEED: usize = 4;
                 call(nr::MADVISE, [from, to - from, MADV_DONTNEED, 0, 0, 0]);
@@ -314,6 +315,12 @@ pub(crate) fn duplicate_above(fd: i32, lowest: i32) -> Result<i32> {
 /// A copy of `fd` at `number`, kept by `execve`.
 pub(crate) fn duplicate_to(fd: i32, number: i32) -> Result<()> {
     check(call(nr::DUP3, [fd as usize, number as usize, 0, 0, 0, 0])).map(drop)
+}
+
+/// From now on `execve` closes it.
+pub(crate) fn close_on_execute(fd: &Fd) -> Result<()> {
+    const F_SETFD: usize = 2;
+    check(call(nr::FCNTL, [fd.0 as usize, F_SETFD, 1, 0, 0, 0])).map(drop)
 }
 
 /// Closes everything except one descriptor; a kernel without `close_range` (before 5.9) says so.
