@@ -20,8 +20,9 @@ use std::time::Duration;
 /// Streams and exit code are the command's own. ^C asks the tree to end, a second ^C kills it.
 #[derive(clap::Args)]
 #[command(after_help = "\
-Exit codes: the command's own; 128 and the number of the signal that ended it; 124 timeout; 127 not found, 126 found but not to be
-executed, 125 it could not be run for another reason, or how it ended is not known.
+Exit codes: the command's own; 128 and the number of the signal that ended it; 124 timeout;
+127 not found; 126 found, but it cannot be executed; 125 it could not be run for another reason,
+or how it ended is not known.
 
 Examples:
   ginnel run -- make -j4                       nothing of the build outlives the ^C
