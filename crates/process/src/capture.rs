@@ -54,7 +54,7 @@ impl Sink {
         let len = self.stream.read(buf)?;
         let room = len.min(self.most - self.kept.len());
         self.kept.extend_from_slice(&buf[..room]);
-        self.stream.link().traffic.discard(self.which, len - room);
+        self.stream.discard(len - room);
         Ok(len > 0)
     }
 }

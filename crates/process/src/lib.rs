@@ -21,15 +21,21 @@
 //! Linux 5.9 or later, on x86_64 and aarch64.
 #![deny(unsafe_code)]
 
+#[cfg(feature = "tokio")]
+mod aio;
 mod capture;
 mod cgroup;
+mod check;
 mod child;
 mod command;
+mod daemon;
+mod daemon_set;
 mod error;
 #[path = "../shepherd/frame.rs"]
 #[allow(missing_docs, unreachable_pub, dead_code, reason = "shared with the shepherd, each side uses its half")]
 mod frame;
 mod guarantee;
+mod keeper;
 mod ladder;
 mod launch;
 mod link;
@@ -46,9 +52,14 @@ mod streams;
 mod sys;
 mod watch;
 
+#[cfg(feature = "tokio")]
+pub use aio::AsyncStream;
 pub use capture::Output;
+pub use check::Check;
 pub use child::{Child, Handle};
 pub use command::{Command, Isolation, Orphans, ParentDeath, Resource};
+pub use daemon::{Daemon, DaemonError, RunningDaemon, Sink};
+pub use daemon_set::{DaemonSet, RunningSet, SetError};
 pub use error::{RunError, SignalError, SpawnError, Stage, WaitError};
 pub use guarantee::{Enforcement, Guarantee, Limit, Protection};
 pub use ladder::KillLadder;

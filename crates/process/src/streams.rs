@@ -38,10 +38,6 @@ impl Counted {
         Ok(Counted { fd: self.fd.try_clone()?, link: Arc::clone(&self.link), ..*self })
     }
 
-    pub(crate) fn link(&self) -> &Arc<Link> {
-        &self.link
-    }
-
     pub(crate) fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
         if buf.is_empty() {
             return Ok(0);
@@ -61,6 +57,11 @@ impl Counted {
         let len = self.read_raw(&mut buf[..allowed])?;
         self.link.traffic.count(self.which, len);
         Ok(len)
+    }
+
+    /// So many of the bytes read were wanted by nobody.
+    pub(crate) fn discard(&self, len: usize) {
+        self.link.traffic.discard(self.which, len);
     }
 
     fn read_raw(&self, buf: &mut [u8]) -> io::Result<usize> {
