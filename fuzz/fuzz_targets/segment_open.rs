@@ -91,8 +91,9 @@ fn work(place: &Place, segment: &Segment) {
     let Ok(geometry) = Geometry::from_params(&header.params, header.data) else { return };
     let control = Control::new(place.control.data_mut(), geometry.max_readers).expect("the most readers fit");
     let slot = control.claim(9, Identity::own()).expect("a free slot");
-    let Some(mut consumer) = Consumer::new(geometry, segment.header_words(), segment.data(), control, slot, 9) else {
-        return;
+    let consumer = Consumer::new(geometry, segment.header_words(), segment.data(), control.clone(), slot, 9);
+    let Some(mut consumer) = consumer else {
+        return control.release(slot, 9);
     };
     let _ = consumer.join(Start::Latest, || Ok::<(), ()>(())).unwrap();
     let _ = consumer.join(Start::Oldest, || Ok::<(), ()>(())).unwrap();

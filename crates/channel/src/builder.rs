@@ -78,7 +78,7 @@ impl<T: ?Sized, C: Codec<T>> WriterBuilder<T, C> {
     }
 
     /// The largest record that can be published, bytes (for records of varying size). Default: a quarter of the capacity,
-    /// less 16 bytes. The ring grows so that it holds four.
+    /// less 64 bytes. The ring grows so that it holds four.
     pub fn max_record(mut self, bytes: usize) -> Self {
         self.max_record = Some(bytes);
         self
@@ -231,9 +231,9 @@ fn shape<T: ?Sized, C: Codec<T>>(
         }
         None => {
             let capacity =
-                capacity.unwrap_or(default).max(max_record.map_or(0, |max| max.saturating_add(32).saturating_mul(4)));
+                capacity.unwrap_or(default).max(max_record.map_or(0, |max| max.saturating_add(80).saturating_mul(4)));
             let max_record =
-                max_record.unwrap_or(capacity.max(64 << 10).checked_next_power_of_two().unwrap_or(capacity) / 4 - 16);
+                max_record.unwrap_or(capacity.max(64 << 10).checked_next_power_of_two().unwrap_or(capacity) / 4 - 64);
             Geometry::variable(mode, max_record, capacity, max_readers)?
         }
     };

@@ -5,6 +5,11 @@
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
+mod ps;
+mod quantity;
+mod run;
+mod terminal;
+
 /// Talk between processes of this machine: shared-memory channels, services, supervised commands.
 #[derive(Parser)]
 #[command(name = "ginnel", version, propagate_version = true)]
@@ -15,12 +20,18 @@ struct Cli {
 
 // One variant a command; its arguments and its `run(self) -> ExitCode` live in the module of the same name.
 #[derive(Subcommand)]
-enum Command {}
+enum Command {
+    Ps(ps::Ps),
+    Run(run::Run),
+}
 
 fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::from_env("GINNEL_LOG"))
         .with_writer(std::io::stderr)
         .init();
-    match Cli::parse().command {}
+    match Cli::parse().command {
+        Command::Ps(ps) => ps.run(),
+        Command::Run(run) => run.run(),
+    }
 }

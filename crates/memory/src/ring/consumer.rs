@@ -119,7 +119,7 @@ impl Consumer {
                 if start == Start::Latest
                     && let Some(len) = self.length_at(at, seq)
                 {
-                    self.move_to(at + self.geometry.record_bytes(len), seq + 1);
+                    self.move_to(at + self.geometry.record_bytes(self.geometry.word(at, seq), len), seq + 1);
                 }
             }
         }
@@ -263,13 +263,13 @@ impl Consumer {
     /// the copy must not be used.
     #[inline]
     pub fn take(&mut self, out: &mut [u8]) -> Result<(), Fault> {
-        self.data.copy_out(self.at.word + 2, crate::words::as_uninit(out));
+        self.data.copy_out(self.geometry.payload(self.at.word, out.len()), crate::words::as_uninit(out));
         self.finish(out.len())
     }
 
     /// Like [`take`](Self::take), into a vector that becomes exactly the record. It grows but never shrinks.
     pub fn take_vec(&mut self, len: usize, out: &mut Vec<u8>) -> Result<(), Fault> {
-        self.data.copy_to_vec(self.at.word + 2, len, out);
+        self.data.copy_to_vec(self.geometry.payload(self.at.word, len), len, out);
         self.finish(len)
     }
 
@@ -277,7 +277,7 @@ impl Consumer {
     #[cfg(not(loom))]
     #[must_use]
     pub fn borrow(&self, trust: crate::Trust, len: usize) -> &[u8] {
-        self.data.borrow(trust, self.at.word + 2, len)
+        self.data.borrow(trust, self.geometry.payload(self.at.word, len), len)
     }
 
     /// Moves on behind a borrowed record; the fault says that it was overwritten meanwhile.
@@ -294,7 +294,7 @@ impl Consumer {
         if self.data.truncated() {
             return Err(Fault::Truncated);
         }
-        self.at.advance(&self.geometry, self.geometry.record_bytes(len));
+        self.at.advance(&self.geometry, self.geometry.record_bytes(self.at.word, len));
         self.stalls = 0;
         Ok(())
     }

@@ -140,7 +140,7 @@ impl Producer {
     /// holds what blocks it, is published and begun anew.
     #[inline]
     pub fn reserve(&mut self, len: usize) -> Result<(), Blocked> {
-        let end = self.at.pos + self.geometry.record_bytes(len) + self.geometry.lookahead();
+        let end = self.at.pos + self.geometry.record_bytes(self.at.word, len) + self.geometry.lookahead();
         if end <= self.mark { Ok(()) } else { self.advance(end) }
     }
 
@@ -156,7 +156,7 @@ impl Producer {
             want = self.claim(end, want)?;
         }
         // The oldest record must be a published one: there late readers begin. (`step` and a record below it fit, see `check`.)
-        let tail = (want + self.geometry.record_bytes(self.geometry.max_record)).saturating_sub(capacity);
+        let tail = (want + self.geometry.longest_record()).saturating_sub(capacity);
         if self.batch.is_some_and(|batch| batch.seq < self.at.seq && tail > batch.pos) {
             self.split_batch();
         }
@@ -164,7 +164,7 @@ impl Producer {
             let word = self.geometry.word(self.tail.0, self.tail.1);
             // Our own words: readers cannot write them.
             let len = self.data.load(word + 1, Ordering::Relaxed) as usize;
-            self.tail = (self.tail.0 + self.geometry.record_bytes(len), self.tail.1 + 1);
+            self.tail = (self.tail.0 + self.geometry.record_bytes(word, len), self.tail.1 + 1);
         }
         self.head.store(TAIL, self.tail.0, Ordering::Release);
         // SYNC ring.tail: Release, so that whoever is overtaken by this mark finds a tail that is not.
@@ -272,7 +272,7 @@ impl Producer {
     #[inline]
     pub fn push(&mut self, payload: &[u8]) {
         let word = self.at.word;
-        self.data.copy_in(word + 2, payload);
+        self.data.copy_in(self.geometry.payload(word, payload.len()), payload);
         self.seal(word, payload.len());
     }
 
@@ -282,14 +282,14 @@ impl Producer {
     #[must_use]
     pub fn lend(&mut self, len: usize) -> &mut [u8] {
         let word = self.at.word;
-        self.data.lend(word + 2, len)
+        self.data.lend(self.geometry.payload(word, len), len)
     }
 
     /// The payload that [`lend`](Self::lend) lends, to look at.
     #[cfg(not(loom))]
     #[must_use]
     pub fn lent(&self, len: usize) -> &[u8] {
-        self.data.own(self.at.word + 2, len)
+        self.data.own(self.geometry.payload(self.at.word, len), len)
     }
 
     /// Publishes the record that was filled through [`lend`](Self::lend).
@@ -300,7 +300,7 @@ impl Producer {
 
     #[inline(always)]
     fn seal(&mut self, word: usize, len: usize) {
-        let bytes = self.geometry.record_bytes(len);
+        let bytes = self.geometry.record_bytes(word, len);
         if self.geometry.fixed.is_none() {
             // The next flag's place may hold anything that an older payload left there.
             self.data.store(word + (bytes / 8) as usize, 0, Ordering::Relaxed);
