@@ -34,7 +34,7 @@ const ROLES: &[(&str, fn())] = &[
     ("link_parent", crate::exports::parent),
     ("env_errors", crate::exports::env_errors),
     ("descriptors", crate::exports::descriptors),
-    //("producer", crate::producers::producer),
+    ("producer", crate::producers::producer),
 ];
 
 /// Plays the role that the environment names. False if it names none.

@@ -1,14 +1,14 @@
 //! What a channel promises when its ends are different processes: each test starts real ones (see `actor`).
 
-//#[cfg(feature = "tokio")]
-//mod asynchronous;
+#[cfg(feature = "tokio")]
+mod asynchronous;
 mod actor;
 mod deaths;
 mod denials;
 mod exports;
 mod idle;
 mod leftovers;
-//mod producers;
+mod producers;
 mod records;
 //mod scribbles;
 mod soundness;
