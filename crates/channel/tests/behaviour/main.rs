@@ -1,8 +1,8 @@
 //! What a channel promises when its ends are different processes: each test starts real ones (see `actor`).
 
+mod actor;
 #[cfg(feature = "tokio")]
 mod asynchronous;
-mod actor;
 mod deaths;
 mod denials;
 mod exports;
@@ -10,7 +10,7 @@ mod idle;
 mod leftovers;
 mod producers;
 mod records;
-//mod scribbles;
+mod scribbles;
 mod soundness;
 #[allow(unsafe_code)]
 mod sys;

@@ -96,8 +96,7 @@ fn an_aggregator_copies_all_and_tells_of_inputs_that_died() {
     let dir = Dir::new();
     let counts = [2000, 3000, 10];
     let (mut actors, merged) = producers(&dir, &counts);
-    let output: Writer<[u64; 2]> =
-        Writer::builder().run_dir(dir.path()).mode(Mode::Lossless).create("output").unwrap();
+    let output: Writer<[u64; 2]> = Writer::builder().run_dir(dir.path()).mode(Mode::Lossless).create("output").unwrap();
     let mut reader: Reader<[u64; 2]> = Reader::builder().run_dir(dir.path()).open("output").unwrap();
     let aggregator = Aggregator::spawn(merged, output).unwrap();
     let mut next = [0_u64; 3];
