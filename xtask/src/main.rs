@@ -3,6 +3,7 @@
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
+mod bench;
 mod test;
 
 #[derive(Parser)]
@@ -14,12 +15,15 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Measure, beside the rivals, and write docs/benchmarks.
+    Bench(bench::Bench),
     /// Run every test: unit, integration, documentation, loom models.
     Test(test::Test),
 }
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().task {
+        Task::Bench(task) => task.run(),
         Task::Test(task) => task.run(),
     };
     match outcome {
