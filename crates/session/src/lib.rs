@@ -24,11 +24,14 @@ mod greeting;
 mod handshake;
 mod inbound;
 mod listener;
+mod mailbox;
 mod session;
 mod shm;
 mod socket;
 #[allow(unsafe_code)]
 mod sys;
+#[cfg(feature = "tokio")]
+pub mod tokio;
 mod wait;
 
 pub use config::{ClientConfig, DEFAULT_HANDSHAKE_TIMEOUT, DEFAULT_MAX_PAYLOAD, Limits, ServerConfig};
