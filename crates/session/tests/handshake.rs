@@ -5,7 +5,7 @@ mod common;
 
 use common::{Raw, patience};
 use ginnel_session::{
-    ClientConfig, CloseReason, ConnectError, Endpoint, HandshakeError, Limits, Listener, RefuseReason, Refusal,
+    ClientConfig, CloseReason, ConnectError, Endpoint, HandshakeError, Limits, Listener, Refusal, RefuseReason,
     ServerConfig, Session, SessionError, UidPolicy,
 };
 use ginnel_wire::{Profiles, Status};
@@ -33,7 +33,17 @@ impl Bytes {
 
 /// An envelope as the contract draws it.
 fn envelope(kind: u16, code: u16, status: u16, payload_len: u32) -> Bytes {
-    Bytes(Vec::new()).u32(0x4e49_5043).u16(1).u16(32).u16(kind).u16(0).u16(code).u16(status).u32(payload_len).u32(1).u64(0)
+    Bytes(Vec::new())
+        .u32(0x4e49_5043)
+        .u16(1)
+        .u16(32)
+        .u16(kind)
+        .u16(0)
+        .u16(code)
+        .u16(status)
+        .u32(payload_len)
+        .u32(1)
+        .u64(0)
 }
 
 const TOKEN: u64 = 0xDEAD_BEEF_CAFE_BABE;
@@ -222,11 +232,8 @@ fn the_highest_profile_that_both_prefer_is_selected_else_the_highest_of_both() {
         (0x31, 0x31, 0x01, 0x31, 0x01, 0x01),
     ];
     for (client, client_prefers, server, server_prefers, common, selected) in rows {
-        let config = ServerConfig {
-            supported: Profiles(server),
-            preferred: Profiles(server_prefers),
-            ..server_config()
-        };
+        let config =
+            ServerConfig { supported: Profiles(server), preferred: Profiles(server_prefers), ..server_config() };
         let packet = with(with(hello(), 36, u32::to_ne_bytes(client)), 40, u32::to_ne_bytes(client_prefers));
         let expected = with(ack(), 36, u32::to_ne_bytes(server));
         let expected = with(with(expected, 40, u32::to_ne_bytes(common)), 44, u32::to_ne_bytes(selected));

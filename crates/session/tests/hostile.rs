@@ -80,8 +80,14 @@ fn a_first_packet_that_lies_is_named() {
     assert_eq!(text(message(&response, 0)), "a message of kind Response where Request is due");
     assert_eq!(text(hello(1)), "a message of kind Control where Request is due");
     assert_eq!(text(message(&request(10), 11)), "packet has 43 bytes, its envelope says 42");
-    assert_eq!(text(message(&request(LIMIT + 1), 8)), "message 7 announces 1001 payload bytes, the session's limit is 1000");
-    assert_eq!(text(message(&request(u32::MAX), 8)).split_once(" payload").unwrap().0, "message 7 announces 4294967295");
+    assert_eq!(
+        text(message(&request(LIMIT + 1), 8)),
+        "message 7 announces 1001 payload bytes, the session's limit is 1000"
+    );
+    assert_eq!(
+        text(message(&request(u32::MAX), 8)).split_once(" payload").unwrap().0,
+        "message 7 announces 4294967295"
+    );
     assert_eq!(text(message(&request(8).with_batch(5), 8)), "message 7 announces 5 items, the session's limit is 4");
     // All of a message in one packet, although packets of 128 bytes were agreed.
     assert_eq!(text(message(&request(200), 200)), "a packet of 232 bytes where at most 128 are due");
@@ -281,7 +287,10 @@ fn a_slot_that_lies_about_its_length_is_named() {
         assert_eq!(said_of_memory(|s| s.publish(&good, len, 1)), ProtocolError::SlotLength { len, capacity });
     }
     assert_eq!(said_of_memory(|s| s.publish(&good, 31, 1)).to_string(), "envelope is truncated: 31 of 32 bytes");
-    assert_eq!(said_of_memory(|s| s.publish(&[0; 40], 40, 1)).to_string(), "envelope magic is 0x00000000, not 0x4e495043");
+    assert_eq!(
+        said_of_memory(|s| s.publish(&[0; 40], 40, 1)).to_string(),
+        "envelope magic is 0x00000000, not 0x4e495043"
+    );
     // Within the slot, but above the negotiated limit.
     let large = message(&request(LIMIT + 1), LIMIT as usize + 1);
     assert_eq!(

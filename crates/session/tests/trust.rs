@@ -4,7 +4,7 @@ mod common;
 
 use common::{CARRIERS, Carrier, Raw, connect_to, patience};
 use ginnel_session::{
-    ClientConfig, ConnectError, Endpoint, HandshakeError, ListenError, Listener, RefuseReason, Refusal, ServerConfig,
+    ClientConfig, ConnectError, Endpoint, HandshakeError, ListenError, Listener, Refusal, RefuseReason, ServerConfig,
     Session,
 };
 use ginnel_wire::{HelloAck, Profiles};
@@ -79,7 +79,9 @@ fn a_foreign_user_cannot_open_the_socket() {
     let dir = open_dir();
     let endpoint = Endpoint::seqpacket(dir.path(), "svc").unwrap();
     let _listener = Listener::bind(&endpoint, ServerConfig::default()).unwrap();
-    let Some(refused) = as_foreigner(|| Session::connect(&endpoint, &ClientConfig::default(), &patience())) else { return };
+    let Some(refused) = as_foreigner(|| Session::connect(&endpoint, &ClientConfig::default(), &patience())) else {
+        return;
+    };
     let Err(ConnectError::NotFound { source, .. }) = refused else { panic!("{refused:?}") };
     assert_eq!(source.kind(), std::io::ErrorKind::PermissionDenied);
 }
