@@ -6,7 +6,7 @@ use ginnel_netipc::*;
 
 macro_rules! vector {
     ($name:literal) => {
-        include_bytes!(concat!("../golden/", $name, ".bin"))
+        include_bytes!(concat!("../../wire/golden/netipc-v1/", $name, ".bin"))
     };
 }
 

@@ -35,7 +35,7 @@ fn check<T: std::fmt::Debug>(vector: &[u8], decode: impl Fn(&[u8]) -> Result<T, 
 
 macro_rules! vector {
     ($name:literal) => {
-        include_bytes!(concat!("../golden/", $name, ".bin"))
+        include_bytes!(concat!("../../wire/golden/netipc-v1/", $name, ".bin"))
     };
 }
 

@@ -115,9 +115,9 @@ proptest! {
             include_bytes!("frozen/cgroups_lookup_resp_all.bin"),
             include_bytes!("frozen/apps_lookup_resp_all.bin"),
             include_bytes!("frozen/snapshot_usual.bin"),
-            include_bytes!("../golden/cgroups_lookup_resp_known_with_labels.bin"),
-            include_bytes!("../golden/apps_lookup_resp_known_full.bin"),
-            include_bytes!("../golden/cgroups_lookup_req.bin"),
+            include_bytes!("../../wire/golden/netipc-v1/cgroups_lookup_resp_known_with_labels.bin"),
+            include_bytes!("../../wire/golden/netipc-v1/apps_lookup_resp_known_full.bin"),
+            include_bytes!("../../wire/golden/netipc-v1/cgroups_lookup_req.bin"),
         ];
         let mut bytes = vectors[which].to_vec();
         for (at, value) in wounds {
