@@ -4,7 +4,7 @@
 //! all that follow; the first answer that breaks this starts the exceeded tail, which the client asks for again. An answer that
 //! does not even fit as the first of its response never will: it becomes OVERSIZED_ITEM, and the rest goes on as usual.
 
-use crate::bytes::align8;
+use crate::bytes::{align8, put_u64};
 use crate::error::EncodeError;
 use crate::lookup::{HEADER, Lookup, LookupRequest, LookupResponseBuilder};
 
@@ -20,7 +20,8 @@ use crate::lookup::{HEADER, Lookup, LookupRequest, LookupResponseBuilder};
 ///
 /// let mut response = Vec::new();
 /// let request = LookupRequest::<CgroupsLookup>::decode(&request)?;
-/// let mut dispatch = LookupDispatch::new(request, &mut response, 1024, 7)?;
+/// let mut dispatch = LookupDispatch::new(request, &mut response, 1024)?;
+/// dispatch.set_generation(7);
 /// while let Some(_path) = dispatch.next_key() {
 ///     dispatch.answer(&CgroupOutcome::UnknownPermanent)?;
 /// }
@@ -42,16 +43,11 @@ pub struct LookupDispatch<'r, 'o, L> {
 }
 
 impl<'r, 'o, L: Lookup> LookupDispatch<'r, 'o, L> {
-    /// Starts the response to `request` at the end of `out`: at most `limit` bytes of payload.
+    /// Starts the response to `request` at the end of `out`: at most `limit` bytes of payload, generation 0.
     ///
     /// # Errors
     /// [`EncodeError::TooLarge`] if not even minimal items for all keys fit: the server answers LIMIT_EXCEEDED.
-    pub fn new(
-        request: LookupRequest<'r, L>,
-        out: &'o mut Vec<u8>,
-        limit: usize,
-        generation: u64,
-    ) -> Result<Self, EncodeError> {
+    pub fn new(request: LookupRequest<'r, L>, out: &'o mut Vec<u8>, limit: usize) -> Result<Self, EncodeError> {
         let fixed = HEADER + 8 * request.len();
         let mut tail = 0;
         for key in request.keys() {
@@ -61,8 +57,13 @@ impl<'r, 'o, L: Lookup> LookupDispatch<'r, 'o, L> {
         if fixed + tail > limit {
             return Err(EncodeError::TooLarge { needed: (fixed + tail) as u64, limit: limit as u64 });
         }
-        let response = LookupResponseBuilder::new(out, limit, generation, request.len())?;
+        let response = LookupResponseBuilder::new(out, limit, 0, request.len())?;
         Ok(Self { request, response, area: limit - fixed, tail, next: 0, exceeded: false })
+    }
+
+    /// States the generation of the data that the answers come from.
+    pub fn set_generation(&mut self, generation: u64) {
+        put_u64(self.response.packed.header_mut(), 8, generation);
     }
 
     /// The key to be answered next, or `None` when all are. Keys behind a full response are not asked for: they are

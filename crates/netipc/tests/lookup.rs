@@ -10,7 +10,8 @@ type Names = Vec<(Vec<u8>, Vec<u8>)>;
 fn serve(names: &Names, request: &[u8], limit: usize, generation: u64) -> Result<Vec<u8>, EncodeError> {
     let mut out = Vec::new();
     let request = LookupRequest::<CgroupsLookup>::decode(request).unwrap();
-    let mut dispatch = LookupDispatch::new(request, &mut out, limit, generation)?;
+    let mut dispatch = LookupDispatch::new(request, &mut out, limit)?;
+    dispatch.set_generation(generation);
     while let Some(path) = dispatch.next_key() {
         let name = &names.iter().find(|(known, _)| known == path).expect("only known paths are asked").1;
         dispatch.answer(&CgroupOutcome::Known { orchestrator: Orchestrator::LXC, name, labels: Labels::NONE })?;
@@ -88,7 +89,7 @@ fn a_handler_that_stops_early_is_told() {
     let request = request(&names);
     let mut out = Vec::new();
     let request = LookupRequest::<CgroupsLookup>::decode(&request).unwrap();
-    let mut dispatch = LookupDispatch::new(request, &mut out, 4096, 1).unwrap();
+    let mut dispatch = LookupDispatch::new(request, &mut out, 4096).unwrap();
     dispatch.answer(&CgroupOutcome::UnknownPermanent).unwrap();
     assert_eq!(dispatch.finish().unwrap_err(), EncodeError::Unanswered { asked: 2, answered: 1 });
     assert!(out.is_empty());
