@@ -3,6 +3,7 @@
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
+mod bench;
 mod test;
 
 #[derive(Parser)]
@@ -16,11 +17,14 @@ struct Cli {
 enum Task {
     /// Run every test: unit, integration, documentation, loom models.
     Test(test::Test),
+    /// Measure, beside the rivals, and write the report.
+    Bench(bench::Bench),
 }
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().task {
         Task::Test(task) => task.run(),
+        Task::Bench(task) => task.run(),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
