@@ -1,0 +1,368 @@
+//! A reader's side of a ring.
+
+use super::control::{ATTENTION_JOINED, Control};
+use super::layout::{CLAIM, CLOSED, Geometry, LAST, MARK, MAX_POSITION, Mode, NO_RECORD, TAIL, WAITING};
+use crate::sync::{Ordering, fence};
+use crate::words::Words;
+
+/// Where a new reader begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Start {
+    /// At the oldest record that is still there.
+    #[default]
+    Oldest,
+    /// Behind the newest record: only what is published from now on.
+    Latest,
+}
+
+/// Why a reader did not get a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// It was overtaken and continues at a later record.
+    Lagged {
+        /// Records that it missed.
+        skipped: u64,
+    },
+    /// The file under the ring was shrunk.
+    Truncated,
+    /// A record is longer than the ring allows: the writer is broken or hostile.
+    Length {
+        /// What the record says.
+        len: u64,
+    },
+    /// The ring's positions make no sense: the writer is broken or hostile.
+    Position {
+        /// The impossible position or number.
+        value: u64,
+    },
+}
+
+/// One reader of a ring.
+#[derive(Debug)]
+pub struct Consumer {
+    geometry: Geometry,
+    head: Words,
+    data: Words,
+    control: Control,
+    slot: usize,
+    token: u64,
+    pos: u64,
+    seq: u64,
+    flushed: u64,
+    missed: u64,
+}
+
+impl Consumer {
+    /// How often a join is tried again when the writer is faster: each try is a few loads.
+    const TRIES: usize = 10_000;
+
+    /// A reader in `slot`, which it has claimed as `token`. `None` if the words are smaller than the geometry says.
+    #[must_use]
+    pub fn new(geometry: Geometry, head: Words, data: Words, control: Control, slot: usize, token: u64) -> Option<Self> {
+        let words = data.len() as u64 * 8;
+        if words < geometry.capacity * if geometry.mirror() { 2 } else { 1 } {
+            return None;
+        }
+        Some(Self { geometry, head, data, control, slot, token, pos: 0, seq: 0, flushed: 0, missed: 0 })
+    }
+
+    /// Chooses the first record and announces the reader. What `connect` does (telling the writer where to find the reader) happens
+    /// between the announcement of the cursor and that of the reader.
+    pub fn join<E>(&mut self, start: Start, connect: impl FnOnce() -> Result<(), E>) -> Result<Result<(), Fault>, E> {
+        self.choose(start);
+        self.control.set_cursor(self.slot, self.pos, self.seq);
+        connect()?;
+        for _ in 0..Self::TRIES {
+            self.control.raise(ATTENTION_JOINED);
+            // Dekker with `Producer::advance`: it stores the claim, fences, and looks for the bit.
+            fence(Ordering::SeqCst);
+            let bound = if self.geometry.mode == Mode::Lossless { CLAIM } else { MARK };
+            if self.head.load(bound, Ordering::Relaxed) <= self.pos + self.geometry.capacity {
+                return Ok(Ok(()));
+            }
+            self.choose(start);
+            self.control.set_cursor(self.slot, self.pos, self.seq);
+        }
+        // A lossy writer may well stay faster than this; the first read then says what was missed.
+        if self.geometry.mode == Mode::Lossless { Ok(Err(Fault::Position { value: self.pos })) } else { Ok(Ok(())) }
+    }
+
+    fn choose(&mut self, start: Start) {
+        let last = self.head.load(LAST, Ordering::Acquire);
+        if last == NO_RECORD {
+            (self.pos, self.seq) = (0, 0);
+        } else {
+            let at = if start == Start::Latest { last } else { self.head.load(TAIL, Ordering::Acquire) };
+            // An anchor that is overwritten at this moment leaves us where we are: the caller's check sends us here again.
+            if let Some(seq) = self.number_at(at) {
+                (self.pos, self.seq) = (at, seq);
+                if start == Start::Latest
+                    && let Some(len) = self.length_at(at, seq)
+                {
+                    (self.pos, self.seq) = (at + self.geometry.record_bytes(len), seq + 1);
+                }
+            }
+        }
+        self.flushed = self.pos;
+    }
+
+    /// The number of the record at `pos`, if it is still whole.
+    fn number_at(&self, pos: u64) -> Option<u64> {
+        if pos > MAX_POSITION {
+            return None;
+        }
+        if let Some(seq) = self.geometry.fixed_seq(pos) {
+            return Some(seq);
+        }
+        if !pos.is_multiple_of(16) {
+            return None;
+        }
+        let flag = self.data.load(self.geometry.word(pos, 0), Ordering::Acquire);
+        fence(Ordering::Acquire);
+        ((1..MAX_POSITION).contains(&flag) && !self.overtaken(pos)).then(|| flag - 1)
+    }
+
+    fn length_at(&self, pos: u64, seq: u64) -> Option<usize> {
+        let len = self.data.load(self.geometry.word(pos, seq) + 1, Ordering::Relaxed);
+        fence(Ordering::Acquire);
+        (len <= self.geometry.max_record as u64 && !self.overtaken(pos)).then_some(len as usize)
+    }
+
+    #[inline(always)]
+    fn overtaken(&self, pos: u64) -> bool {
+        self.head.load(MARK, Ordering::Relaxed) > pos + self.geometry.capacity
+    }
+
+    /// The ring's shape.
+    #[must_use]
+    pub fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    /// The number of the next record.
+    #[must_use]
+    pub fn sequence(&self) -> u64 {
+        self.seq
+    }
+
+    /// Records missed so far.
+    #[must_use]
+    pub fn missed(&self) -> u64 {
+        self.missed
+    }
+
+    /// How many bytes are published and not yet read.
+    #[must_use]
+    pub fn lag_bytes(&self) -> u64 {
+        match self.head.load(LAST, Ordering::Relaxed) {
+            NO_RECORD => 0,
+            last => (last + 1).saturating_sub(self.pos),
+        }
+    }
+
+    /// Whether the next record is there. One load of the line that will carry it.
+    #[inline(always)]
+    #[must_use]
+    pub fn ready(&self) -> bool {
+        if self.geometry.mode == Mode::Latest {
+            let last = self.head.load(LAST, Ordering::Relaxed);
+            return last != NO_RECORD && last >= self.pos;
+        }
+        self.data.load(self.geometry.word(self.pos, self.seq), Ordering::Relaxed) == self.seq + 1
+    }
+
+    /// The length of the next record, `None` if there is none yet.
+    ///
+    /// The record may be overwritten at any time: copy it with [`take`](Self::take), which tells.
+    #[inline]
+    pub fn peek(&mut self) -> Result<Option<usize>, Fault> {
+        if self.geometry.mode == Mode::Latest {
+            self.skip_to_last()?;
+        }
+        let word = self.geometry.word(self.pos, self.seq);
+        if self.data.load(word, Ordering::Acquire) != self.seq + 1 {
+            // SYNC ring.flag
+            return self.absent();
+        }
+        if let Some(len) = self.geometry.fixed {
+            return Ok(Some(len));
+        }
+        let len = self.data.load(word + 1, Ordering::Relaxed);
+        if len > self.geometry.max_record as u64 {
+            fence(Ordering::Acquire);
+            return Err(if self.overtaken(self.pos) { self.resync()? } else { Fault::Length { len } });
+        }
+        Ok(Some(len as usize))
+    }
+
+    fn absent(&mut self) -> Result<Option<usize>, Fault> {
+        fence(Ordering::Acquire);
+        if self.overtaken(self.pos) && self.geometry.mode != Mode::Latest {
+            return Err(self.resync()?);
+        }
+        if self.data.truncated() || self.head.truncated() {
+            return Err(Fault::Truncated);
+        }
+        Ok(None)
+    }
+
+    fn skip_to_last(&mut self) -> Result<(), Fault> {
+        for _ in 0..Self::TRIES {
+            let last = self.head.load(LAST, Ordering::Acquire);
+            if last == NO_RECORD || last < self.pos {
+                return Ok(());
+            }
+            if let Some(seq) = self.number_at(last) {
+                if seq < self.seq {
+                    return Err(Fault::Position { value: seq });
+                }
+                (self.pos, self.seq) = (last, seq);
+                return Ok(());
+            }
+            if self.head.truncated() || self.data.truncated() {
+                return Err(Fault::Truncated);
+            }
+        }
+        Err(Fault::Position { value: self.pos })
+    }
+
+    /// Copies the record that [`peek`](Self::peek) announced, `out.len()` bytes of it, and moves on. The fault says why
+    /// the copy must not be used.
+    #[inline]
+    pub fn take(&mut self, out: &mut [u8]) -> Result<(), Fault> {
+        self.data.copy_out(self.geometry.word(self.pos, self.seq) + 2, crate::words::as_uninit(out));
+        self.finish(out.len())
+    }
+
+    /// Like [`take`](Self::take), into a vector that becomes exactly the record. It grows but never shrinks.
+    pub fn take_vec(&mut self, len: usize, out: &mut Vec<u8>) -> Result<(), Fault> {
+        self.data.copy_to_vec(self.geometry.word(self.pos, self.seq) + 2, len, out);
+        self.finish(len)
+    }
+
+    /// Borrows the record that [`peek`](Self::peek) announced. Call [`release`](Self::release) with its length afterwards.
+    #[cfg(not(loom))]
+    #[must_use]
+    pub fn borrow(&self, trust: crate::Trust, len: usize) -> &[u8] {
+        self.data.borrow(trust, self.geometry.word(self.pos, self.seq) + 2, len)
+    }
+
+    /// Moves on behind a borrowed record; the fault says that it was overwritten meanwhile.
+    pub fn release(&mut self, len: usize) -> Result<(), Fault> {
+        self.finish(len)
+    }
+
+    #[inline(always)]
+    fn finish(&mut self, len: usize) -> Result<(), Fault> {
+        fence(Ordering::Acquire); // SYNC ring.mark: the copy comes before the look at the mark
+        if self.overtaken(self.pos) {
+            return Err(self.resync()?);
+        }
+        if self.data.truncated() || self.head.truncated() {
+            return Err(Fault::Truncated);
+        }
+        self.pos += self.geometry.record_bytes(len);
+        self.seq += 1;
+        Ok(())
+    }
+
+    /// Finds the oldest whole record after being overtaken; returns how many were missed, as a fault to report.
+    #[cold]
+    fn resync(&mut self) -> Result<Fault, Fault> {
+        for _ in 0..Self::TRIES {
+            let tail = self.head.load(TAIL, Ordering::Acquire);
+            if let Some(seq) = self.number_at(tail)
+                && !self.overtaken(tail)
+            {
+                if tail < self.pos || seq < self.seq {
+                    return Err(Fault::Position { value: tail });
+                }
+                let skipped = seq - self.seq;
+                (self.pos, self.seq) = (tail, seq);
+                self.missed += skipped;
+                self.control.set_missed(self.slot, self.missed);
+                self.flush();
+                return Ok(Fault::Lagged { skipped });
+            }
+            if self.head.truncated() || self.data.truncated() {
+                return Err(Fault::Truncated);
+            }
+        }
+        Err(Fault::Position { value: self.pos })
+    }
+
+    /// Whether enough was read since the last [`flush`](Self::flush) to be worth telling.
+    #[inline(always)]
+    #[must_use]
+    pub fn should_flush(&self) -> bool {
+        self.pos - self.flushed >= self.geometry.step()
+    }
+
+    /// Publishes the cursor: releases what was read. Says whether the writer waits for it and must be told.
+    pub fn flush(&mut self) -> bool {
+        if self.flushed == self.pos {
+            return false;
+        }
+        self.flushed = self.pos;
+        self.control.set_cursor(self.slot, self.pos, self.seq);
+        if self.geometry.mode != Mode::Lossless {
+            return false;
+        }
+        fence(Ordering::SeqCst); // pairs with `Producer::set_waiting`
+        self.head.load(WAITING, Ordering::Relaxed) != 0
+    }
+
+    /// Whether the writer has closed the ring. Read what is left before giving up.
+    #[must_use]
+    pub fn closed(&self) -> bool {
+        self.head.load(CLOSED, Ordering::Acquire) != 0 // SYNC ring.closed
+    }
+
+    /// Announces that this reader is about to sleep. Follow it with [`crate::fence::heavy`] and a look at
+    /// [`ready`](Self::ready).
+    pub fn arm(&self) {
+        self.control.arm(self.slot);
+    }
+
+    /// Takes the announcement back.
+    pub fn disarm(&self) {
+        self.control.disarm(self.slot);
+    }
+
+    /// Records this process as the reader: for a slot that was claimed on its behalf.
+    pub fn sign(&self) {
+        self.control.sign(self.slot, crate::identity::Identity::own());
+    }
+
+    /// Whether the writer waits for space: then it must be told of a cursor that has moved.
+    #[must_use]
+    pub fn writer_waits(&self) -> bool {
+        self.head.load(WAITING, Ordering::Relaxed) != 0
+    }
+
+    /// Continues where the slot's cursor stands: for a reader whose slot somebody claimed and placed for it.
+    pub fn resume(&mut self) {
+        let (cursor, sequence) = self.control.place(self.slot);
+        if cursor <= MAX_POSITION && sequence <= MAX_POSITION {
+            (self.pos, self.seq, self.flushed) = (cursor, sequence, cursor);
+        }
+    }
+
+    /// Gives the reader up without freeing its slot: somebody else continues it (see [`resume`](Self::resume)).
+    pub fn hand_over(mut self) {
+        self.token = 0; // nobody's token: the drop below finds nothing of ours to free
+    }
+
+    /// The slot and token that identify this reader to the writer.
+    #[must_use]
+    pub fn membership(&self) -> (usize, u64) {
+        (self.slot, self.token)
+    }
+}
+
+impl Drop for Consumer {
+    fn drop(&mut self) {
+        self.control.release(self.slot, self.token);
+    }
+}

@@ -1,0 +1,194 @@
+//! The control segment: what readers write, and the writer therefore never believes.
+//!
+//! ```text
+//! word  0  attention        bits set by readers, swapped to 0 by the writer: ARMED, JOINED
+//! word 16 + 16 n, slot n    one cache line pair each
+//!   +0 token     0 free, else the random number of the reader that has it (compare-and-swap)
+//!   +1 cursor    position of the next record that the reader wants; everything below is released
+//!   +2 sequence  its number
+//!   +3 armed     1 while the reader sleeps or is about to
+//!   +4 pid       +5 start time   who it is, for `ls` and for freeing the slots of the dead
+//!   +6 missed    records skipped so far
+//! ```
+//!
+//! All readers of a channel share this segment. A hostile one can spoil the cursors and wake-ups of its co-readers (they
+//! have the same permission as it), never what they read, and nothing of the writer's.
+
+use crate::identity::Identity;
+use crate::sync::Ordering;
+use crate::words::WordsMut;
+
+const ATTENTION: usize = 0;
+const FIRST_SLOT: usize = 16;
+const SLOT_WORDS: usize = 16;
+const TOKEN: usize = 0;
+const CURSOR: usize = 1;
+const SEQUENCE: usize = 2;
+const ARMED: usize = 3;
+const PID: usize = 4;
+const START: usize = 5;
+const MISSED: usize = 6;
+
+/// A reader is about to sleep.
+pub const ATTENTION_ARMED: u64 = 1;
+/// A reader has joined.
+pub const ATTENTION_JOINED: u64 = 2;
+
+/// The control area of a ring.
+#[derive(Debug, Clone)]
+pub struct Control {
+    words: WordsMut,
+    slots: usize,
+}
+
+/// What a reader's slot says about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SlotInfo {
+    /// Which slot.
+    pub slot: usize,
+    /// The reader's token.
+    pub token: u64,
+    /// Who the reader says it is.
+    pub identity: Identity,
+    /// Position of the next record that it wants.
+    pub cursor: u64,
+    /// Number of that record.
+    pub sequence: u64,
+    /// Records that it has missed.
+    pub missed: u64,
+    /// Whether it sleeps.
+    pub armed: bool,
+}
+
+impl Control {
+    /// Bytes that a control area of `slots` readers takes.
+    #[must_use]
+    pub const fn bytes(slots: usize) -> usize {
+        (FIRST_SLOT + slots * SLOT_WORDS) * 8
+    }
+
+    /// The control area in `words`, `None` if it is too small for `slots` readers.
+    #[must_use]
+    pub fn new(words: WordsMut, slots: usize) -> Option<Self> {
+        (slots <= (words.len().saturating_sub(FIRST_SLOT)) / SLOT_WORDS).then_some(Self { words, slots })
+    }
+
+    #[inline(always)]
+    fn at(slot: usize, field: usize) -> usize {
+        FIRST_SLOT + slot * SLOT_WORDS + field
+    }
+
+    /// The hint that a reader wants something. One load of a line that rarely changes.
+    #[inline(always)]
+    pub(super) fn attention(&self) -> u64 {
+        // Relaxed: the fence before it (`fence::light`) orders it; acting on it goes through `take_attention`.
+        self.words.load(ATTENTION, Ordering::Relaxed)
+    }
+
+    /// Takes the attention bits; what readers did before they set them is visible afterwards.
+    pub fn take_attention(&self) -> u64 {
+        // SYNC control.attention: AcqRel read-modify-write, pairs with `raise`.
+        self.words.swap(ATTENTION, 0, Ordering::AcqRel)
+    }
+
+    /// Sets attention bits, after whatever they announce.
+    pub fn raise(&self, bits: u64) {
+        self.words.fetch_or(ATTENTION, bits, Ordering::AcqRel); // SYNC control.attention
+    }
+
+    /// Takes a free slot for the reader `token`, or one whose reader is dead. `None` if all are in use.
+    pub fn claim(&self, token: u64, identity: Identity) -> Option<usize> {
+        let slot = (0..self.slots).find(|&slot| self.words.replace(Self::at(slot, TOKEN), 0, token)).or_else(|| {
+            (0..self.slots).find(|&slot| {
+                let info = self.read(slot);
+                info.token != 0
+                    && info.identity.pid != 0
+                    && !info.identity.alive()
+                    && self.words.replace(Self::at(slot, TOKEN), info.token, token)
+            })
+        })?;
+        self.words.store(Self::at(slot, ARMED), 0, Ordering::Relaxed);
+        self.words.store(Self::at(slot, MISSED), 0, Ordering::Relaxed);
+        self.words.store(Self::at(slot, START), identity.start, Ordering::Relaxed);
+        self.words.store(Self::at(slot, PID), u64::from(identity.pid), Ordering::Relaxed);
+        Some(slot)
+    }
+
+    /// Records who reads through `slot`: for a slot that was claimed on behalf of a child.
+    pub fn sign(&self, slot: usize, identity: Identity) {
+        self.words.store(Self::at(slot, START), identity.start, Ordering::Relaxed);
+        self.words.store(Self::at(slot, PID), u64::from(identity.pid), Ordering::Relaxed);
+    }
+
+    /// Frees `slot` if `token` still has it.
+    pub fn release(&self, slot: usize, token: u64) {
+        if self.holds(slot, token) {
+            self.words.store(Self::at(slot, PID), 0, Ordering::Relaxed);
+            self.words.replace(Self::at(slot, TOKEN), token, 0);
+        }
+    }
+
+    /// Whether `slot` exists and belongs to `token`.
+    #[must_use]
+    pub fn holds(&self, slot: usize, token: u64) -> bool {
+        slot < self.slots && token != 0 && self.words.load(Self::at(slot, TOKEN), Ordering::Acquire) == token
+    }
+
+    /// The slots in use.
+    pub fn readers(&self) -> impl Iterator<Item = SlotInfo> + '_ {
+        (0..self.slots).map(|slot| self.read(slot)).filter(|info| info.token != 0)
+    }
+
+    fn read(&self, slot: usize) -> SlotInfo {
+        let word = |field| self.words.load(Self::at(slot, field), Ordering::Relaxed);
+        SlotInfo {
+            slot,
+            token: word(TOKEN),
+            identity: Identity { pid: u32::try_from(word(PID)).unwrap_or(0), start: word(START) },
+            cursor: word(CURSOR),
+            sequence: word(SEQUENCE),
+            missed: word(MISSED),
+            armed: word(ARMED) != 0,
+        }
+    }
+
+    #[inline]
+    pub(super) fn set_cursor(&self, slot: usize, cursor: u64, sequence: u64) {
+        self.words.store(Self::at(slot, SEQUENCE), sequence, Ordering::Relaxed);
+        // SYNC control.cursor: Release, so that the copy out comes before the release of its bytes.
+        self.words.store(Self::at(slot, CURSOR), cursor, Ordering::Release);
+    }
+
+    pub(super) fn cursor(&self, slot: usize) -> u64 {
+        self.words.load(Self::at(slot, CURSOR), Ordering::Acquire) // SYNC control.cursor
+    }
+
+    pub(super) fn place(&self, slot: usize) -> (u64, u64) {
+        let cursor = self.cursor(slot);
+        (cursor, self.words.load(Self::at(slot, SEQUENCE), Ordering::Relaxed))
+    }
+
+    pub(super) fn set_missed(&self, slot: usize, missed: u64) {
+        self.words.store(Self::at(slot, MISSED), missed, Ordering::Relaxed);
+    }
+
+    /// Announces that the reader of `slot` is about to sleep. Follow it with [`crate::fence::heavy`] and another look.
+    pub fn arm(&self, slot: usize) {
+        self.words.store(Self::at(slot, ARMED), 1, Ordering::Relaxed);
+        self.raise(ATTENTION_ARMED);
+    }
+
+    /// Takes the announcement back.
+    pub fn disarm(&self, slot: usize) {
+        self.words.store(Self::at(slot, ARMED), 0, Ordering::Relaxed);
+    }
+
+    /// Whether the reader of `slot` sleeps; if so the caller must wake it, since the announcement is taken.
+    #[must_use]
+    pub fn take_armed(&self, slot: usize) -> bool {
+        slot < self.slots
+            && self.words.load(Self::at(slot, ARMED), Ordering::Relaxed) != 0
+            && self.words.swap(Self::at(slot, ARMED), 0, Ordering::AcqRel) != 0
+    }
+}

@@ -1,0 +1,249 @@
+//! Where things lie in a ring, computed once from validated parameters and kept private.
+
+use crate::segment_params::PARAMS;
+
+/// Bytes of a record before its payload.
+pub(super) const RECORD_HEADER: u64 = 16;
+/// Parts into which the overwrite mark divides the capacity.
+const MARK_STEPS: u64 = 16;
+
+const WORD_PARAMS: usize = crate::segment_params::WORD_PARAMS;
+pub(super) const TAIL: usize = WORD_PARAMS;
+pub(super) const MARK: usize = WORD_PARAMS + 1;
+pub(super) const CLAIM: usize = WORD_PARAMS + 2;
+pub(super) const CLOSED: usize = WORD_PARAMS + 3;
+pub(super) const WAITING: usize = WORD_PARAMS + 4;
+pub(super) const LAST: usize = WORD_PARAMS + 16;
+/// No honest ring gets further (at 100 GB/s that takes a year): larger positions and numbers come from a broken writer, and
+/// refusing them keeps the sums below from overflowing.
+pub(super) const MAX_POSITION: u64 = 1 << 61;
+/// `LAST` before the first record.
+pub(super) const NO_RECORD: u64 = u64::MAX;
+
+/// What happens when readers are slower than the writer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Mode {
+    /// The oldest records are overwritten; who misses some is told how many.
+    Lossy,
+    /// The writer waits for the slowest live reader.
+    Lossless,
+    /// Only the newest record counts.
+    Latest,
+}
+
+/// The shape of a ring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Geometry {
+    /// What happens when readers are slower than the writer.
+    pub mode: Mode,
+    /// The payload length of every record, `None` if it varies.
+    pub fixed: Option<usize>,
+    /// Bytes that the records together may take.
+    pub capacity: u64,
+    /// The longest payload.
+    pub max_record: usize,
+    /// Slots for readers in the control segment.
+    pub max_readers: usize,
+    slot_bytes: u64,
+    slot_mask: u64,
+}
+
+/// Why parameters do not describe a ring.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum GeometryError {
+    /// A record is larger than a quarter of the largest ring, 2^46 bytes in all.
+    #[error("records of {max_record} bytes do not fit a ring of {capacity} bytes (limit: a quarter of it, less 16 bytes)")]
+    Record {
+        /// The longest payload asked for.
+        max_record: usize,
+        /// The ring's bytes.
+        capacity: u64,
+    },
+    /// Sizes that no ring of ours has.
+    #[error("ring parameter {index} has the impossible value {value:#x}")]
+    Parameter {
+        /// Which one.
+        index: usize,
+        /// What it holds.
+        value: u64,
+    },
+}
+
+impl Geometry {
+    /// The most readers that a ring can have.
+    pub const MAX_READERS: usize = 1024;
+    const MIN_SLOTS: u64 = 4;
+    const MAX_BYTES: u64 = 1 << 46;
+
+    /// A ring of at least `records` records of exactly `len` bytes.
+    pub fn fixed(mode: Mode, len: usize, records: usize, max_readers: usize) -> Result<Self, GeometryError> {
+        let slot_bytes = record_bytes(len as u64);
+        let slots = (records as u64).max(Self::MIN_SLOTS).checked_next_power_of_two();
+        let capacity = slots.and_then(|slots| slots.checked_mul(slot_bytes)).unwrap_or(u64::MAX);
+        Self { mode, fixed: Some(len), capacity, max_record: len, max_readers, slot_bytes, slot_mask: 0 }.check()
+    }
+
+    /// A ring of at least `capacity` bytes for records of up to `max_record` bytes.
+    pub fn variable(mode: Mode, max_record: usize, capacity: usize, max_readers: usize) -> Result<Self, GeometryError> {
+        let capacity = (capacity as u64).max(64 << 10).checked_next_power_of_two().unwrap_or(u64::MAX);
+        Self { mode, fixed: None, capacity, max_record, max_readers, slot_bytes: 0, slot_mask: 0 }.check()
+    }
+
+    fn check(mut self) -> Result<Self, GeometryError> {
+        let bad = |index, value| Err(GeometryError::Parameter { index, value });
+        if !(1..=Self::MAX_READERS).contains(&self.max_readers) {
+            return bad(4, self.max_readers as u64);
+        }
+        let too_large = GeometryError::Record { max_record: self.max_record, capacity: self.capacity };
+        if self.capacity > Self::MAX_BYTES || self.max_record as u64 > Self::MAX_BYTES {
+            return Err(too_large);
+        }
+        match self.fixed {
+            Some(len) => {
+                self.slot_bytes = record_bytes(len as u64);
+                let slots = self.capacity / self.slot_bytes;
+                if !self.capacity.is_multiple_of(self.slot_bytes) || !slots.is_power_of_two() || slots < Self::MIN_SLOTS {
+                    return bad(2, self.capacity);
+                }
+                self.slot_mask = slots - 1;
+            }
+            None => {
+                if !self.capacity.is_power_of_two() || self.capacity < 4096 {
+                    return bad(2, self.capacity);
+                }
+                // Two of the largest, a step and a flag fit at once: the newest record always outlives the next one.
+                if record_bytes(self.max_record as u64) > self.capacity / 4 {
+                    return Err(too_large);
+                }
+            }
+        }
+        Ok(self)
+    }
+
+    /// The parameters as they stand in the segment's header.
+    #[must_use]
+    pub fn params(&self) -> [u64; PARAMS] {
+        let mut params = [0; PARAMS];
+        params[0] = match self.mode {
+            Mode::Lossy => 0,
+            Mode::Lossless => 1,
+            Mode::Latest => 2,
+        };
+        params[1] = self.fixed.map_or(u64::MAX, |len| len as u64);
+        params[2] = self.capacity;
+        params[3] = self.max_record as u64;
+        params[4] = self.max_readers as u64;
+        params
+    }
+
+    /// Reads the parameters of a header that somebody else wrote; `data` is the segment's real size.
+    pub fn from_params(params: &[u64; PARAMS], data: usize) -> Result<Self, GeometryError> {
+        let bad = |index: usize| GeometryError::Parameter { index, value: params[index] };
+        let size = |index: usize| usize::try_from(params[index]).map_err(|_| bad(index));
+        let mode = match params[0] {
+            0 => Mode::Lossy,
+            1 => Mode::Lossless,
+            2 => Mode::Latest,
+            _ => return Err(bad(0)),
+        };
+        let fixed = if params[1] == u64::MAX { None } else { Some(size(1)?) };
+        if params[2] > data as u64 {
+            return Err(bad(2));
+        }
+        if fixed.is_none() && params[2] != data as u64 {
+            return Err(bad(2)); // a mirrored area must end where its mapping ends
+        }
+        let max_record = size(3)?;
+        if fixed.is_some_and(|len| len != max_record || len as u64 > Self::MAX_BYTES) {
+            return Err(bad(1));
+        }
+        Self { mode, fixed, capacity: params[2], max_record, max_readers: size(4)?, slot_bytes: 0, slot_mask: 0 }.check()
+    }
+
+    /// Bytes that a record with a payload of `len` bytes takes.
+    #[inline(always)]
+    pub(super) fn record_bytes(&self, len: usize) -> u64 {
+        if self.fixed.is_some() { self.slot_bytes } else { record_bytes(len as u64) }
+    }
+
+    /// Index of the first word of the record at `pos` with number `seq`.
+    #[inline(always)]
+    pub(super) fn word(&self, pos: u64, seq: u64) -> usize {
+        let byte = if self.fixed.is_some() { (seq & self.slot_mask) * self.slot_bytes } else { pos & (self.capacity - 1) };
+        (byte / 8) as usize
+    }
+
+    /// What must be writable behind a record: the next flag, where flags move.
+    #[inline(always)]
+    pub(super) fn lookahead(&self) -> u64 {
+        if self.fixed.is_some() { 0 } else { RECORD_HEADER }
+    }
+
+    /// How far the overwrite mark moves at a time.
+    pub(super) fn step(&self) -> u64 {
+        let step = self.capacity / MARK_STEPS;
+        if self.fixed.is_some() { (step / self.slot_bytes).max(1) * self.slot_bytes } else { step }
+    }
+
+    /// The number of the record at `pos`, where numbers follow from positions.
+    pub(super) fn fixed_seq(&self, pos: u64) -> Option<u64> {
+        self.fixed.map(|_| pos / self.slot_bytes)
+    }
+
+    /// Bytes of the data segment.
+    #[must_use]
+    pub fn data_bytes(&self) -> usize {
+        self.capacity as usize
+    }
+
+    /// Whether the data must be mapped twice in a row.
+    #[must_use]
+    pub fn mirror(&self) -> bool {
+        self.fixed.is_none()
+    }
+}
+
+#[inline(always)]
+const fn record_bytes(len: u64) -> u64 {
+    RECORD_HEADER + len.next_multiple_of(16)
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_survive_the_header_and_wrong_ones_are_named() {
+        for ring in [
+            Geometry::fixed(Mode::Lossy, 64, 1000, 8).unwrap(),
+            Geometry::variable(Mode::Lossless, 1 << 20, 8 << 20, 64).unwrap(),
+        ] {
+            let params = ring.params();
+            let data = ring.data_bytes();
+            assert_eq!(Geometry::from_params(&params, data).unwrap(), ring);
+            assert!(Geometry::from_params(&params, data - 1).is_err(), "larger than its segment");
+            for index in 0..5 {
+                for value in [u64::MAX - 1, 1 << 47, 7] {
+                    let mut wrong = params;
+                    wrong[index] = value;
+                    if let Ok(other) = Geometry::from_params(&wrong, data) {
+                        assert!(other.capacity <= data as u64 && index > 0, "{index} {value}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn records_of_48_bytes_share_one_line_with_their_flag() {
+        assert_eq!(Geometry::fixed(Mode::Lossy, 48, 4, 1).unwrap().slot_bytes, 64);
+    }
+
+    #[test]
+    fn a_record_over_a_quarter_of_the_ring_is_refused() {
+        assert!(matches!(Geometry::variable(Mode::Lossy, 16 << 10, 64 << 10, 1), Err(GeometryError::Record { .. })));
+        assert!(Geometry::variable(Mode::Lossy, (16 << 10) - 16, 64 << 10, 1).is_ok());
+    }
+}

@@ -1,0 +1,50 @@
+//! The broadcast ring: one writer, many readers, who never make the writer wait unless it chose to.
+//!
+//! Two areas. The **data** segment (header words and records) is written by the writer alone; readers map it read-only. The
+//! **control** segment holds what readers write: one slot each (cursor, armed) and the attention word. The writer treats
+//! it as hostile: the worst that a wrong value there can do is to end that reader's own membership.
+//!
+//! ```text
+//! header words of the data segment, from WORD_PARAMS on                     written by the writer
+//!   +0  tail     position of the oldest record that is still whole          when the mark advances
+//!   +1  mark     everything below mark - capacity may be overwritten        every 1/16 of the capacity
+//!   +2  claim    what the mark is about to become (lossless joins check it) before the mark
+//!   +3  closed   1 when the writer has closed                               once
+//!   +4  waiting  1 while the writer waits for space                         when it waits
+//!  +16  last     position of the newest record, u64::MAX before the first   every publish; on a line of its own
+//!
+//! a record, 16-byte aligned                                                 written by the writer
+//!   0  sequence + 1   u64   the flag: holds this record's number when the record is complete (release)
+//!   8  length         u64   of the payload, bytes
+//!  16  payload
+//! ```
+//!
+//! Positions count bytes since the ring was made and never wrap. Flag and first 48 bytes of payload share a cache line, so a
+//! spinning reader gets both with one transfer.
+//!
+//! **Fixed** records lie in slots whose flags never move, so a stale flag holds an older number and cannot be taken for a
+//! new one. **Variable** records lie anywhere in a mirrored area; there the writer clears the place of the *next* flag before
+//! it publishes, so that old payload bytes can never pass for a record, whoever chose them.
+//!
+//! **Overwriting** (after Aeron's broadcast buffer): the writer raises `mark`, release fence, then writes. A reader copies,
+//! acquire fence, then reads `mark`: if it covers what was copied, the copy is discarded. The mark moves in steps of a
+//! sixteenth of the capacity, so a reader keeps its line in cache.
+//!
+//! **Batch**: the writer fills several records and stores the first one's flag last: one release store publishes all, because
+//! a reader arrives at the first one first.
+//!
+//! **Joining a lossless ring** is a Dekker handshake: the reader stores its cursor, sets the JOINED bit, full fence, checks
+//! `claim`; the writer stores `claim`, full fence, checks the bit. At least one sees the other: the reader starts again
+//! further on, or the writer honours the cursor. **Sleeping** is the same with arm and publish (see [`crate::fence`]).
+
+mod consumer;
+mod control;
+mod layout;
+#[cfg(all(test, loom))]
+mod models;
+mod producer;
+
+pub use consumer::{Consumer, Fault, Start};
+pub use control::{ATTENTION_ARMED, ATTENTION_JOINED, Control, SlotInfo};
+pub use layout::{Geometry, GeometryError, Mode};
+pub use producer::{Admission, Blocked, Producer};

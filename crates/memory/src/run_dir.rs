@@ -1,0 +1,202 @@
+//! The runtime directory: where named segments live.
+
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{AtFlags, CWD, FileType, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// An opened and checked runtime directory.
+///
+/// Everything inside is reached relative to the opened directory, so that replacing a parent directory later changes nothing.
+#[derive(Debug)]
+pub struct RunDir {
+    path: PathBuf,
+    fd: OwnedFd,
+}
+
+/// Why a runtime directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RunDirError {
+    /// It could not be made or opened.
+    #[error("cannot use the runtime directory {path}: {source}; set GINNEL_RUN_DIR to a directory of your own")]
+    Open {
+        /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        source: Errno,
+    },
+    /// Somebody else owns it.
+    #[error("the runtime directory {path} belongs to uid {owner}, not to you or root: refusing to use it")]
+    Owner {
+        /// The directory.
+        path: PathBuf,
+        /// Its owner.
+        owner: u32,
+    },
+    /// Others could plant files in it.
+    #[error("the runtime directory {path} has mode {mode:03o}, so others can write to it: `chmod o-w {path}`")]
+    Writable {
+        /// The directory.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// Its lock could not be had in time.
+    #[error("the runtime directory {path} stayed locked for {waited:?}: another process is stuck while creating there")]
+    Locked {
+        /// The directory.
+        path: PathBuf,
+        /// How long was waited.
+        waited: Duration,
+    },
+}
+
+/// The directory's lock: creation, takeover and cleaning exclude each other. Released on drop, or by the kernel.
+#[derive(Debug)]
+#[must_use]
+pub struct DirLock {
+    // A file description of its own, so that the lock belongs to this value and not to the `RunDir`.
+    _fd: OwnedFd,
+}
+
+impl RunDir {
+    /// How long [`lock`](Self::lock) waits. What is done under the lock takes well under a millisecond.
+    pub const LOCK_DEADLINE: Duration = Duration::from_secs(5);
+
+    /// The user's runtime directory, made if need be: `$GINNEL_RUN_DIR`, else `$XDG_RUNTIME_DIR/ginnel`, else
+    /// `/run/user/UID/ginnel`, else `ginnel-UID` in the directory for temporary files.
+    pub fn open() -> Result<Self, RunDirError> {
+        let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        if let Some(path) = set("GINNEL_RUN_DIR") {
+            return Self::at(&path);
+        }
+        if let Some(path) = set("XDG_RUNTIME_DIR") {
+            return Self::at(&path.join("ginnel"));
+        }
+        let uid = rustix::process::geteuid();
+        let user = PathBuf::from(format!("/run/user/{uid}"));
+        if user.is_dir() { Self::at(&user.join("ginnel")) } else { Self::at(&std::env::temp_dir().join(format!("ginnel-{uid}"))) }
+    }
+
+    /// Opens `path` as runtime directory; makes it (mode 0700) if it is missing, but not its parents.
+    ///
+    /// It must belong to this user or root, and must not be writable by everybody.
+    pub fn at(path: &Path) -> Result<Self, RunDirError> {
+        let fail = |source| RunDirError::Open { path: path.to_owned(), source };
+        match rustix::fs::mkdirat(CWD, path, Mode::RWXU) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(source) => return Err(fail(source)),
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(CWD, path, flags, Mode::empty()).map_err(fail)?;
+        let stat = rustix::fs::fstat(&fd).map_err(fail)?;
+        if stat.st_uid != 0 && stat.st_uid != rustix::process::geteuid().as_raw() {
+            return Err(RunDirError::Owner { path: path.to_owned(), owner: stat.st_uid });
+        }
+        if stat.st_mode & 0o002 != 0 {
+            return Err(RunDirError::Writable { path: path.to_owned(), mode: stat.st_mode & 0o777 });
+        }
+        Ok(Self { path: path.to_owned(), fd })
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Takes the directory's lock, waiting up to [`LOCK_DEADLINE`](Self::LOCK_DEADLINE).
+    pub fn lock(&self) -> Result<DirLock, RunDirError> {
+        let fail = |source| RunDirError::Open { path: self.path.clone(), source };
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(&self.fd, ".", flags, Mode::empty()).map_err(fail)?;
+        let started = Instant::now();
+        loop {
+            match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(DirLock { _fd: fd }),
+                Err(Errno::WOULDBLOCK | Errno::INTR) if started.elapsed() < Self::LOCK_DEADLINE => {
+                    std::thread::sleep(Duration::from_micros(200));
+                }
+                Err(Errno::WOULDBLOCK) => {
+                    return Err(RunDirError::Locked { path: self.path.clone(), waited: started.elapsed() });
+                }
+                Err(source) => return Err(fail(source)),
+            }
+        }
+    }
+
+    /// The names of the ordinary files, sockets included, that end in `suffix`, without it, sorted.
+    pub fn list(&self, suffix: &str) -> Result<Vec<String>, RunDirError> {
+        let fail = |source| RunDirError::Open { path: self.path.clone(), source };
+        let mut names = Vec::new();
+        for entry in rustix::fs::Dir::read_from(&self.fd).map_err(fail)? {
+            let entry = entry.map_err(fail)?;
+            if matches!(entry.file_type(), FileType::RegularFile | FileType::Socket | FileType::Unknown)
+                && let Some(stem) = entry.file_name().to_str().ok().and_then(|name| name.strip_suffix(suffix))
+            {
+                names.push(stem.to_owned());
+            }
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// Removes a file of the directory; a missing one counts as removed.
+    pub fn remove(&self, file: &str) -> Result<(), RunDirError> {
+        match rustix::fs::unlinkat(&self.fd, file, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(source) => Err(RunDirError::Open { path: self.path.join(file), source }),
+        }
+    }
+}
+
+impl AsFd for RunDir {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_directory_that_everybody_can_write_to_is_refused() {
+        let temp = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(temp.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(matches!(RunDir::at(temp.path()), Err(RunDirError::Writable { mode: 0o777, .. })));
+    }
+
+    #[test]
+    fn a_symbolic_link_is_not_followed() {
+        let temp = tempfile::tempdir().unwrap();
+        let link = temp.path().join("link");
+        std::os::unix::fs::symlink(temp.path(), &link).unwrap();
+        assert!(matches!(RunDir::at(&link), Err(RunDirError::Open { .. })));
+    }
+
+    #[test]
+    fn the_lock_excludes_until_it_is_dropped() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = RunDir::at(&temp.path().join("run")).unwrap();
+        let lock = dir.lock().unwrap();
+        let other = RunDir::at(dir.path()).unwrap();
+        std::thread::scope(|scope| {
+            let waiter = scope.spawn(|| other.lock().map(drop));
+            assert!(!waiter.is_finished());
+            drop(lock);
+            waiter.join().unwrap().unwrap();
+        });
+    }
+
+    #[test]
+    fn a_new_directory_is_private() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = RunDir::at(&temp.path().join("run")).unwrap();
+        let mode = std::fs::metadata(dir.path()).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
+    }
+}

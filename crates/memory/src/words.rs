@@ -1,0 +1,328 @@
+//! Access to shared memory as words: the only way in or out of a mapping.
+//!
+//! A peer may change every byte at any time, so memory is never lent as `&[u8]`. It is read through relaxed atomics or
+//! through one copy, [`copy_out`](Words::copy_out), into private memory, and judged there.
+//!
+//! # Why the copy in assembly is sound
+//!
+//! Rust's model knows no racing byte copies, and a loop over relaxed atomics cannot use vector moves. On x86-64 the copy is
+//! therefore inline assembly. For the compiler that is a foreign function that reads or writes memory it knows nothing
+//! about: it may neither split, repeat nor elide it, and the bytes that come out are arbitrary initialised bytes. The
+//! hardware gives each 8-byte aligned move without tearing and keeps loads in order with loads and stores with stores
+//! (x86-TSO; `rep movsb` is weakly ordered only inside itself), so acquire and release fences around the copy order it
+//! like the atomic loop that other machines, loom and ThreadSanitizer (`--cfg ginnel_atomic_copy`) use.
+
+use crate::sync::{AtomicU64, Ordering};
+#[cfg(not(loom))]
+use crate::sys::Mapping;
+use std::mem::MaybeUninit;
+use std::sync::Arc;
+
+const WORD: usize = size_of::<u64>();
+
+/// Shared words that this process may read.
+///
+/// Cheap to clone; the memory stays mapped as long as a clone lives.
+#[derive(Clone)]
+pub struct Words {
+    #[cfg(not(loom))]
+    base: std::ptr::NonNull<AtomicU64>,
+    #[cfg(not(loom))]
+    len: usize,
+    #[cfg(not(loom))]
+    owner: Arc<Mapping>,
+    #[cfg(loom)]
+    cells: Arc<Vec<AtomicU64>>,
+}
+
+// SAFETY: M1 keeps the memory mapped and M2 makes every access atomic or the racing copy, so threads may share it.
+#[cfg(not(loom))]
+unsafe impl Send for Words {}
+// SAFETY: as above.
+#[cfg(not(loom))]
+unsafe impl Sync for Words {}
+
+impl std::fmt::Debug for Words {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Words").field("len", &self.len()).finish()
+    }
+}
+
+impl Words {
+    /// `len` words at byte `offset` of `owner`.
+    #[cfg(not(loom))]
+    pub(crate) fn new(owner: &Arc<Mapping>, offset: usize, len: usize) -> Self {
+        assert!(offset.is_multiple_of(WORD) && offset + len * WORD <= owner.len(), "words outside their mapping");
+        // SAFETY: the assertion keeps the pointer inside the mapping (M3).
+        let base = unsafe { owner.base().add(offset).cast::<AtomicU64>() };
+        Self { base, len, owner: Arc::clone(owner) }
+    }
+
+    /// Private words, for models of the ring.
+    #[cfg(loom)]
+    pub(crate) fn model(len: usize) -> WordsMut {
+        WordsMut(Self { cells: Arc::new((0..len).map(|_| AtomicU64::new(0)).collect()) })
+    }
+
+    /// How many words there are.
+    #[cfg(not(loom))]
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// How many words there are.
+    #[cfg(loom)]
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.cells.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The mapping was cut short by its owner: what is read now is zeros, not data.
+    #[must_use]
+    pub fn truncated(&self) -> bool {
+        #[cfg(not(loom))]
+        return self.owner.truncated();
+        #[cfg(loom)]
+        return false;
+    }
+
+    #[cfg(not(loom))]
+    #[inline(always)]
+    fn word(&self, index: usize) -> &AtomicU64 {
+        assert!(index < self.len, "word outside its segment");
+        // SAFETY: the assertion is M3, the `Arc` in `self` is M1; mapped memory is valid for atomics (M2).
+        unsafe { self.base.add(index).as_ref() }
+    }
+
+    #[cfg(loom)]
+    fn word(&self, index: usize) -> &AtomicU64 {
+        &self.cells[index]
+    }
+
+    /// Reads word `index`, as the peer last wrote it.
+    ///
+    /// # Panics
+    ///
+    /// If `index` is out of range: callers derive it from private values only.
+    #[inline(always)]
+    #[must_use]
+    pub fn load(&self, index: usize, order: Ordering) -> u64 {
+        self.word(index).load(order)
+    }
+
+    /// Copies `out.len()` bytes that start at word `index` into `out`. The bytes may be torn: validate afterwards, behind
+    /// an acquire fence.
+    ///
+    /// # Panics
+    ///
+    /// If the range leaves the segment.
+    #[inline]
+    pub fn copy_out(&self, index: usize, out: &mut [MaybeUninit<u8>]) {
+        let words = out.len().div_ceil(WORD);
+        assert!(index <= self.len() && words <= self.len() - index, "copy outside its segment");
+        #[cfg(all(target_arch = "x86_64", not(loom), not(ginnel_atomic_copy)))]
+        // SAFETY: source range checked above (M3) and mapped (M1), destination is a live exclusive slice.
+        unsafe {
+            asm_copy(self.base.add(index).as_ptr().cast(), out.as_mut_ptr().cast(), out.len());
+        }
+        #[cfg(not(all(target_arch = "x86_64", not(loom), not(ginnel_atomic_copy))))]
+        for (i, chunk) in out.chunks_mut(WORD).enumerate() {
+            let bytes = self.word(index + i).load(Ordering::Relaxed).to_ne_bytes();
+            for (to, from) in chunk.iter_mut().zip(bytes) {
+                to.write(from);
+            }
+        }
+    }
+
+    /// Copies `len` bytes that start at word `index` into `out`, which becomes exactly these bytes.
+    ///
+    /// # Panics
+    ///
+    /// If the range leaves the segment.
+    pub fn copy_to_vec(&self, index: usize, len: usize, out: &mut Vec<u8>) {
+        out.clear();
+        out.reserve(len);
+        self.copy_out(index, &mut out.spare_capacity_mut()[..len]);
+        // SAFETY: `copy_out` has written `len` bytes of the capacity reserved above.
+        unsafe { out.set_len(len) };
+    }
+
+    /// Borrows `len` bytes that start at word `index`.
+    ///
+    /// # Panics
+    ///
+    /// If the range leaves the segment.
+    #[cfg(not(loom))]
+    #[must_use]
+    pub fn borrow(&self, _: crate::Trust, index: usize, len: usize) -> &[u8] {
+        let words = len.div_ceil(WORD);
+        assert!(index <= self.len && words <= self.len - index, "borrow outside its segment");
+        // SAFETY: range checked (M3), mapped for the borrow's life (M1); nobody changes it: the holder of `Trust` said so.
+        unsafe { std::slice::from_raw_parts(self.base.add(index).as_ptr().cast(), len) }
+    }
+}
+
+/// Shared words that this process may read and write.
+#[derive(Clone, Debug)]
+pub struct WordsMut(Words);
+
+impl std::ops::Deref for WordsMut {
+    type Target = Words;
+
+    #[inline(always)]
+    fn deref(&self) -> &Words {
+        &self.0
+    }
+}
+
+impl WordsMut {
+    /// `len` words at byte `offset` of `owner`, which must be mapped writable.
+    #[cfg(not(loom))]
+    pub(crate) fn new(owner: &Arc<Mapping>, offset: usize, len: usize) -> Self {
+        assert!(owner.writable(), "writable words of a read-only mapping");
+        Self(Words::new(owner, offset, len))
+    }
+
+    /// Writes word `index`.
+    ///
+    /// # Panics
+    ///
+    /// If `index` is out of range.
+    #[inline(always)]
+    pub fn store(&self, index: usize, value: u64, order: Ordering) {
+        self.0.word(index).store(value, order);
+    }
+
+    /// Replaces word `index` and returns what it was.
+    ///
+    /// # Panics
+    ///
+    /// If `index` is out of range.
+    #[inline]
+    pub fn swap(&self, index: usize, value: u64, order: Ordering) -> u64 {
+        self.0.word(index).swap(value, order)
+    }
+
+    /// Sets bits of word `index` and returns what it was.
+    ///
+    /// # Panics
+    ///
+    /// If `index` is out of range.
+    #[inline]
+    pub fn fetch_or(&self, index: usize, bits: u64, order: Ordering) -> u64 {
+        self.0.word(index).fetch_or(bits, order)
+    }
+
+    /// Replaces word `index` if it holds `current`; says whether it did.
+    ///
+    /// # Panics
+    ///
+    /// If `index` is out of range.
+    pub fn replace(&self, index: usize, current: u64, new: u64) -> bool {
+        self.0.word(index).compare_exchange(current, new, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+
+    /// Copies `bytes` to the words that start at `index`. The last word's unused bytes may become zero or stay.
+    ///
+    /// # Panics
+    ///
+    /// If the range leaves the segment.
+    #[inline]
+    pub fn copy_in(&self, index: usize, bytes: &[u8]) {
+        let words = bytes.len().div_ceil(WORD);
+        assert!(index <= self.len() && words <= self.len() - index, "copy outside its segment");
+        #[cfg(all(target_arch = "x86_64", not(loom), not(ginnel_atomic_copy)))]
+        // SAFETY: destination range checked above (M3), mapped (M1) and writable; source is a live slice.
+        unsafe {
+            asm_copy(bytes.as_ptr(), self.0.base.add(index).as_ptr().cast(), bytes.len());
+        }
+        #[cfg(not(all(target_arch = "x86_64", not(loom), not(ginnel_atomic_copy))))]
+        for (i, chunk) in bytes.chunks(WORD).enumerate() {
+            let mut word = [0; WORD];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.0.word(index + i).store(u64::from_ne_bytes(word), Ordering::Relaxed);
+        }
+    }
+
+    /// Lends `len` bytes that start at word `index` to be filled in place.
+    ///
+    /// For the segment's only writer: peers map it read-only, and what they read meanwhile they discard (overwrite mark).
+    ///
+    /// # Panics
+    ///
+    /// If the range leaves the segment.
+    #[cfg(not(loom))]
+    #[must_use]
+    pub(crate) fn lend(&mut self, index: usize, len: usize) -> &mut [u8] {
+        let words = len.div_ceil(WORD);
+        assert!(index <= self.len() && words <= self.len() - index, "loan outside its segment");
+        // SAFETY: range checked (M3), mapped for the borrow's life (M1). This process is the one writer and lends through
+        // `&mut self`; readers in other processes only read, by the racing copy, and discard what the mark covers.
+        unsafe { std::slice::from_raw_parts_mut(self.0.base.add(index).as_ptr().cast(), len) }
+    }
+}
+
+/// The same bytes as a destination for [`Words::copy_out`], which only ever writes initialised bytes.
+#[inline(always)]
+pub(crate) fn as_uninit(bytes: &mut [u8]) -> &mut [MaybeUninit<u8>] {
+    // SAFETY: `MaybeUninit<u8>` has the layout of `u8`, and the only user writes nothing uninitialised into it.
+    unsafe { std::slice::from_raw_parts_mut(bytes.as_mut_ptr().cast(), bytes.len()) }
+}
+
+/// Copies `len` bytes between shared and private memory without the compiler's knowledge of what is racing.
+///
+/// # Safety
+///
+/// Both ranges are mapped; the private one is exclusive to the caller; they do not overlap.
+#[cfg(all(target_arch = "x86_64", not(loom), not(ginnel_atomic_copy)))]
+#[inline(always)]
+unsafe fn asm_copy(from: *const u8, to: *mut u8, len: usize) {
+    use std::arch::asm;
+    // Up to this size unrolled vector moves win; above it the microcoded move (ERMS/FSRM) runs at memcpy's speed.
+    const VECTOR: usize = 1024;
+    let mut done = 0;
+    // SAFETY: the caller's ranges; each block moves bytes inside `0..len` only.
+    unsafe {
+        if len > VECTOR {
+            asm!(
+                "rep movsb",
+                inout("rcx") len => _, inout("rsi") from => _, inout("rdi") to => _,
+                options(nostack, preserves_flags)
+            );
+            return;
+        }
+        while len - done >= 64 {
+            asm!(
+                "movups {a}, [{f}]", "movups {b}, [{f} + 16]", "movups {c}, [{f} + 32]", "movups {d}, [{f} + 48]",
+                "movups [{t}], {a}", "movups [{t} + 16], {b}", "movups [{t} + 32], {c}", "movups [{t} + 48], {d}",
+                f = in(reg) from.add(done), t = in(reg) to.add(done),
+                a = out(xmm_reg) _, b = out(xmm_reg) _, c = out(xmm_reg) _, d = out(xmm_reg) _,
+                options(nostack, preserves_flags)
+            );
+            done += 64;
+        }
+        while len - done >= 8 {
+            asm!(
+                "mov {w}, [{f}]", "mov [{t}], {w}",
+                f = in(reg) from.add(done), t = in(reg) to.add(done), w = out(reg) _,
+                options(nostack, preserves_flags)
+            );
+            done += 8;
+        }
+        while done < len {
+            asm!(
+                "mov {w}, [{f}]", "mov [{t}], {w}",
+                f = in(reg) from.add(done), t = in(reg) to.add(done), w = out(reg_byte) _,
+                options(nostack, preserves_flags)
+            );
+            done += 1;
+        }
+    }
+}
