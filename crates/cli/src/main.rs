@@ -2,6 +2,8 @@
 //!
 //! Exit codes: 0 done, 1 the work failed, 2 the command line is wrong; `run` passes its command's own code on.
 
+mod netipc;
+
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
@@ -15,12 +17,17 @@ struct Cli {
 
 // One variant a command; its arguments and its `run(self) -> ExitCode` live in the module of the same name.
 #[derive(Subcommand)]
-enum Command {}
+enum Command {
+    /// Netdata's services: serve this machine's cgroups and processes, ask any such service, measure one.
+    Netipc(netipc::Netipc),
+}
 
 fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::from_env("GINNEL_LOG"))
         .with_writer(std::io::stderr)
         .init();
-    match Cli::parse().command {}
+    match Cli::parse().command {
+        Command::Netipc(netipc) => netipc.run(),
+    }
 }

@@ -19,8 +19,9 @@
 use crate::error::{DecodeError, Fault};
 use crate::snapshot::{Cgroup, Snapshot};
 use arc_swap::ArcSwap;
-use std::sync::Arc;
+use ginnel_service::State;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Slots that a lookup visits before it turns to the index. A table at most half full rarely needs three.
@@ -248,6 +249,8 @@ pub struct CacheStatus {
     pub failures: u64,
     /// Time since the last success; `None` before the first.
     pub age: Option<Duration>,
+    /// How the client stood with the service after the last refresh.
+    pub connection: State,
 }
 
 #[derive(Debug)]
@@ -258,6 +261,8 @@ struct Shared {
     /// Nanoseconds from `born` to the last success, plus one; 0 before the first.
     refreshed: AtomicU64,
     born: Instant,
+    /// Locked for the length of a copy, and never by a lookup.
+    connection: Mutex<State>,
 }
 
 /// The cache: hands out readers, takes snapshots. Clones share one table; all methods may be called from any thread.
@@ -278,7 +283,14 @@ impl CgroupCache {
     pub fn new() -> Self {
         let table = ArcSwap::from_pointee(CgroupTable::empty());
         let zero = || AtomicU64::new(0);
-        let shared = Shared { table, successes: zero(), failures: zero(), refreshed: zero(), born: Instant::now() };
+        let shared = Shared {
+            table,
+            successes: zero(),
+            failures: zero(),
+            refreshed: zero(),
+            born: Instant::now(),
+            connection: Mutex::new(State::Disconnected),
+        };
         Self { shared: Arc::new(shared) }
     }
 
@@ -306,6 +318,10 @@ impl CgroupCache {
     /// Counts a refresh that brought nothing. The data stays.
     pub fn fail(&self) {
         self.shared.failures.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn note_connection(&self, state: State) {
+        *self.shared.connection.lock().unwrap_or_else(PoisonError::into_inner) = state;
     }
 
     /// Whether any snapshot was ever taken over.
@@ -342,6 +358,7 @@ impl CgroupCache {
             age: refreshed
                 .checked_sub(1)
                 .map(|since| self.shared.born.elapsed().saturating_sub(Duration::from_nanos(since))),
+            connection: *self.shared.connection.lock().unwrap_or_else(PoisonError::into_inner),
         }
     }
 }

@@ -18,6 +18,7 @@ mod apps_lookup;
 mod bytes;
 pub mod cache;
 mod cgroups_lookup;
+mod client;
 mod dispatch;
 mod error;
 pub mod host;
@@ -26,19 +27,25 @@ mod lookup;
 mod packed;
 mod plain;
 mod provider;
+mod refresher;
+mod serve;
 mod snapshot;
 mod split;
-mod token;
 
 pub use apps_lookup::{App, AppCgroup, AppOutcome, AppsLookup, COMM_MAX};
 pub use cache::{CacheReader, CacheStatus, CgroupCache, CgroupTable};
 pub use cgroups_lookup::{CgroupOutcome, CgroupsLookup};
+pub use client::{
+    CgroupsSnapshot, INCREMENT_METHOD, Increment, NetipcError, SNAPSHOT_METHOD, STRING_REVERSE_METHOD, ServiceClient,
+    StringReverse,
+};
 pub use dispatch::LookupDispatch;
 pub use error::{DecodeError, EncodeError, Fault};
 pub use labels::{Labels, Orchestrator};
 pub use lookup::{Answer, Lookup, LookupRequest, LookupRequestBuilder, LookupResponse, LookupResponseBuilder, Verdict};
 pub use plain::{decode_increment, decode_string, encode_increment, encode_string};
 pub use provider::{HostProvider, ProviderError};
-pub use snapshot::{Cgroup, Snapshot, SnapshotBuilder, decode_snapshot_request, encode_snapshot_request};
-pub use split::{LookupAnswer, LookupCeilings, LookupError, LookupSplit, Step};
-pub use token::{InvocationIdError, token_of_invocation};
+pub use refresher::CacheRefresher;
+pub use serve::{increment_handler, lookup_handler, snapshot_handler, string_reverse_handler};
+pub use snapshot::{Cgroup, Snapshot, SnapshotBuilder, decode_snapshot_request, encode_snapshot_request, snapshot_len};
+pub use split::{LookupAnswer, LookupCeilings, LookupError, LookupSplit, RequestLimits, Step};

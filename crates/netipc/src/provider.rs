@@ -8,7 +8,7 @@ use crate::dispatch::LookupDispatch;
 use crate::error::EncodeError;
 use crate::host::{Cgroups, Found, Identity, Processes};
 use crate::labels::Labels;
-use crate::snapshot::{Cgroup, SnapshotBuilder};
+use crate::snapshot::{Cgroup, SnapshotBuilder, snapshot_len};
 use std::io;
 use std::sync::Arc;
 
@@ -45,16 +45,21 @@ impl HostProvider {
     /// [`ProviderError`]; [`EncodeError::TooLarge`] is the server's cue to learn a larger limit.
     pub fn snapshot(&self, out: &mut Vec<u8>, limit: usize) -> Result<(), ProviderError> {
         let index = self.cgroups.index()?;
+        let items = index.records().iter().map(|record| Cgroup {
+            hash: record.hash,
+            options: 0,
+            enabled: u32::from(record.populated),
+            name: &record.name,
+            path: &record.directory,
+        });
+        let needed = snapshot_len(items.clone());
+        if needed > limit {
+            return Err(EncodeError::TooLarge { needed: needed as u64, limit: limit as u64 }.into());
+        }
         let systemd = u32::from(self.cgroups.host().runs_systemd());
-        let mut builder = SnapshotBuilder::new(out, limit, systemd, index.generation(), index.records().len())?;
-        for record in index.records() {
-            builder.push(&Cgroup {
-                hash: record.hash,
-                options: 0,
-                enabled: u32::from(record.populated),
-                name: &record.name,
-                path: &record.directory,
-            })?;
+        let mut builder = SnapshotBuilder::new(out, limit, systemd, index.generation(), items.len())?;
+        for item in items {
+            builder.push(&item)?;
         }
         builder.finish();
         Ok(())

@@ -8,7 +8,7 @@
 //!           16 u32 name offset, length | 24 u32 path offset, length | 32 name NUL path NUL
 //! ```
 
-use crate::bytes::{put_u16, put_u32, put_u64, u16_at, u32_at, u64_at};
+use crate::bytes::{align8, put_u16, put_u32, put_u64, u16_at, u32_at, u64_at};
 use crate::error::{DecodeError, EncodeError, Fault};
 use crate::packed::{Directory, EntryRule, Packed, put_string, sendable, string_at, string_range};
 
@@ -149,6 +149,16 @@ impl<'a> Snapshot<'a> {
             path: string_at(item, 24),
         }
     }
+}
+
+/// Bytes of the response that carries these cgroups: what a server must offer to be able to send it.
+pub fn snapshot_len<'a>(cgroups: impl IntoIterator<Item = Cgroup<'a>>) -> usize {
+    let (mut count, mut packed) = (0, 0);
+    for cgroup in cgroups {
+        count += 1;
+        packed = align8(packed) + cgroup.encoded_len();
+    }
+    HEADER + 8 * count + packed
 }
 
 /// Writes a snapshot response. Whatever is pushed, the bytes are valid; dropped unfinished, it takes them back.

@@ -105,6 +105,15 @@ pub enum LookupError {
     },
 }
 
+/// What one request of a lookup may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RequestLimits {
+    /// Bytes of the request payload.
+    pub request: usize,
+    /// Bytes of the response payload: no more keys are asked at once than it has room to say "too much" to. 0 sets no limit.
+    pub response: usize,
+}
+
 /// What [`LookupSplit::next`] wants done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
@@ -168,14 +177,14 @@ impl<'k, L: Lookup> LookupSplit<'k, L> {
         })
     }
 
-    /// Writes the next request, of at most `max_request` bytes, into the emptied `request`.
+    /// Writes the next request, within `limits`, into the emptied `request`.
     ///
     /// Called again without an answer in between, it writes the same keys anew: a request may be cut to the limit of a
     /// fresh session. A lookup of no keys still asks once, for the generation.
     ///
     /// # Errors
     /// [`LookupError::TooManySubcalls`].
-    pub fn next(&mut self, max_request: usize, request: &mut Vec<u8>) -> Result<Step, LookupError> {
+    pub fn next(&mut self, limits: RequestLimits, request: &mut Vec<u8>) -> Result<Step, LookupError> {
         request.clear();
         let alone = self.alone.first().copied();
         let first = alone.unwrap_or(self.next);
@@ -187,9 +196,15 @@ impl<'k, L: Lookup> LookupSplit<'k, L> {
         }
         let end = if alone.is_some() { first + 1 } else { self.keys.len() };
         let grow = |payload| Ok(Step::Grow { payload });
-        let Ok(mut builder) = LookupRequestBuilder::<L>::new(request, max_request, 0) else { return grow(HEADER) };
+        let Ok(mut builder) = LookupRequestBuilder::<L>::new(request, limits.request, 0) else { return grow(HEADER) };
         let mut count = 0;
+        let mut smallest_response = HEADER;
         for (index, key) in self.keys[first..end].iter().enumerate() {
+            let minimal = L::item_len(*key, &L::payload_exceeded()).unwrap_or(usize::MAX / 2);
+            smallest_response += 8 + align8(minimal);
+            if count > 0 && limits.response > 0 && smallest_response > limits.response {
+                break;
+            }
             match builder.push(*key) {
                 Ok(()) => count += 1,
                 Err(EncodeError::TooLarge { needed, .. }) if count == 0 => return grow(needed as usize),

@@ -95,6 +95,10 @@ fn a_handler_that_stops_early_is_told() {
     assert!(out.is_empty());
 }
 
+fn limits(request: usize) -> RequestLimits {
+    RequestLimits { request, response: 0 }
+}
+
 /// Drives a split against [`serve`] until it is done.
 fn ask(
     names: &Names,
@@ -106,7 +110,7 @@ fn ask(
     let mut split = LookupSplit::<CgroupsLookup>::new(keys, ceilings)?;
     let mut buffer = Vec::new();
     loop {
-        match split.next(max_request, &mut buffer)? {
+        match split.next(limits(max_request), &mut buffer)? {
             Step::Ask => {
                 assert!(buffer.len() <= max_request);
                 split.answer(&serve(names, &buffer, max_response, 5).expect("limits suffice"))?;
@@ -158,12 +162,25 @@ fn a_path_too_long_for_any_request_is_answered_by_the_client() {
 fn pids_need_a_session_that_carries_at_least_one() {
     let mut split = LookupSplit::<AppsLookup>::new(&[1, 2, 3], LookupCeilings::default()).unwrap();
     let mut buffer = Vec::new();
-    assert_eq!(split.next(31, &mut buffer).unwrap(), Step::Grow { payload: 32 });
+    assert_eq!(split.next(limits(31), &mut buffer).unwrap(), Step::Grow { payload: 32 });
     assert_eq!(split.cannot_grow(32).unwrap_err(), LookupError::RequestLimit { needed: 32 });
-    assert_eq!(split.next(15, &mut buffer).unwrap(), Step::Grow { payload: 16 });
+    assert_eq!(split.next(limits(15), &mut buffer).unwrap(), Step::Grow { payload: 16 });
     // (cap - 16) / 16 keys a request.
-    assert_eq!(split.next(16 + 16 * 2 + 15, &mut buffer).unwrap(), Step::Ask);
+    assert_eq!(split.next(limits(16 + 16 * 2 + 15), &mut buffer).unwrap(), Step::Ask);
     assert_eq!(LookupRequest::<AppsLookup>::decode(&buffer).unwrap().keys().collect::<Vec<_>>(), [1, 2]);
+}
+
+#[test]
+fn no_more_keys_are_asked_than_the_response_has_room_to_refuse() {
+    let pids: Vec<u32> = (1..100).collect();
+    let mut split = LookupSplit::<AppsLookup>::new(&pids, LookupCeilings::default()).unwrap();
+    let mut buffer = Vec::new();
+    // A refusal takes 64 bytes and 8 in the directory.
+    split.next(RequestLimits { request: 4096, response: 16 + 10 * 72 + 71 }, &mut buffer).unwrap();
+    assert_eq!(LookupRequest::<AppsLookup>::decode(&buffer).unwrap().len(), 10);
+    // Even where there is no room at all, one is asked: the server says what is wrong.
+    split.next(RequestLimits { request: 4096, response: 1 }, &mut buffer).unwrap();
+    assert_eq!(LookupRequest::<AppsLookup>::decode(&buffer).unwrap().len(), 1);
 }
 
 #[test]
@@ -208,7 +225,7 @@ fn responses_that_do_not_answer_the_request_are_refused() {
         (&[(1, Unknown), (2, Exceeded), (3, Unknown)], LookupError::NoProgress { index: 2 }),
     ] {
         let mut split = LookupSplit::<AppsLookup>::new(&[1, 2, 3], LookupCeilings::default()).unwrap();
-        assert_eq!(split.next(4096, &mut Vec::new()).unwrap(), Step::Ask);
+        assert_eq!(split.next(limits(4096), &mut Vec::new()).unwrap(), Step::Ask);
         assert_eq!(split.answer(&app_response(1, items)).unwrap_err(), error);
     }
 }
@@ -217,9 +234,9 @@ fn responses_that_do_not_answer_the_request_are_refused() {
 fn data_that_changes_between_two_requests_is_not_stitched() {
     let mut split = LookupSplit::<AppsLookup>::new(&[1, 2], LookupCeilings::default()).unwrap();
     let mut buffer = Vec::new();
-    assert_eq!(split.next(32, &mut buffer).unwrap(), Step::Ask);
+    assert_eq!(split.next(limits(32), &mut buffer).unwrap(), Step::Ask);
     split.answer(&app_response(8, &[(1, AppOutcome::Unknown)])).unwrap();
-    assert_eq!(split.next(32, &mut buffer).unwrap(), Step::Ask);
+    assert_eq!(split.next(limits(32), &mut buffer).unwrap(), Step::Ask);
     let error = split.answer(&app_response(9, &[(2, AppOutcome::Unknown)])).unwrap_err();
     assert_eq!(error, LookupError::GenerationChanged { first: 8, now: 9 });
 }
@@ -228,11 +245,11 @@ fn data_that_changes_between_two_requests_is_not_stitched() {
 fn a_request_written_twice_asks_for_the_same_first_key() {
     let mut split = LookupSplit::<AppsLookup>::new(&[1, 2, 3], LookupCeilings::default()).unwrap();
     let mut buffer = Vec::new();
-    split.next(64, &mut buffer).unwrap();
-    split.next(32, &mut buffer).unwrap();
+    split.next(limits(64), &mut buffer).unwrap();
+    split.next(limits(32), &mut buffer).unwrap();
     assert_eq!(LookupRequest::<AppsLookup>::decode(&buffer).unwrap().keys().collect::<Vec<_>>(), [1]);
     split.answer(&app_response(1, &[(1, AppOutcome::Unknown)])).unwrap();
-    split.next(64, &mut buffer).unwrap();
+    split.next(limits(64), &mut buffer).unwrap();
     assert_eq!(LookupRequest::<AppsLookup>::decode(&buffer).unwrap().keys().collect::<Vec<_>>(), [2, 3]);
 }
 

@@ -19,11 +19,13 @@ fn text(bytes: &[u8]) -> String {
 /// For terminals: what is not printable is escaped, so that no name can drive the terminal.
 fn printable(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
-    text.chars().flat_map(|character| {
-        let escape = character.is_control().then(|| character.escape_default());
-        let plain = escape.is_none().then_some(character);
-        escape.into_iter().flatten().chain(plain)
-    }).collect()
+    text.chars()
+        .flat_map(|character| {
+            let escape = character.is_control().then(|| character.escape_default());
+            let plain = escape.is_none().then_some(character);
+            escape.into_iter().flatten().chain(plain)
+        })
+        .collect()
 }
 
 fn labels_json(labels: Labels<'_>) -> Value {
