@@ -148,6 +148,13 @@ pub struct Incoming {
     peer: Option<PeerCredentials>,
 }
 
+impl AsFd for Incoming {
+    /// Readable when more of the HELLO may be there.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.carrier.fd()
+    }
+}
+
 impl Incoming {
     /// Who connected; `None` over TCP.
     #[must_use]
@@ -220,7 +227,7 @@ impl Incoming {
         match verdict {
             Verdict::Accept(ack) => self.accept(&ack, region),
             Verdict::Refuse(reason) => {
-                self.answer(&HelloAck::rejection(reason.status()))?;
+                answer(self.carrier.fd(), &HelloAck::rejection(reason.status()))?;
                 Err(HandshakeError::Refused { status: reason.status(), reason })
             }
             Verdict::Close(reason) => Err(HandshakeError::Closed(reason)),
@@ -239,38 +246,26 @@ impl Incoming {
             .ok()
     }
 
-    fn accept(mut self, ack: &HelloAck, region: Option<shm::OwnedRegion>) -> Result<Session, HandshakeError> {
-        let Some(region) = region else {
-            self.answer(&ack.packet())?;
-            let framing = socket_framing(&self.endpoint, ack);
-            return Ok(self.into_session(framing, ack, |carrier| Box::new(carrier)));
+    fn accept(self, ack: &HelloAck, region: Option<shm::OwnedRegion>) -> Result<Session, HandshakeError> {
+        let (framing, carrier): (_, Box<dyn Carrier>) = match region {
+            // This side listens to the region before the client is told of it.
+            Some(region) => {
+                let slot = shm::Slot::server(region, self.carrier.into_fd()).map_err(HandshakeError::Answer)?;
+                (Framing::Slot, Box::new(slot))
+            }
+            None => (socket_framing(&self.endpoint, ack), Box::new(self.carrier)),
         };
-        // This side listens to the region before the client is told of it.
-        let socket = self.carrier.fd().try_clone_to_owned();
-        let slot = socket
-            .map_err(|source| SessionError::Io { doing: "duplicate the socket", source })
-            .and_then(|socket| shm::Slot::server(region, socket))
-            .map_err(HandshakeError::Answer)?;
-        self.answer(&ack.packet())?;
-        Ok(self.into_session(Framing::Slot, ack, |_| Box::new(slot)))
-    }
-
-    fn into_session(
-        self,
-        framing: Framing,
-        ack: &HelloAck,
-        carrier: impl FnOnce(Socket) -> Box<dyn Carrier>,
-    ) -> Session {
+        answer(carrier.fd(), &ack.packet())?;
         tracing::debug!(session = ack.session_id, profile = %ack.selected, peer = ?self.peer, "session accepted");
-        Session::new(Role::Server, framing, carrier(self.carrier), ack, self.peer)
+        Ok(Session::new(Role::Server, framing, carrier, ack, self.peer))
     }
+}
 
-    fn answer(&mut self, packet: &[u8]) -> Result<(), HandshakeError> {
-        // A fresh connection has room for 80 bytes; a peer that made it otherwise gets none.
-        match self.carrier.try_send(packet, &[]) {
-            Ok(Some(len)) if len == packet.len() => Ok(()),
-            Ok(_) => Err(HandshakeError::Answer(SessionError::Closed)),
-            Err(error) => Err(HandshakeError::Answer(error)),
-        }
+fn answer(socket: BorrowedFd<'_>, packet: &[u8]) -> Result<(), HandshakeError> {
+    // A fresh connection has room for 80 bytes; a peer that made it otherwise gets none.
+    match socket::send(socket, packet, &[]) {
+        Ok(Some(len)) if len == packet.len() => Ok(()),
+        Ok(_) => Err(HandshakeError::Answer(SessionError::Closed)),
+        Err(error) => Err(HandshakeError::Answer(error)),
     }
 }

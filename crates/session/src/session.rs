@@ -84,6 +84,8 @@ pub struct Session {
     // Responses that arrived while a send was blocked, in order of arrival. Bounded by the requests in flight.
     early: VecDeque<Early>,
     current: Option<Early>,
+    // The core's ready message was returned by `recv`.
+    handed_out: bool,
     broken: bool,
 }
 
@@ -149,6 +151,7 @@ impl Session {
             agreement: Agreement::new(ack, peer),
             early: VecDeque::new(),
             current: None,
+            handed_out: false,
             broken: false,
         }
     }
@@ -210,14 +213,16 @@ impl Session {
 
     /// Takes what has arrived out of the carrier, so that the peer can go on.
     fn receive_early(&mut self) -> Result<(), SessionError> {
-        if let Some(len) = self.carrier.try_recv(self.core.space())? {
-            self.core.received(len)?;
+        loop {
+            while let Some(message) = self.core.message() {
+                self.early.push_back(Early { envelope: message.envelope, payload: message.payload.to_vec() });
+                self.core.consume()?;
+            }
+            match self.carrier.try_recv(self.core.space())? {
+                Some(len) => self.core.received(len)?,
+                None => return Ok(()),
+            }
         }
-        while let Some(message) = self.core.message() {
-            self.early.push_back(Early { envelope: message.envelope, payload: message.payload.to_vec() });
-            self.core.consume()?;
-        }
-        Ok(())
     }
 
     /// Receives the next message: a request at the server, a response to any request in flight at the client.
@@ -242,6 +247,7 @@ impl Session {
                 }
             }
         }
+        self.handed_out = true;
         self.core.message().ok_or(SessionError::Broken)
     }
 
@@ -250,7 +256,7 @@ impl Session {
     pub fn message(&self) -> Option<Message<'_>> {
         match &self.current {
             Some(early) => Some(Message { envelope: early.envelope, payload: &early.payload }),
-            None => self.core.message(),
+            None => self.core.message().filter(|_| self.handed_out),
         }
     }
 
@@ -272,7 +278,9 @@ impl Session {
     }
 
     fn drop_current(&mut self) -> Result<(), SessionError> {
-        if self.current.take().is_none() {
+        self.current = None;
+        // A stream may hold further complete messages: only the one that was handed out goes.
+        if std::mem::take(&mut self.handed_out) {
             self.core.consume()?;
         }
         Ok(())

@@ -128,7 +128,10 @@ impl Carrier for Slot {
         let announced = match u32::try_from(len) {
             Ok(announced) if announced <= lane.capacity => announced,
             _ => {
-                return Err(SessionError::PayloadTooLarge { len: body.len(), limit: lane.capacity - head.len() as u32 });
+                return Err(SessionError::PayloadTooLarge {
+                    len: body.len(),
+                    limit: lane.capacity - head.len() as u32,
+                });
             }
         };
         // The envelope is 32 bytes, so the payload is as aligned as the area.
