@@ -66,6 +66,16 @@ impl Connection {
     }
 }
 
+/// The profile as the command line spells it.
+pub(crate) fn profile_name(profile: Profiles) -> String {
+    match profile {
+        Profiles::BASELINE => "baseline".into(),
+        Profiles::SHM_HYBRID => "shm".into(),
+        Profiles::SHM_FUTEX => "shm-futex".into(),
+        other => other.to_string(),
+    }
+}
+
 fn parse_token(text: &str) -> Result<u64, String> {
     let parsed = match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
         Some(digits) => u64::from_str_radix(digits, 16),

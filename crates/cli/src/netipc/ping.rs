@@ -1,7 +1,7 @@
 //! `ginnel netipc ping`: how fast a service answers, as its clients see it.
 
 use super::ask::{Question, Service, advice};
-use super::connection::{Connection, raise_on_signal};
+use super::connection::{Connection, profile_name, raise_on_signal};
 use super::print;
 use clap::Args;
 use ginnel_session::{Abort, SessionError, Wait};
@@ -54,7 +54,7 @@ impl Ping {
         if !state.is_ready() {
             return Err(advice(state, self.service, &self.connection));
         }
-        let profile = question.base().agreement().map_or_else(String::new, |agreement| agreement.profile.to_string());
+        let profile = question.base().agreement().map_or_else(String::new, |agreement| profile_name(agreement.profile));
         if !self.json {
             print(&format!("{} over {profile}, connected in {}\n", self.service.name(), micros(connect)))?;
         }
@@ -103,11 +103,11 @@ impl Ping {
         let shown = [("min", 0.0), ("p50", 0.5), ("p95", 0.95), ("p99", 0.99), ("max", 1.0)];
         if self.json {
             let mut summary = json!({
-                "service": self.service.name(), "profile": profile, "connect_us": connect.as_secs_f64() * 1e6,
+                "service": self.service.name(), "profile": profile, "connect_us": rounded(connect),
                 "answered": times.len(), "lost": lost,
             });
             for (name, q) in shown {
-                summary[format!("{name}_us")] = quantile(q).map_or(Value::Null, |time| json!(time.as_secs_f64() * 1e6));
+                summary[format!("{name}_us")] = quantile(q).map_or(Value::Null, |time| json!(rounded(time)));
             }
             print(&format!("{summary}\n"))?;
         } else {
@@ -117,6 +117,11 @@ impl Ping {
         }
         if lost > 0 { Err(format!("{lost} of {} requests had no answer", lost as usize + times.len())) } else { Ok(()) }
     }
+}
+
+/// Microseconds to a nanosecond: what the clock can tell.
+fn rounded(time: Duration) -> f64 {
+    time.as_nanos() as f64 / 1e3
 }
 
 fn micros(time: Duration) -> String {

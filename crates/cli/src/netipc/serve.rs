@@ -8,6 +8,7 @@ use ginnel_netipc::{
 };
 use ginnel_service::{Server, ServerOptions};
 use ginnel_session::{Abort, Endpoint, Wait};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,6 +36,9 @@ pub(crate) struct Serve {
     /// Look at the machine again when an answer would be older than this many milliseconds.
     #[arg(long, value_name = "MS", default_value_t = 1000)]
     max_age: u64,
+    /// Root directory of the machine to describe: for containers that mount their host's files there.
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    host_root: PathBuf,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -52,7 +56,7 @@ impl Serve {
         // First, so that a signal during set-up is not lost and leaves nothing behind.
         let abort = Abort::new().map_err(|error| format!("cannot make an eventfd: {error}"))?;
         raise_on_signal(&abort)?;
-        let cgroups = Cgroups::new(Host::default(), Duration::from_millis(self.max_age));
+        let cgroups = Cgroups::new(Host::at(&self.host_root), Duration::from_millis(self.max_age));
         let provider = HostProvider::new(Arc::new(cgroups));
         let server = self.start(provider)?;
         eprintln!("serving at {}", server.endpoint());
