@@ -2,6 +2,8 @@
 //!
 //! Exit codes: 0 done, 1 the work failed, 2 the command line is wrong; `run` passes its command's own code on.
 
+mod netipc;
+
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
@@ -23,6 +25,8 @@ struct Cli {
 enum Command {
     Ps(ps::Ps),
     Run(run::Run),
+    /// Netdata's services: serve this machine's cgroups and processes, ask any such service, measure one.
+    Netipc(netipc::Netipc),
 }
 
 fn main() -> ExitCode {
@@ -33,5 +37,6 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Ps(ps) => ps.run(),
         Command::Run(run) => run.run(),
+        Command::Netipc(netipc) => netipc.run(),
     }
 }
