@@ -218,7 +218,7 @@ fn a_child_inherits_nothing_but_what_was_exported_to_it() {
     assert_eq!(actor.hear(), standard.to_string());
     actor.finish();
     let mut actor = Actor::spawn(&mut exporting);
-    assert_eq!(actor.hear(), (standard + 4).to_string(), "data, control, socket and eventfd");
+    assert_eq!(actor.hear(), (standard + 4).to_string(), "data, control, socket and pipe");
     actor.finish();
 }
 
