@@ -71,21 +71,33 @@ impl Consumer {
     /// between the announcement of the cursor and that of the reader.
     pub fn join<E>(&mut self, start: Start, connect: impl FnOnce() -> Result<(), E>) -> Result<Result<(), Fault>, E> {
         self.choose(start);
+        if self.geometry.mode != Mode::Lossless {
+            // Begins here and nowhere else: what is overwritten from now on is a lag, of which the first read tells. Only a
+            // place that was overwritten while it was chosen is chosen anew (a writer may stay faster than that, too).
+            for _ in 0..Self::TRIES {
+                if !self.overtaken(self.pos) {
+                    break;
+                }
+                self.choose(start);
+            }
+            self.control.set_cursor(self.slot, self.pos, self.seq);
+            connect()?;
+            self.control.raise(ATTENTION_JOINED);
+            return Ok(Ok(()));
+        }
         self.control.set_cursor(self.slot, self.pos, self.seq);
         connect()?;
         for _ in 0..Self::TRIES {
             self.control.raise(ATTENTION_JOINED);
             // Dekker with `Producer::advance`: it stores the claim, fences, and looks for the bit.
             fence(Ordering::SeqCst);
-            let bound = if self.geometry.mode == Mode::Lossless { CLAIM } else { MARK };
-            if self.head.load(bound, Ordering::Relaxed) <= self.pos + self.geometry.capacity {
+            if self.head.load(CLAIM, Ordering::Relaxed) <= self.pos + self.geometry.capacity {
                 return Ok(Ok(()));
             }
             self.choose(start);
             self.control.set_cursor(self.slot, self.pos, self.seq);
         }
-        // A lossy writer may well stay faster than this; the first read then says what was missed.
-        if self.geometry.mode == Mode::Lossless { Ok(Err(Fault::Position { value: self.pos })) } else { Ok(Ok(())) }
+        Ok(Err(Fault::Position { value: self.pos }))
     }
 
     fn choose(&mut self, start: Start) {
