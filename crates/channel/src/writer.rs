@@ -27,7 +27,8 @@ pub enum OnFull {
     Wait,
     /// Fail at once with [`PublishError::Full`].
     Fail,
-    /// Wait this long, then evict the slowest reader, who gets [`RecvError::Lagged`](crate::RecvError::Lagged).
+    /// Wait this long, then stop waiting for the slowest reader for good: it gets [`RecvError::Lagged`](crate::RecvError::Lagged)
+    /// and goes on like the reader of a lossy channel.
     Evict(Duration),
 }
 
@@ -75,7 +76,7 @@ pub struct WriterCounters {
 enum Patience {
     None,
     Policy,
-    Until(Instant, Duration),
+    Until(Option<Instant>, Duration),
 }
 
 impl<T: ?Sized, C: Codec<T>> Writer<T, C> {
@@ -138,7 +139,7 @@ impl<T: ?Sized, C: Codec<T>> Writer<T, C> {
 
     /// Publishes one record, waiting for space up to `limit`.
     pub fn publish_timeout(&mut self, record: &T, limit: Duration) -> Result<(), PublishError> {
-        self.put(record, Patience::Until(Instant::now() + limit, limit))
+        self.put(record, Patience::Until(clock::after(limit), limit))
     }
 
     #[inline(always)]
@@ -176,11 +177,14 @@ impl<T: ?Sized, C: Codec<T>> Writer<T, C> {
     /// Tells those who sleep. Called after every publication.
     #[inline(always)]
     pub(crate) fn announce(&mut self) -> Result<(), PublishError> {
-        if self.producer.wanted() { self.attend() } else { Ok(()) }
+        if self.producer.wanted() || self.producer.truncated() { self.attend() } else { Ok(()) }
     }
 
     #[cold]
     fn attend(&mut self) -> Result<(), PublishError> {
+        if self.producer.truncated() {
+            return Err(PublishError::Truncated);
+        }
         match self.hub.attend(&mut self.producer) {
             Ok(()) => Ok(()),
             // The record is out; a reader that cannot be welcomed for want of descriptors is tried again next time, and
@@ -196,37 +200,30 @@ impl<T: ?Sized, C: Codec<T>> Writer<T, C> {
     #[cold]
     fn make_room(&mut self, len: usize, mut blocked: Blocked, patience: Patience) -> Result<(), PublishError> {
         let started = Instant::now();
-        // What an open batch holds must be readable before anybody can release it.
-        let batch = self.producer.pause_batch();
-        let outcome = loop {
+        loop {
             match blocked {
                 Blocked::Joining => {
                     if let Err(source) = self.hub.attend(&mut self.producer) {
-                        break Err(PublishError::System { what: "welcome a reader", source });
+                        return Err(PublishError::System { what: "welcome a reader", source });
                     }
                 }
                 Blocked::Mad { slot, token } => {
                     tracing::warn!(slot, "a reader claims an impossible position: dropping it");
-                    self.evict(slot, token);
+                    self.evicted += 1;
+                    self.hub.evict(&mut self.producer, slot, token);
                 }
                 Blocked::Reader { slot, token } => {
-                    if let Err(error) = self.wait_for(slot, token, len, started, patience) {
-                        break Err(error);
-                    }
+                    self.wait_for(slot, token, len, started, patience)?;
                 }
             }
             if self.producer.truncated() {
-                break Err(PublishError::Truncated);
+                return Err(PublishError::Truncated);
             }
             match self.producer.reserve(len) {
-                Ok(()) => break Ok(()),
+                Ok(()) => return Ok(()),
                 Err(again) => blocked = again,
             }
-        };
-        if batch {
-            self.producer.open_batch();
         }
-        outcome
     }
 
     fn wait_for(
@@ -247,20 +244,21 @@ impl<T: ?Sized, C: Codec<T>> Writer<T, C> {
                 return Err(PublishError::Full { backlog });
             }
             (Patience::Until(deadline, waited), _) => {
-                if clock::passed(Some(deadline)) {
+                if clock::passed(deadline) {
                     return Err(PublishError::Timeout { waited, backlog });
                 }
-                Some(deadline)
+                deadline
             }
             (Patience::Policy, OnFull::Wait) => None,
             (Patience::Policy, OnFull::Evict(after)) => {
-                let deadline = started + after;
-                if clock::passed(Some(deadline)) {
+                let deadline = started.checked_add(after);
+                if clock::passed(deadline) {
                     tracing::warn!(slot, backlog, "evicting a reader that did not make room");
-                    self.evict(slot, token);
+                    self.evicted += 1;
+                    self.hub.evict(&mut self.producer, slot, token);
                     return Ok(());
                 }
-                Some(deadline)
+                deadline
             }
         };
         let producer = &mut self.producer;
@@ -277,11 +275,6 @@ impl<T: ?Sized, C: Codec<T>> Writer<T, C> {
         };
         self.producer.set_waiting(false);
         slept
-    }
-
-    fn evict(&mut self, slot: usize, token: u64) {
-        self.evicted += 1;
-        self.hub.dismiss(&mut self.producer, slot, token);
     }
 
     /// Starts a batch: records added to it become visible together, with one store and at most one wake-up.
@@ -303,16 +296,16 @@ impl<T: ?Sized, C: Codec<T>> Writer<T, C> {
 
     /// Waits until at least `readers` readers have joined and are still there; says whether they have.
     pub fn wait_for_readers(&mut self, readers: usize, limit: Duration) -> Result<bool, PublishError> {
-        let deadline = Instant::now() + limit;
+        let deadline = clock::after(limit);
         loop {
             self.announce()?;
             if self.hub.len() >= readers {
                 return Ok(true);
             }
-            if clock::passed(Some(deadline)) {
+            if clock::passed(deadline) {
                 return Ok(false);
             }
-            let timeout = clock::remaining(Some(deadline), None);
+            let timeout = clock::remaining(deadline, None);
             self.hub.wait(&mut self.producer, timeout.as_ref(), true).map_err(waiting)?;
         }
     }
@@ -326,20 +319,20 @@ impl<T: ?Sized, C: Codec<T>> Writer<T, C> {
 
     /// Waits until every reader of a lossless channel has read everything, or has left; says whether that happened in time.
     pub fn drain(&mut self, limit: Duration) -> Result<bool, PublishError> {
-        let deadline = Instant::now() + limit;
+        let deadline = clock::after(limit);
         loop {
             self.announce()?;
             self.producer.set_waiting(true);
             let done = self.producer.backlog().is_none_or(|backlog| backlog == 0);
-            let waited = if done || clock::passed(Some(deadline)) {
+            let waited = if done || clock::passed(deadline) {
                 Ok(())
             } else {
-                let timeout = clock::remaining(Some(deadline), None);
+                let timeout = clock::remaining(deadline, None);
                 self.hub.wait(&mut self.producer, timeout.as_ref(), true).map_err(waiting)
             };
             self.producer.set_waiting(false);
             waited?;
-            if done || clock::passed(Some(deadline)) {
+            if done || clock::passed(deadline) {
                 return Ok(done);
             }
         }

@@ -5,7 +5,6 @@ use clap::{Args, Subcommand, ValueEnum};
 use ginnel::channel::Mode;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 mod framing;
 mod inspect;
@@ -70,48 +69,6 @@ impl From<ModeName> for Mode {
             ModeName::Lossy => Self::Lossy,
             ModeName::Lossless => Self::Lossless,
             ModeName::Latest => Self::Latest,
-        }
-    }
-}
-
-/// Parses a number of seconds such as `2` or `0.5`.
-fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text.parse().map_err(|_| format!("{text:?} is no number of seconds"))?;
-    Duration::try_from_secs_f64(seconds).map_err(|_| format!("{text} seconds are no possible duration"))
-}
-
-/// Parses a number of bytes such as `65536`, `64K`, `4M` or `1G` (powers of 1024).
-fn size(text: &str) -> Result<usize, String> {
-    let (digits, shift) = match text.as_bytes().last().map(u8::to_ascii_uppercase) {
-        Some(b'K') => (&text[..text.len() - 1], 10),
-        Some(b'M') => (&text[..text.len() - 1], 20),
-        Some(b'G') => (&text[..text.len() - 1], 30),
-        _ => (text, 0),
-    };
-    let number: usize = digits.parse().map_err(|_| format!("{text:?} is no size: use bytes, or 64K, 4M, 1G"))?;
-    number.checked_mul(1 << shift).ok_or_else(|| format!("{text} is more than this machine can address"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_have_binary_suffixes() {
-        assert_eq!(size("65536"), Ok(65536));
-        assert_eq!(size("64K"), Ok(64 << 10));
-        assert_eq!(size("4m"), Ok(4 << 20));
-        assert_eq!(size("1G"), Ok(1 << 30));
-        for wrong in ["", "K", "4X", "-1", "4 M", "99999999999G"] {
-            assert!(size(wrong).is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn seconds_are_positive_and_finite() {
-        assert_eq!(seconds("0.5"), Ok(Duration::from_millis(500)));
-        for wrong in ["", "-1", "inf", "NaN", "1e300", "soon"] {
-            assert!(seconds(wrong).is_err(), "{wrong}");
         }
     }
 }

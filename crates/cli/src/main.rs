@@ -2,7 +2,7 @@
 //!
 //! Exit codes: 0 done, 1 the work failed, 2 the command line is wrong; `run` passes its command's own code on.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -11,6 +11,10 @@ mod channel;
 mod demo;
 mod interrupt;
 mod outcome;
+mod ps;
+mod quantity;
+mod run;
+mod terminal;
 
 /// Talk between processes of this machine: shared-memory channels, services, supervised commands.
 #[derive(Parser)]
@@ -27,6 +31,8 @@ enum Command {
     Channel(channel::Channel),
     /// The quick start: two processes talk through shared memory and show what that costs.
     Demo(demo::Demo),
+    Ps(ps::Ps),
+    Run(run::Run),
 }
 
 fn main() -> ExitCode {
@@ -37,5 +43,7 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Channel(channel) => channel.run(),
         Command::Demo(demo) => demo.run(),
+        Command::Ps(ps) => ps.run(),
+        Command::Run(run) => run.run(),
     }
 }

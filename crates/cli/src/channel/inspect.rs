@@ -1,7 +1,8 @@
 //! `ginnel channel ls`, `stat`, `clean`: channels seen from outside.
 
-use super::{Place, seconds};
+use super::Place;
 use crate::outcome::{Failure, say};
+use crate::quantity;
 use clap::Args;
 use ginnel::channel::{ChannelInfo, Mode, clean, inspect, list};
 use serde::Serialize;
@@ -35,7 +36,7 @@ pub(super) struct List {
 Examples:
   ginnel channel stat log
   ginnel channel stat log --watch        a new measurement each second, until the channel is gone
-  ginnel channel stat log --watch 0.2 --json | jq .rate.records
+  ginnel channel stat log --watch 200ms --json | jq .rate.records
 
 Exit codes: 0 done, 1 there is no such channel or it failed, 2 the command line is wrong")]
 pub(super) struct Stat {
@@ -45,7 +46,7 @@ pub(super) struct Stat {
     #[arg(long)]
     json: bool,
     /// Measure again and again, until the channel is gone
-    #[arg(long, value_name = "SECONDS", value_parser = seconds, num_args = 0..=1, default_missing_value = "1")]
+    #[arg(long, value_name = "TIME", value_parser = quantity::duration, num_args = 0..=1, default_missing_value = "1s")]
     watch: Option<Duration>,
     #[command(flatten)]
     place: Place,

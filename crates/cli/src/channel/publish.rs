@@ -1,9 +1,10 @@
 //! `ginnel channel pub`: standard input becomes records.
 
 use super::framing::{Cut, Framing};
-use super::{ModeName, Place, size};
+use super::{ModeName, Place};
 use crate::interrupt::Interrupt;
 use crate::outcome::{Failure, complain};
+use crate::quantity;
 use clap::Args;
 use ginnel::channel::{OnFull, PublishError, Writer};
 use rustix::io::Errno;
@@ -44,11 +45,11 @@ pub(super) struct Publish {
     #[arg(long)]
     framed: bool,
     /// Size of the ring in bytes, or as 64K, 4M, 1G
-    #[arg(long, value_name = "SIZE", value_parser = size, default_value = "4M")]
-    capacity: usize,
+    #[arg(long, value_name = "SIZE", value_parser = quantity::size, default_value = "4M")]
+    capacity: u64,
     /// The longest record [default: a quarter of the capacity]
-    #[arg(long, value_name = "SIZE", value_parser = size)]
-    max_record: Option<usize>,
+    #[arg(long, value_name = "SIZE", value_parser = quantity::size)]
+    max_record: Option<u64>,
     /// Wait for so many readers before the first record [default: 1 if lossless, else 0]
     #[arg(long, value_name = "N")]
     readers: Option<usize>,
@@ -75,9 +76,9 @@ impl Publish {
     pub(super) fn run(self) -> Result<ExitCode, Failure> {
         let interrupt = Interrupt::watch()?;
         // Full is an answer here, not a wait: a wait must notice Ctrl-C.
-        let mut settings = Writer::builder().mode(self.mode.into()).capacity(self.capacity).on_full(OnFull::Fail);
+        let mut settings = Writer::builder().mode(self.mode.into()).capacity(self.capacity as usize).on_full(OnFull::Fail);
         if let Some(max) = self.max_record {
-            settings = settings.max_record(max);
+            settings = settings.max_record(max as usize);
         }
         if let Some(dir) = &self.place.run_dir {
             settings = settings.run_dir(dir);

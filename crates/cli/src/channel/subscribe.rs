@@ -1,8 +1,9 @@
 //! `ginnel channel sub`: records become standard output.
 
 use super::framing::Framing;
-use super::{Place, seconds};
+use super::Place;
 use crate::outcome::{Failure, complain};
+use crate::quantity;
 use clap::{Args, ValueEnum};
 use ginnel::channel::{CloseCause, OpenError, Reader, RecvError, Spin, Start, Watch};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -51,7 +52,7 @@ pub(super) struct Subscribe {
     #[arg(long)]
     framed: bool,
     /// Give up when the channel, or a next record, does not come for so long
-    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    #[arg(long, value_name = "TIME", value_parser = quantity::duration)]
     timeout: Option<Duration>,
     #[command(flatten)]
     place: Place,

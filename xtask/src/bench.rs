@@ -1,0 +1,28 @@
+//! `cargo xtask bench`: measurements that run the rivals beside ours, and the reports made of them.
+
+mod channel;
+mod machine;
+mod report;
+mod runner;
+mod statistics;
+mod targets;
+
+#[derive(clap::Args)]
+pub(crate) struct Bench {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(clap::Subcommand)]
+enum What {
+    /// The channels: latency, throughput, set-up, against the floors of the machine, iceoryx2 and ipc-channel.
+    Channel(channel::Channel),
+}
+
+impl Bench {
+    pub(crate) fn run(self) -> Result<(), String> {
+        match self.what {
+            What::Channel(task) => task.run(),
+        }
+    }
+}
