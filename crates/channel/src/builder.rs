@@ -1,5 +1,6 @@
 //! How channels are made and opened.
 
+use crate::clock;
 use crate::codec::{Codec, Plain};
 use crate::discovery::{
     CONTROL_LAYOUT, Claimed, DATA, KIND_CONTROL, KIND_DATA, Permissions, address, control_file, socket_file,
@@ -77,7 +78,7 @@ impl<T: ?Sized, C: Codec<T>> WriterBuilder<T, C> {
     }
 
     /// The largest record that can be published, bytes (for records of varying size). Default: a quarter of the capacity,
-    /// less 16 bytes. The ring grows so that it holds four.
+    /// less 64 bytes. The ring grows so that it holds four.
     pub fn max_record(mut self, bytes: usize) -> Self {
         self.max_record = Some(bytes);
         self
@@ -135,14 +136,13 @@ impl<T: ?Sized, C: Codec<T>> WriterBuilder<T, C> {
         let group = self.permissions.group();
         let explicit = self.run_dir.is_some();
 
-        let lock = dir.lock()?;
-        let claimed = Claimed::take(dir, name, spec.instance)?;
+        let mut claimed = Claimed::take(dir, name, spec.instance)?;
         let control_spec = control_spec(&geometry, spec.instance);
         let control = Segment::file(claimed.dir(), &control_file(spec.instance), &control_spec, shared_mode, group)?;
-        let listener = claimed.listen(shared_mode, group, geometry.max_readers)?;
+        let listener = claimed.listen(shared_mode, group)?;
         // Last, because this is the file that readers look for.
         let data = Segment::file(claimed.dir(), &format!("{}{DATA}", claimed.name()), &spec, mode, group)?;
-        drop(lock);
+        claimed.created();
         tracing::debug!(name = claimed.name().as_str(), ?geometry, "channel created");
         self.finish(geometry, data, control, Some(listener), Some(claimed), explicit)
     }
@@ -152,6 +152,7 @@ impl<T: ?Sized, C: Codec<T>> WriterBuilder<T, C> {
         let (geometry, spec) = self.shape()?;
         let data = Segment::memfd(&self.label, &spec, true)?;
         let control = Segment::memfd("ginnel-control", &control_spec(&geometry, spec.instance), false)?;
+        control.seal_as_it_is()?;
         self.finish(geometry, data, control, None, None, false)
     }
 
@@ -226,8 +227,10 @@ fn shape<T: ?Sized, C: Codec<T>>(
             Geometry::fixed(mode, len, records, max_readers)?
         }
         None => {
-            let capacity = capacity.unwrap_or(default).max(4 * max_record.map_or(0, |max| max.saturating_add(32)));
-            let max_record = max_record.unwrap_or(capacity.max(64 << 10).next_power_of_two() / 4 - 16);
+            let capacity =
+                capacity.unwrap_or(default).max(max_record.map_or(0, |max| max.saturating_add(80).saturating_mul(4)));
+            let max_record =
+                max_record.unwrap_or(capacity.max(64 << 10).checked_next_power_of_two().unwrap_or(capacity) / 4 - 64);
             Geometry::variable(mode, max_record, capacity, max_readers)?
         }
     };
@@ -352,15 +355,16 @@ impl<T: ?Sized, C: Codec<T>> ReaderBuilder<T, C> {
     /// Opens the channel `name`.
     pub fn open(self, name: &str) -> Result<Reader<T, C>, OpenError> {
         let name: Name = name.parse()?;
-        let deadline = self.wait.map(|wait| Instant::now() + wait);
+        let deadline = self.wait.map(clock::after);
         loop {
             match self.try_open(&name) {
                 Err(error @ (OpenError::Absent { .. } | OpenError::Dead { .. })) => {
-                    let left =
-                        deadline.map_or(Duration::ZERO, |deadline| deadline.saturating_duration_since(Instant::now()));
-                    if left.is_zero() {
+                    let Some(deadline) = deadline else { return Err(error) };
+                    if clock::passed(deadline) {
                         return Err(error);
                     }
+                    let left =
+                        deadline.map_or(LOOK_EVERY, |deadline| deadline.saturating_duration_since(Instant::now()));
                     std::thread::sleep(LOOK_EVERY.min(left));
                 }
                 Ok(parts) => return self.finish(name.as_str(), parts),
@@ -402,7 +406,7 @@ impl<T: ?Sized, C: Codec<T>> ReaderBuilder<T, C> {
         let socket = connect(&dir, instance).map_err(|source| match source {
             Errno::CONNREFUSED | Errno::NOENT => OpenError::Dead { name: name.as_str().to_owned() },
             Errno::ACCESS | Errno::PERM => OpenError::Denied { name: name.as_str().to_owned(), uid },
-            Errno::AGAIN => OpenError::Full { name: name.as_str().to_owned(), max: 0 },
+            Errno::AGAIN => OpenError::Crowded { name: name.as_str().to_owned() },
             source => OpenError::System { what: "connect to the channel's writer", source },
         })?;
         Ok(Opened { data, control, socket })
@@ -535,6 +539,7 @@ impl<T: ?Sized, C: Codec<T>> ReaderBuilder<T, C> {
         )?;
         let data = Segment::memfd(&self.label, &spec, false)?;
         let control = Segment::memfd("ginnel-control", &control_spec(&geometry, spec.instance), false)?;
+        control.seal_as_it_is()?;
         // The child signs when it takes over; until then nobody writes.
         data.sign(Identity { pid: 0, start: 0 });
         let (_, slots) = self.geometry(name, &data, &control)?;

@@ -10,6 +10,11 @@ pub(crate) fn coarse_ms() -> u64 {
     now.tv_sec as u64 * 1000 + now.tv_nsec as u64 / 1_000_000
 }
 
+/// The end of a wait that begins now; `None` where it is too far away for the clock to tell.
+pub(crate) fn after(limit: Duration) -> Option<Instant> {
+    Instant::now().checked_add(limit)
+}
+
 /// What is left until `deadline` as a system call wants it; `None` waits for ever.
 pub(crate) fn remaining(deadline: Option<Instant>, cap: Option<Duration>) -> Option<Timespec> {
     let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));

@@ -17,12 +17,16 @@ use crate::error::CreateError;
 use crate::sys;
 use ginnel_memory::identity::Identity;
 use ginnel_memory::ring::{Control, Geometry, Mode};
-use ginnel_memory::{Access, Expect, Name, RunDir, RunDirError, Segment};
+use ginnel_memory::{Access, DirLock, Expect, Name, RunDir, RunDirError, Segment};
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::fs::{Gid, Mode as FileMode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use std::path::Path;
+
+/// Connections that wait for the writer's next look. Those of readers that have left again count too, so it is far more than
+/// the readers that a channel can have (and what `net.core.somaxconn` allows by default).
+const BACKLOG: i32 = 4096;
 
 pub(crate) const DATA: &str = ".channel";
 pub(crate) const LOCK: &str = ".lock";
@@ -80,12 +84,15 @@ pub(crate) struct Claimed {
     name: Name,
     instance: u64,
     abandoned: bool,
+    /// The directory's lock while the channel is being made: a creation that fails tidies up under it.
+    creating: Option<DirLock>,
     _lock: OwnedFd,
 }
 
 impl Claimed {
-    /// Takes `name` for a new writer, removing what a dead one left. The caller holds the directory's lock.
+    /// Takes `name` for a new writer, removing what a dead one left. Holds the directory's lock until [`created`](Self::created).
     pub(crate) fn take(dir: RunDir, name: Name, instance: u64) -> Result<Self, CreateError> {
+        let creating = dir.lock()?;
         let file = format!("{name}{LOCK}");
         let system = |what| move |source| CreateError::System { what, source };
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -98,7 +105,12 @@ impl Claimed {
             return Err(CreateError::InUse { name: name.as_str().to_owned(), owner });
         }
         remove_dead(&dir, name.as_str())?;
-        Ok(Self { dir, name, instance, abandoned: false, _lock: lock })
+        Ok(Self { dir, name, instance, abandoned: false, creating: Some(creating), _lock: lock })
+    }
+
+    /// The channel is complete: others may use the directory.
+    pub(crate) fn created(&mut self) {
+        self.creating = None;
     }
 
     /// Leaves the files behind, as a killed writer does.
@@ -115,7 +127,7 @@ impl Claimed {
     }
 
     /// A listening socket for readers, at the channel's place.
-    pub(crate) fn listen(&self, mode: u32, group: Option<u32>, backlog: usize) -> Result<OwnedFd, CreateError> {
+    pub(crate) fn listen(&self, mode: u32, group: Option<u32>) -> Result<OwnedFd, CreateError> {
         let system = |what| move |source| CreateError::System { what, source };
         let file = socket_file(self.instance);
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
@@ -136,7 +148,7 @@ impl Claimed {
         }
         rustix::fs::chmodat(&self.dir, &file, FileMode::from_raw_mode(mode), rustix::fs::AtFlags::empty())
             .map_err(system("set the mode of the channel's socket"))?;
-        rustix::net::listen(&socket, backlog.min(4096) as i32).map_err(system("listen for readers"))?;
+        rustix::net::listen(&socket, BACKLOG).map_err(system("listen for readers"))?;
         Ok(socket)
     }
 }
@@ -147,7 +159,7 @@ impl Drop for Claimed {
             return;
         }
         // Without the directory's lock the files stay, dead, until somebody takes the name over or cleans.
-        let Ok(_lock) = self.dir.lock() else { return };
+        let Ok(_lock) = self.creating.take().map_or_else(|| self.dir.lock(), Ok) else { return };
         for file in files(self.name.as_str(), self.instance) {
             let _ = self.dir.remove(&file);
         }
@@ -242,7 +254,8 @@ pub fn list(dir: Option<&Path>) -> Result<Vec<ChannelInfo>, RunDirError> {
 
 /// One channel of a runtime directory (`None`: this user's), `None` if there is none of that name.
 pub fn inspect(dir: Option<&Path>, name: &str) -> Result<Option<ChannelInfo>, RunDirError> {
-    Ok(look(&open_dir(dir)?, name))
+    // What is no name names no channel, and above all no path.
+    Ok(if name.parse::<Name>().is_ok() { look(&open_dir(dir)?, name) } else { None })
 }
 
 fn open_dir(dir: Option<&Path>) -> Result<RunDir, RunDirError> {

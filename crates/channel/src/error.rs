@@ -108,6 +108,14 @@ pub enum OpenError {
         /// How many there may be.
         max: usize,
     },
+    /// Thousands of readers have come and gone since the writer last published: it takes their connections then.
+    #[error(
+        "channel {name:?} has too many readers waiting for its writer's attention: try again after its next record"
+    )]
+    Crowded {
+        /// The channel's name.
+        name: String,
+    },
     /// What is there is not a channel, or not a whole one.
     #[error(transparent)]
     Segment(#[from] SegmentError),

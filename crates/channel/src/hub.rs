@@ -37,6 +37,8 @@ struct Tied {
     wake: OwnedFd,
     slot: usize,
     token: u64,
+    /// The writer no longer keeps records for it. Its slot stays its own until it leaves, for it still writes there.
+    evicted: bool,
     /// Watches the process that greeted from an exported end: the `Command` may hold a copy of that end, so that the hang-up
     /// comes late.
     pidfd: Option<OwnedFd>,
@@ -62,7 +64,7 @@ impl Hub {
     pub(crate) fn tie(&mut self, socket: OwnedFd, wake: OwnedFd, slot: usize, token: u64) -> Result<(), Errno> {
         let events = epoll::EventFlags::IN | epoll::EventFlags::RDHUP;
         epoll::add(&self.epoll, &socket, epoll::EventData::new_u64(slot as u64), events)?;
-        self.enlist(Tied { socket, wake, slot, token, pidfd: None });
+        self.enlist(Tied { socket, wake, slot, token, evicted: false, pidfd: None });
         Ok(())
     }
 
@@ -71,9 +73,9 @@ impl Hub {
         self.joined += 1;
     }
 
-    /// How many readers are tied.
+    /// How many readers are tied and not evicted.
     pub(crate) fn len(&self) -> usize {
-        self.readers.len()
+        self.readers.iter().filter(|tied| !tied.evicted).count()
     }
 
     /// Does what readers asked for by the attention word: welcomes those who joined, wakes those who sleep.
@@ -104,18 +106,19 @@ impl Hub {
         }
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         for _ in 0..MAX_ACCEPTS {
-            let Some(listener) = &self.listener else { break };
+            let Some(listener) = &self.listener else { return outcome };
             match rustix::net::accept_with(listener, flags) {
                 Ok(socket) => {
                     let data = epoll::EventData::new_u64(STRANGER);
                     epoll::add(&self.epoll, &socket, data, epoll::EventFlags::IN | epoll::EventFlags::RDHUP)?;
                     outcome = outcome.and(self.introduce(producer, Stranger { socket, join: None }));
                 }
-                Err(Errno::AGAIN) => break,
+                Err(Errno::AGAIN) => return outcome,
                 Err(Errno::INTR | Errno::CONNABORTED) => {}
                 Err(other) => return Err(other),
             }
         }
+        producer.control().raise(ATTENTION_JOINED); // there may be more
         outcome
     }
 
@@ -136,10 +139,15 @@ impl Hub {
             }
         }
         let Some(Join { slot, token }) = stranger.join else { return Ok(()) };
-        // Not what it claims to be, or the second with one claim: no reader of ours.
-        let known = self.readers.iter().any(|tied| tied.slot == slot);
-        if known || !producer.control().holds(slot, token) {
-            return Ok(());
+        if !producer.control().holds(slot, token) {
+            return Ok(()); // not what it claims to be
+        }
+        if let Some(index) = self.readers.iter().position(|tied| tied.slot == slot) {
+            if self.readers[index].token == token {
+                return Ok(()); // the second with one claim
+            }
+            // The slot changed hands: its former reader is dead, whether or not that news has been read yet.
+            self.untie(producer, index);
         }
         match tether::eventfd() {
             Ok(wake) => self.welcome(producer, stranger.socket, wake, Join { slot, token }),
@@ -170,7 +178,7 @@ impl Hub {
         tracing::debug!(slot, "a reader joined");
         let events = epoll::EventFlags::IN | epoll::EventFlags::RDHUP;
         epoll::modify(&self.epoll, &socket, epoll::EventData::new_u64(slot as u64), events)?;
-        self.enlist(Tied { socket, wake, slot, token, pidfd: None });
+        self.enlist(Tied { socket, wake, slot, token, evicted: false, pidfd: None });
         Ok(())
     }
 
@@ -217,7 +225,7 @@ impl Hub {
         // One at a time: what is left raises the next event, and a reader that floods delays nobody else.
         match rustix::net::recv(&self.readers[index].socket, &mut bytes, RecvFlags::DONTWAIT) {
             Ok((got, _)) if got > 0 => {
-                if bytes[0] == tether::GREETING {
+                if tether::greets(&bytes[..got]) {
                     self.watch(producer, index);
                 }
             }
@@ -227,13 +235,18 @@ impl Hub {
     }
 
     /// A child took over the end that was exported to it: from now on its death is news, whoever else holds that end.
-    fn watch(&mut self, producer: &Producer, index: usize) {
+    fn watch(&mut self, producer: &mut Producer, index: usize) {
         let tied = &mut self.readers[index];
         let Some(info) = producer.control().readers().find(|info| info.slot == tied.slot) else { return };
-        let Some(pidfd) = tether::watch(info.identity) else { return };
-        let data = epoll::EventData::new_u64(tied.slot as u64 | DEATH);
-        if epoll::add(&self.epoll, &pidfd, data, epoll::EventFlags::IN).is_ok() {
-            tied.pidfd = Some(pidfd);
+        match tether::watch(info.identity) {
+            Ok(pidfd) => {
+                let data = epoll::EventData::new_u64(tied.slot as u64 | DEATH);
+                if epoll::add(&self.epoll, &pidfd, data, epoll::EventFlags::IN).is_ok() {
+                    tied.pidfd = Some(pidfd);
+                }
+            }
+            Err(Errno::SRCH) => self.untie(producer, index), // it died before its greeting was read
+            Err(_) => {}
         }
     }
 
@@ -245,13 +258,24 @@ impl Hub {
 
     fn untie(&mut self, producer: &mut Producer, index: usize) {
         let tied = self.readers.swap_remove(index);
+        // Closing would do, were there never a copy of the descriptor: a child between `fork` and `exec` has one, and what
+        // it keeps in the set would speak for the slot's next reader.
+        let _ = epoll::delete(&self.epoll, &tied.socket);
+        if let Some(pidfd) = &tied.pidfd {
+            let _ = epoll::delete(&self.epoll, pidfd);
+        }
         producer.dismiss(tied.slot, tied.token);
         tracing::debug!(slot = tied.slot, "a reader left");
     }
 
-    /// Drops the connection of a mad reader. It keeps its slot until it leaves, lest its cursor become somebody else's.
-    pub(crate) fn expel(&mut self, producer: &mut Producer, slot: usize, token: u64) {
-        producer.evict(slot, token);
-        self.readers.retain(|tied| (tied.slot, tied.token) != (slot, token));
+    /// Ends the membership of the reader in `slot`, which may go on reading as in a lossy channel.
+    pub(crate) fn evict(&mut self, producer: &mut Producer, slot: usize, token: u64) {
+        match self.readers.iter_mut().find(|tied| tied.slot == slot && tied.token == token) {
+            Some(tied) => {
+                tied.evicted = true;
+                producer.evict(slot, token);
+            }
+            None => producer.dismiss(slot, token),
+        }
     }
 }

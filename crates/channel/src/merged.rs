@@ -107,7 +107,7 @@ impl<T: ?Sized, C: Codec<T>> MergedReader<T, C> {
 
     /// The next record of any channel, waiting up to `limit`. `None` if none came or no channel is open.
     pub fn recv_timeout(&mut self, limit: Duration) -> Option<Merged<C::Owned>> {
-        self.recv_until(Some(Instant::now() + limit))
+        self.recv_until(clock::after(limit))
     }
 
     fn recv_until(&mut self, deadline: Option<Instant>) -> Option<Merged<C::Owned>> {

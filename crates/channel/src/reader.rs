@@ -16,6 +16,10 @@ use std::marker::PhantomData;
 use std::time::{Duration, Instant};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
+/// How often in a row a value may be replaced while it is copied before a call returns empty-handed: calls that wait then
+/// look at their deadline and at the writer's life.
+const REPLACED: usize = 100;
+
 /// One reader of a channel.
 ///
 /// Reading copies the record out of shared memory and then checks that the writer did not overwrite it meanwhile: a record is
@@ -110,7 +114,7 @@ impl<T: ?Sized, C: Codec<T>> Reader<T, C> {
 
     /// Receives the next record, waiting up to `limit`; `None` if none came.
     pub fn recv_timeout(&mut self, limit: Duration) -> Result<Option<C::Owned>, RecvError> {
-        let deadline = Some(Instant::now() + limit);
+        let deadline = clock::after(limit);
         loop {
             if let Some(record) = self.next()? {
                 return Ok(Some(record));
@@ -158,7 +162,7 @@ impl<T: ?Sized, C: Codec<T>> Reader<T, C> {
         consumer: &mut Consumer,
         mut copy: impl FnMut(&mut Consumer, usize) -> Result<R, Fault>,
     ) -> Result<Option<R>, RecvError> {
-        loop {
+        for _ in 0..REPLACED {
             let taken = match consumer.peek() {
                 Ok(None) => return Ok(None),
                 Ok(Some(len)) => copy(consumer, len),
@@ -171,6 +175,7 @@ impl<T: ?Sized, C: Codec<T>> Reader<T, C> {
                 Err(fault) => return Err(fault.into()),
             }
         }
+        Ok(None)
     }
 
     #[inline(always)]

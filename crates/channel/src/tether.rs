@@ -17,7 +17,7 @@
 //! ```
 
 use crate::clock;
-use ginnel_memory::identity::Identity;
+use ginnel_memory::identity::{Identity, pid_namespace};
 use rustix::event::{EventfdFlags, Timespec, epoll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
@@ -38,8 +38,9 @@ const DEATH: u64 = 2;
 
 /// Sent by a writer with the eventfd, and by a reader that released space.
 const NEWS: u8 = 1;
-/// Sent by a child that has taken over an exported end.
-pub(crate) const GREETING: u8 = 2;
+/// Sent by a child that has taken over an exported end, with the number of its pid namespace.
+const GREETING: u8 = 2;
+const GREETING_BYTES: usize = 9;
 
 /// Tells the writer which slot the reader behind a connection has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -154,17 +155,17 @@ impl Tether {
     fn hear(&mut self) -> Result<Heard, Errno> {
         let mut heard = Heard::Nothing;
         loop {
-            let mut byte = [0; 1];
+            let mut bytes = [0; GREETING_BYTES];
             let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
             let mut ancillary = RecvAncillaryBuffer::new(&mut space);
             let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
-            match rustix::net::recvmsg(&self.socket, &mut [IoSliceMut::new(&mut byte)], &mut ancillary, flags) {
+            match rustix::net::recvmsg(&self.socket, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, flags) {
                 Ok(message) if message.bytes == 0 => {
                     self.hung_up = true;
                     return Ok(heard);
                 }
-                Ok(_) => {
-                    if byte[0] == GREETING {
+                Ok(message) => {
+                    if greets(&bytes[..message.bytes]) {
                         heard = Heard::Greeting;
                     }
                     let sent = ancillary.drain().find_map(|message| match message {
@@ -188,9 +189,13 @@ impl Tether {
 
     /// Watches the process `writer` besides the socket.
     pub(crate) fn watch(&mut self, writer: Identity) -> Result<(), Errno> {
-        if let Some(pidfd) = watch(writer) {
-            epoll::add(&self.epoll, &pidfd, epoll::EventData::new_u64(DEATH), epoll::EventFlags::IN)?;
-            self.pidfd = Some(pidfd);
+        match watch(writer) {
+            Ok(pidfd) => {
+                epoll::add(&self.epoll, &pidfd, epoll::EventData::new_u64(DEATH), epoll::EventFlags::IN)?;
+                self.pidfd = Some(pidfd);
+            }
+            Err(Errno::SRCH) => self.hung_up = true, // it died before its greeting was read
+            Err(_) => {}                             // then the socket tells, when its last copy is closed
         }
         Ok(())
     }
@@ -208,16 +213,25 @@ impl AsFd for Tether {
     }
 }
 
-/// A pidfd of exactly this process: the identity is checked again once the descriptor pins it.
-pub(crate) fn watch(identity: Identity) -> Option<OwnedFd> {
-    let pid = Pid::from_raw(i32::try_from(identity.pid).ok()?)?;
-    let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok()?;
-    identity.alive().then_some(pidfd)
+/// A pidfd of exactly this process: the identity is checked again once the descriptor pins it. [`Errno::SRCH`] if it is dead.
+pub(crate) fn watch(identity: Identity) -> Result<OwnedFd, Errno> {
+    let pid = i32::try_from(identity.pid).ok().and_then(Pid::from_raw).ok_or(Errno::INVAL)?;
+    let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
+    if identity.alive() { Ok(pidfd) } else { Err(Errno::SRCH) }
+}
+
+/// Whether a message is the greeting of a process of this pid namespace. Of others, ids mean nothing here.
+pub(crate) fn greets(message: &[u8]) -> bool {
+    let Some((&GREETING, from)) = message.split_first() else { return false };
+    let own = pid_namespace();
+    own != 0 && *from == own.to_ne_bytes()
 }
 
 /// Tells the exporter that this process has taken the exported end over.
 pub(crate) fn greet(socket: BorrowedFd<'_>) -> Result<(), Errno> {
-    rustix::net::send(socket, &[GREETING], SendFlags::NOSIGNAL | SendFlags::DONTWAIT).map(drop)
+    let mut message = [GREETING; GREETING_BYTES];
+    message[1..].copy_from_slice(&pid_namespace().to_ne_bytes());
+    rustix::net::send(socket, &message, SendFlags::NOSIGNAL | SendFlags::DONTWAIT).map(drop)
 }
 
 /// Makes an eventfd and the two ends of a tether: for a reader that is made in the writer's process, for a child.

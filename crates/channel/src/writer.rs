@@ -76,7 +76,7 @@ pub struct WriterCounters {
 enum Patience {
     None,
     Policy,
-    Until(Instant, Duration),
+    Until(Option<Instant>, Duration),
 }
 
 impl<T: ?Sized, C: Codec<T>> Writer<T, C> {
@@ -139,7 +139,7 @@ impl<T: ?Sized, C: Codec<T>> Writer<T, C> {
 
     /// Publishes one record, waiting for space up to `limit`.
     pub fn publish_timeout(&mut self, record: &T, limit: Duration) -> Result<(), PublishError> {
-        self.put(record, Patience::Until(Instant::now() + limit, limit))
+        self.put(record, Patience::Until(clock::after(limit), limit))
     }
 
     #[inline(always)]
@@ -177,11 +177,14 @@ impl<T: ?Sized, C: Codec<T>> Writer<T, C> {
     /// Tells those who sleep. Called after every publication.
     #[inline(always)]
     pub(crate) fn announce(&mut self) -> Result<(), PublishError> {
-        if self.producer.wanted() { self.attend() } else { Ok(()) }
+        if self.producer.wanted() || self.producer.truncated() { self.attend() } else { Ok(()) }
     }
 
     #[cold]
     fn attend(&mut self) -> Result<(), PublishError> {
+        if self.producer.truncated() {
+            return Err(PublishError::Truncated);
+        }
         match self.hub.attend(&mut self.producer) {
             Ok(()) => Ok(()),
             // The record is out; a reader that cannot be welcomed for want of descriptors is tried again next time, and
@@ -207,7 +210,7 @@ impl<T: ?Sized, C: Codec<T>> Writer<T, C> {
                 Blocked::Mad { slot, token } => {
                     tracing::warn!(slot, "a reader claims an impossible position: dropping it");
                     self.evicted += 1;
-                    self.hub.expel(&mut self.producer, slot, token);
+                    self.hub.evict(&mut self.producer, slot, token);
                 }
                 Blocked::Reader { slot, token } => {
                     self.wait_for(slot, token, len, started, patience)?;
@@ -241,21 +244,21 @@ impl<T: ?Sized, C: Codec<T>> Writer<T, C> {
                 return Err(PublishError::Full { backlog });
             }
             (Patience::Until(deadline, waited), _) => {
-                if clock::passed(Some(deadline)) {
+                if clock::passed(deadline) {
                     return Err(PublishError::Timeout { waited, backlog });
                 }
-                Some(deadline)
+                deadline
             }
             (Patience::Policy, OnFull::Wait) => None,
             (Patience::Policy, OnFull::Evict(after)) => {
-                let deadline = started + after;
-                if clock::passed(Some(deadline)) {
+                let deadline = started.checked_add(after);
+                if clock::passed(deadline) {
                     tracing::warn!(slot, backlog, "evicting a reader that did not make room");
                     self.evicted += 1;
-                    self.producer.evict(slot, token);
+                    self.hub.evict(&mut self.producer, slot, token);
                     return Ok(());
                 }
-                Some(deadline)
+                deadline
             }
         };
         let producer = &mut self.producer;
@@ -293,16 +296,16 @@ impl<T: ?Sized, C: Codec<T>> Writer<T, C> {
 
     /// Waits until at least `readers` readers have joined and are still there; says whether they have.
     pub fn wait_for_readers(&mut self, readers: usize, limit: Duration) -> Result<bool, PublishError> {
-        let deadline = Instant::now() + limit;
+        let deadline = clock::after(limit);
         loop {
             self.announce()?;
             if self.hub.len() >= readers {
                 return Ok(true);
             }
-            if clock::passed(Some(deadline)) {
+            if clock::passed(deadline) {
                 return Ok(false);
             }
-            let timeout = clock::remaining(Some(deadline), None);
+            let timeout = clock::remaining(deadline, None);
             self.hub.wait(&mut self.producer, timeout.as_ref(), true).map_err(waiting)?;
         }
     }
@@ -316,20 +319,20 @@ impl<T: ?Sized, C: Codec<T>> Writer<T, C> {
 
     /// Waits until every reader of a lossless channel has read everything, or has left; says whether that happened in time.
     pub fn drain(&mut self, limit: Duration) -> Result<bool, PublishError> {
-        let deadline = Instant::now() + limit;
+        let deadline = clock::after(limit);
         loop {
             self.announce()?;
             self.producer.set_waiting(true);
             let done = self.producer.backlog().is_none_or(|backlog| backlog == 0);
-            let waited = if done || clock::passed(Some(deadline)) {
+            let waited = if done || clock::passed(deadline) {
                 Ok(())
             } else {
-                let timeout = clock::remaining(Some(deadline), None);
+                let timeout = clock::remaining(deadline, None);
                 self.hub.wait(&mut self.producer, timeout.as_ref(), true).map_err(waiting)
             };
             self.producer.set_waiting(false);
             waited?;
-            if done || clock::passed(Some(deadline)) {
+            if done || clock::passed(deadline) {
                 return Ok(done);
             }
         }

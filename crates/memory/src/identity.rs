@@ -35,6 +35,12 @@ impl Identity {
     }
 }
 
+/// Which pid namespace this process is in, 0 if `/proc` could not tell: ids compare within one namespace only.
+#[must_use]
+pub fn pid_namespace() -> u64 {
+    rustix::fs::stat("/proc/self/ns/pid").map_or(0, |stat| stat.st_ino)
+}
+
 impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "process {}", self.pid)

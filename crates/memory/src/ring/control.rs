@@ -74,6 +74,12 @@ impl Control {
         (slots <= (words.len().saturating_sub(FIRST_SLOT)) / SLOT_WORDS).then_some(Self { words, slots })
     }
 
+    /// Whether the memory was taken away from under the control area.
+    #[must_use]
+    pub fn truncated(&self) -> bool {
+        self.words.truncated()
+    }
+
     #[inline(always)]
     fn at(slot: usize, field: usize) -> usize {
         FIRST_SLOT + slot * SLOT_WORDS + field

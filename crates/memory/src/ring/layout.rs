@@ -4,6 +4,9 @@ use crate::segment_params::PARAMS;
 
 /// Bytes of a record before its payload.
 pub(super) const RECORD_HEADER: u64 = 16;
+/// From this length on a payload begins on a cache line of its own: vector moves that straddle lines take twice as long.
+const LARGE: usize = 256;
+const LINE_WORDS: usize = 8;
 /// Parts into which the overwrite mark divides the capacity.
 const MARK_STEPS: u64 = 16;
 
@@ -57,7 +60,7 @@ pub struct Geometry {
 pub enum GeometryError {
     /// A record is larger than a quarter of the largest ring, 2^46 bytes in all.
     #[error(
-        "records of {max_record} bytes do not fit a ring of {capacity} bytes (limit: a quarter of it, less 16 bytes)"
+        "records of {max_record} bytes do not fit a ring of {capacity} bytes (limit: a quarter of it, less 64 bytes)"
     )]
     Record {
         /// The longest payload asked for.
@@ -86,7 +89,7 @@ impl Geometry {
 
     /// A ring of at least `records` records of exactly `len` bytes.
     pub fn fixed(mode: Mode, len: usize, records: usize, max_readers: usize) -> Result<Self, GeometryError> {
-        let slot_bytes = record_bytes(len as u64);
+        let slot_bytes = slot_bytes(len as u64);
         let slots = (records as u64).max(Self::MIN_SLOTS).checked_next_power_of_two();
         let capacity = slots.and_then(|slots| slots.checked_mul(slot_bytes)).unwrap_or(u64::MAX);
         Self { mode, fixed: Some(len), capacity, max_record: len, max_readers, slot_bytes, slot_mask: 0, step: 0 }
@@ -110,7 +113,7 @@ impl Geometry {
         }
         match self.fixed {
             Some(len) => {
-                self.slot_bytes = record_bytes(len as u64);
+                self.slot_bytes = slot_bytes(len as u64);
                 let slots = self.capacity / self.slot_bytes;
                 if !self.capacity.is_multiple_of(self.slot_bytes) || !slots.is_power_of_two() || slots < Self::MIN_SLOTS
                 {
@@ -125,7 +128,7 @@ impl Geometry {
                 }
                 self.step = self.capacity / MARK_STEPS;
                 // Two of the largest, a step and a flag fit at once: the newest record always outlives the next one.
-                if record_bytes(self.max_record as u64) > self.capacity / 4 {
+                if longest_record(self.max_record as u64) > self.capacity / 4 {
                     return Err(too_large);
                 }
             }
@@ -183,10 +186,26 @@ impl Geometry {
         .check()
     }
 
-    /// Bytes that a record with a payload of `len` bytes takes.
+    /// Index of the first word of the payload, `len` bytes, of the record that begins at `word`.
     #[inline(always)]
-    pub(super) fn record_bytes(&self, len: usize) -> u64 {
-        if self.fixed.is_some() { self.slot_bytes } else { record_bytes(len as u64) }
+    pub(super) fn payload(&self, word: usize, len: usize) -> usize {
+        let behind_header = word + (RECORD_HEADER / 8) as usize;
+        if len < LARGE { behind_header } else { behind_header.next_multiple_of(LINE_WORDS) }
+    }
+
+    /// Bytes that the record that begins at `word`, with a payload of `len` bytes, takes.
+    #[inline(always)]
+    pub(super) fn record_bytes(&self, word: usize, len: usize) -> u64 {
+        if self.fixed.is_some() {
+            self.slot_bytes
+        } else {
+            ((self.payload(word, len) - word) * 8 + len.next_multiple_of(16)) as u64
+        }
+    }
+
+    /// Bytes that any record takes at most.
+    pub(super) fn longest_record(&self) -> u64 {
+        if self.fixed.is_some() { self.slot_bytes } else { longest_record(self.max_record as u64) }
     }
 
     /// Index of the first word of the record at `pos` with number `seq`.
@@ -227,9 +246,43 @@ impl Geometry {
     }
 }
 
-#[inline(always)]
-const fn record_bytes(len: u64) -> u64 {
-    RECORD_HEADER + len.next_multiple_of(16)
+/// A place in a ring: position, number and first word of a record, moved together.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    pub(super) pos: u64,
+    pub(super) seq: u64,
+    /// Derived from the other two; kept because every record needs it.
+    pub(super) word: usize,
+}
+
+impl Place {
+    pub(super) const START: Self = Self { pos: 0, seq: 0, word: 0 };
+
+    pub(super) fn new(geometry: &Geometry, pos: u64, seq: u64) -> Self {
+        Self { pos, seq, word: geometry.word(pos, seq) }
+    }
+
+    /// Moves behind a record of `bytes` bytes.
+    #[inline(always)]
+    pub(super) fn advance(&mut self, geometry: &Geometry, bytes: u64) {
+        self.pos += bytes;
+        self.seq += 1;
+        self.word += (bytes / 8) as usize;
+        let words = (geometry.capacity / 8) as usize;
+        if self.word >= words {
+            self.word -= words;
+        }
+    }
+}
+
+/// Bytes of one slot for fixed records.
+const fn slot_bytes(len: u64) -> u64 {
+    if len < LARGE as u64 { RECORD_HEADER + len.next_multiple_of(16) } else { 64 + len.next_multiple_of(64) }
+}
+
+/// Bytes that a record of varying size takes where its payload is pushed furthest back.
+const fn longest_record(len: u64) -> u64 {
+    RECORD_HEADER + if len < LARGE as u64 { 0 } else { 48 } + len.next_multiple_of(16)
 }
 
 #[cfg(all(test, not(loom)))]
@@ -266,6 +319,6 @@ mod tests {
     #[test]
     fn a_record_over_a_quarter_of_the_ring_is_refused() {
         assert!(matches!(Geometry::variable(Mode::Lossy, 16 << 10, 64 << 10, 1), Err(GeometryError::Record { .. })));
-        assert!(Geometry::variable(Mode::Lossy, (16 << 10) - 16, 64 << 10, 1).is_ok());
+        assert!(Geometry::variable(Mode::Lossy, (16 << 10) - 64, 64 << 10, 1).is_ok());
     }
 }

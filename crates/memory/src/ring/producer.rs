@@ -1,7 +1,7 @@
 //! The writer's side of a ring.
 
 use super::control::{ATTENTION_JOINED, Control};
-use super::layout::{CLAIM, CLOSED, Geometry, LAST, MARK, Mode, NO_RECORD, RECORD_HEADER, TAIL, WAITING};
+use super::layout::{CLAIM, CLOSED, Geometry, LAST, MARK, Mode, NO_RECORD, Place, RECORD_HEADER, TAIL, WAITING};
 use crate::fence;
 use crate::sync::{Ordering, fence as full_fence};
 use crate::words::WordsMut;
@@ -15,9 +15,8 @@ pub struct Producer {
     head: WordsMut,
     data: WordsMut,
     control: Control,
-    /// Where the next record goes, and its number.
-    pos: u64,
-    seq: u64,
+    /// Where the next record goes.
+    at: Place,
     /// How far it may write: copy of the mark.
     mark: u64,
     tail: (u64, u64),
@@ -95,8 +94,7 @@ impl Producer {
             head,
             data,
             control,
-            pos: 0,
-            seq: 0,
+            at: Place::START,
             mark,
             tail: (0, 0),
             batch: None,
@@ -121,13 +119,13 @@ impl Producer {
     /// Records written so far, an open batch included.
     #[must_use]
     pub fn sequence(&self) -> u64 {
-        self.seq
+        self.at.seq
     }
 
     /// Bytes written so far, an open batch included.
     #[must_use]
     pub fn position(&self) -> u64 {
-        self.pos
+        self.at.pos
     }
 
     /// Whether the memory was taken away from under the ring.
@@ -142,7 +140,7 @@ impl Producer {
     /// holds what blocks it, is published and begun anew.
     #[inline]
     pub fn reserve(&mut self, len: usize) -> Result<(), Blocked> {
-        let end = self.pos + self.geometry.record_bytes(len) + self.geometry.lookahead();
+        let end = self.at.pos + self.geometry.record_bytes(self.at.word, len) + self.geometry.lookahead();
         if end <= self.mark { Ok(()) } else { self.advance(end) }
     }
 
@@ -158,15 +156,15 @@ impl Producer {
             want = self.claim(end, want)?;
         }
         // The oldest record must be a published one: there late readers begin. (`step` and a record below it fit, see `check`.)
-        let tail = (want + self.geometry.record_bytes(self.geometry.max_record)).saturating_sub(capacity);
-        if self.batch.is_some_and(|batch| batch.seq < self.seq && tail > batch.pos) {
+        let tail = (want + self.geometry.longest_record()).saturating_sub(capacity);
+        if self.batch.is_some_and(|batch| batch.seq < self.at.seq && tail > batch.pos) {
             self.split_batch();
         }
-        while self.tail.0 + capacity < want && self.tail.1 < self.seq {
+        while self.tail.0 + capacity < want && self.tail.1 < self.at.seq {
             let word = self.geometry.word(self.tail.0, self.tail.1);
             // Our own words: readers cannot write them.
             let len = self.data.load(word + 1, Ordering::Relaxed) as usize;
-            self.tail = (self.tail.0 + self.geometry.record_bytes(len), self.tail.1 + 1);
+            self.tail = (self.tail.0 + self.geometry.record_bytes(word, len), self.tail.1 + 1);
         }
         self.head.store(TAIL, self.tail.0, Ordering::Release);
         // SYNC ring.tail: Release, so that whoever is overtaken by this mark finds a tail that is not.
@@ -220,7 +218,7 @@ impl Producer {
         for member in &mut self.members {
             let cursor = self.control.cursor(member.slot);
             let (slot, token) = (member.slot, member.token);
-            if cursor < member.cursor || cursor > self.pos {
+            if cursor < member.cursor || cursor > self.at.pos {
                 return Err(Blocked::Mad { slot, token });
             }
             member.cursor = cursor;
@@ -260,7 +258,7 @@ impl Producer {
     /// How many bytes the slowest member has still to read, `None` without members.
     #[must_use]
     pub fn backlog(&self) -> Option<u64> {
-        self.members.iter().map(|member| self.pos.saturating_sub(self.control.cursor(member.slot))).max()
+        self.members.iter().map(|member| self.at.pos.saturating_sub(self.control.cursor(member.slot))).max()
     }
 
     /// Says that the writer waits for space (readers then tell it when they release some), or no longer does. Look again
@@ -273,8 +271,8 @@ impl Producer {
     /// Writes one record into the room that [`reserve`](Self::reserve) made, and publishes it unless a batch is open.
     #[inline]
     pub fn push(&mut self, payload: &[u8]) {
-        let word = self.geometry.word(self.pos, self.seq);
-        self.data.copy_in(word + 2, payload);
+        let word = self.at.word;
+        self.data.copy_in(self.geometry.payload(word, payload.len()), payload);
         self.seal(word, payload.len());
     }
 
@@ -283,26 +281,26 @@ impl Producer {
     #[cfg(not(loom))]
     #[must_use]
     pub fn lend(&mut self, len: usize) -> &mut [u8] {
-        let word = self.geometry.word(self.pos, self.seq);
-        self.data.lend(word + 2, len)
+        let word = self.at.word;
+        self.data.lend(self.geometry.payload(word, len), len)
     }
 
     /// The payload that [`lend`](Self::lend) lends, to look at.
     #[cfg(not(loom))]
     #[must_use]
     pub fn lent(&self, len: usize) -> &[u8] {
-        self.data.own(self.geometry.word(self.pos, self.seq) + 2, len)
+        self.data.own(self.geometry.payload(self.at.word, len), len)
     }
 
     /// Publishes the record that was filled through [`lend`](Self::lend).
     pub fn commit(&mut self, len: usize) {
-        let word = self.geometry.word(self.pos, self.seq);
+        let word = self.at.word;
         self.seal(word, len);
     }
 
     #[inline(always)]
     fn seal(&mut self, word: usize, len: usize) {
-        let bytes = self.geometry.record_bytes(len);
+        let bytes = self.geometry.record_bytes(word, len);
         if self.geometry.fixed.is_none() {
             // The next flag's place may hold anything that an older payload left there.
             self.data.store(word + (bytes / 8) as usize, 0, Ordering::Relaxed);
@@ -310,31 +308,31 @@ impl Producer {
         self.data.store(word + 1, len as u64, Ordering::Relaxed);
         match &mut self.batch {
             None => {
-                self.data.store(word, self.seq + 1, Ordering::Release); // SYNC ring.flag
-                self.head.store(LAST, self.pos, Ordering::Release);
+                self.data.store(word, self.at.seq + 1, Ordering::Release); // SYNC ring.flag
+                self.head.store(LAST, self.at.pos, Ordering::Release);
             }
             Some(batch) => {
                 // The first one's flag is stored by `publish_batch`.
-                if batch.seq != self.seq {
-                    self.data.store(word, self.seq + 1, Ordering::Relaxed);
+                if batch.seq != self.at.seq {
+                    self.data.store(word, self.at.seq + 1, Ordering::Relaxed);
                 }
-                batch.last = self.pos;
+                batch.last = self.at.pos;
             }
         }
-        self.pos += bytes;
-        self.seq += 1;
+        self.at.advance(&self.geometry, bytes);
     }
 
     /// Opens a batch: records written from now on become visible together.
     pub fn open_batch(&mut self) {
-        debug_assert!(self.batch.is_none(), "batches do not nest");
-        self.batch = Some(Batch { pos: self.pos, seq: self.seq, last: self.pos });
+        // One that was leaked (`mem::forget`) would leave a hole that no reader gets past.
+        self.publish_batch();
+        self.batch = Some(Batch { pos: self.at.pos, seq: self.at.seq, last: self.at.pos });
     }
 
     /// Publishes the open batch with one store.
     pub fn publish_batch(&mut self) {
         if let Some(Batch { pos, seq, last }) = self.batch.take()
-            && seq < self.seq
+            && seq < self.at.seq
         {
             self.data.store(self.geometry.word(pos, seq), seq + 1, Ordering::Release); // SYNC ring.flag
             self.head.store(LAST, last, Ordering::Release);
@@ -345,7 +343,7 @@ impl Producer {
     #[inline]
     #[must_use]
     pub fn batch_is_large(&self) -> bool {
-        self.batch.is_some_and(|batch| self.pos - batch.pos >= self.geometry.capacity / 8)
+        self.batch.is_some_and(|batch| self.at.pos - batch.pos >= self.geometry.capacity / 8)
     }
 
     fn split_batch(&mut self) {

@@ -32,7 +32,7 @@ impl View {
         if last == NO_RECORD || last > MAX_POSITION {
             0
         } else {
-            last + self.geometry.record_bytes(self.newest(last).1)
+            last + self.geometry.record_bytes(self.word(last), self.newest(last).1)
         }
     }
 
@@ -47,9 +47,13 @@ impl View {
         (self.head.load(LAST, Ordering::Acquire) == last).then_some(flag)
     }
 
+    fn word(&self, last: u64) -> usize {
+        self.geometry.word(last, self.geometry.fixed_seq(last).unwrap_or(0))
+    }
+
     /// Flag and length of the newest record.
     fn newest(&self, last: u64) -> (u64, usize) {
-        let word = self.geometry.word(last, self.geometry.fixed_seq(last).unwrap_or(0));
+        let word = self.word(last);
         if word + 1 >= self.data.len() {
             return (0, 0);
         }

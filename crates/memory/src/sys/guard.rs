@@ -10,6 +10,7 @@
 //! never freed, so the handler needs no lock.
 
 use rustix::io;
+use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 
@@ -54,8 +55,9 @@ impl std::fmt::Debug for Entry {
 }
 
 impl Guard {
-    pub(super) fn tripped(&self) -> bool {
-        self.0.tripped.load(Ordering::Acquire)
+    /// Raised once the handler has put zeros over the mapping.
+    pub(super) fn tripped(&self) -> &'static AtomicBool {
+        &self.0.tripped
     }
 }
 
@@ -151,18 +153,17 @@ extern "C" fn on_sigbus(signal: libc::c_int, info: *mut libc::siginfo_t, context
     if code > 0
         && let Some((entry, start, len)) = find(address)
     {
+        // A bare system call (rustix): nothing of the C library's, `errno` included, and nothing that a sanitizer intercepts.
         // SAFETY: replaces our own registered mapping, which stays mapped while it is registered (M4).
         let replaced = unsafe {
-            libc::mmap(
+            mmap_anonymous(
                 start as *mut libc::c_void,
                 len,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED | libc::MAP_NORESERVE,
-                -1,
-                0,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE,
             )
         };
-        if replaced != libc::MAP_FAILED {
+        if replaced.is_ok() {
             entry.tripped.store(true, Ordering::Release);
             return;
         }
