@@ -48,8 +48,9 @@ pub(crate) fn busiest_thread(pid: u32) -> i32 {
     role.expect("the role's thread").file_name().to_string_lossy().parse().expect("a thread id")
 }
 
-/// Traces a thread until its [`LAST_MARK`]; returns the system calls of each marked section.
-pub(crate) fn trace(thread: i32) -> Vec<(u64, Vec<i64>)> {
+/// Traces a thread until its [`LAST_MARK`]; returns the system calls of each marked section. Calls `begun` when the thread can do
+/// nothing unseen any more.
+pub(crate) fn trace(thread: i32, begun: impl FnOnce()) -> Vec<(u64, Vec<i64>)> {
     let ptrace = |request: libc::c_uint, address: usize, data: usize| {
         // SAFETY: a ptrace request on a thread that this one traces; pointers passed below live across the call.
         let result = unsafe { libc::ptrace(request, thread, address, data) };
@@ -57,6 +58,7 @@ pub(crate) fn trace(thread: i32) -> Vec<(u64, Vec<i64>)> {
     };
     ptrace(libc::PTRACE_SEIZE, 0, libc::PTRACE_O_TRACESYSGOOD as usize);
     ptrace(libc::PTRACE_INTERRUPT, 0, 0);
+    begun();
     let mut sections: Vec<(u64, Vec<i64>)> = Vec::new();
     loop {
         let mut status = 0;

@@ -76,7 +76,9 @@ fn a_publication_is_one_system_call_for_a_parked_reader_and_none_for_all_others(
     let done = AtomicBool::new(false);
     let sections = std::thread::scope(|scope| {
         let thread = sys::busiest_thread(actor.pid());
-        let tracer = scope.spawn(move || sys::trace(thread));
+        let (begun, traced) = std::sync::mpsc::channel();
+        let tracer = scope.spawn(move || sys::trace(thread, || begun.send(()).expect("the test waits")));
+        traced.recv_timeout(PATIENCE).expect("the tracer begins");
         actor.say("go");
         assert_eq!(actor.hear(), "next");
         {
