@@ -30,8 +30,8 @@ use rustix::process::{Pid, PidfdFlags};
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 
-/// How often a reader that never sleeps asks whether its writer still lives.
-const LIVENESS_MS: u64 = 10;
+/// How often one who never sleeps asks whether its peer still lives.
+pub(crate) const LIVENESS_MS: u64 = 10;
 
 const SOCKET: u64 = 0;
 const WAKE: u64 = 1;

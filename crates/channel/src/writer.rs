@@ -270,7 +270,15 @@ impl<T: ?Sized, C: Codec<T>> Writer<T, C> {
             }
         };
         let producer = &mut self.producer;
-        if self.spin.until(|| producer.reserve(len).is_ok().then_some(())).is_some() {
+        let (began, mut looks) = (clock::coarse_ms(), 0_u32);
+        // A look here is dearer than a reader's, so a round of one who spins for ever may take long: the dead that we wait for
+        // are only noticed behind it.
+        let room = self.spin.until(|| {
+            looks += 1;
+            let late = looks.is_multiple_of(256) && clock::coarse_ms() - began >= tether::LIVENESS_MS;
+            if late { Some(false) } else { producer.reserve(len).is_ok().then_some(true) }
+        });
+        if room == Some(true) {
             return Ok(());
         }
         self.waits += 1;
