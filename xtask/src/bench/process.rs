@@ -25,7 +25,8 @@ const PROGRAM: &str = "/bin/true";
 impl Process {
     pub(crate) fn run(self) -> Result<(), String> {
         if !self.here {
-            let mut args = vec!["run", "--quiet", "--release", "--package", "xtask", "--", "bench", "process", "--here"];
+            let mut args =
+                vec!["run", "--quiet", "--release", "--package", "xtask", "--", "bench", "process", "--here"];
             args.extend(self.quick.then_some("--quick"));
             return cargo(&args, &[]);
         }
@@ -50,7 +51,9 @@ impl Process {
         let _ = writeln!(text, "\nLoad of the machine when the run ended: {}.", load());
         println!("{text}");
         if !self.quick {
-            fs::create_dir_all("docs/benchmarks").and_then(|()| fs::write(REPORT, text)).map_err(|error| format!("{REPORT}: {error}"))?;
+            fs::create_dir_all("docs/benchmarks")
+                .and_then(|()| fs::write(REPORT, text))
+                .map_err(|error| format!("{REPORT}: {error}"))?;
             eprintln!("written to {REPORT}");
         }
         Ok(())
@@ -66,7 +69,8 @@ fn load() -> String {
 fn busy() -> f64 {
     let ticks = || -> (u64, u64) {
         let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
-        let words: Vec<u64> = stat.lines().next().unwrap_or("").split_whitespace().skip(1).filter_map(|word| word.parse().ok()).collect();
+        let words: Vec<u64> =
+            stat.lines().next().unwrap_or("").split_whitespace().skip(1).filter_map(|word| word.parse().ok()).collect();
         (words.iter().take(8).sum(), words.get(3).copied().unwrap_or(0) + words.get(4).copied().unwrap_or(0))
     };
     let (all, idle) = ticks();
@@ -85,7 +89,10 @@ fn head(text: &mut String) {
         quiet = busy();
     }
     let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let cpu = cpu.lines().find_map(|line| line.strip_prefix("model name")).map_or("unknown", |line| line.trim_start_matches([' ', '\t', ':']));
+    let cpu = cpu
+        .lines()
+        .find_map(|line| line.strip_prefix("model name"))
+        .map_or("unknown", |line| line.trim_start_matches([' ', '\t', ':']));
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let cpus = std::thread::available_parallelism().map_or(0, usize::from);
     let _ = write!(
@@ -116,11 +123,20 @@ fn ours(isolation: Isolation) -> Result<(), String> {
 type Contender<'a> = (&'a str, Box<dyn FnMut() -> Result<(), String> + 'a>);
 
 fn spawns(text: &mut String, rounds: usize) -> Result<(), String> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
     let failed = |error: std::io::Error| error.to_string();
     let mut contenders: Vec<Contender<'_>> = vec![
         ("std::process", Box::new(|| std::process::Command::new(PROGRAM).status().map(drop).map_err(failed))),
-        ("tokio::process", Box::new(|| runtime.block_on(async { tokio::process::Command::new(PROGRAM).status().await }).map(drop).map_err(failed))),
+        (
+            "tokio::process",
+            Box::new(|| {
+                runtime
+                    .block_on(async { tokio::process::Command::new(PROGRAM).status().await })
+                    .map(drop)
+                    .map_err(failed)
+            }),
+        ),
         ("posix_spawn", Box::new(|| sys::posix_spawn(c"/bin/true").map_err(failed))),
         ("Ginnel, subreaper", Box::new(|| ours(Isolation::Subreaper))),
         ("Ginnel, auto (control group)", Box::new(|| ours(Isolation::Auto))),
@@ -157,7 +173,8 @@ fn memory(text: &mut String) -> Result<(), String> {
     let mut child = Command::new("sleep").arg("1000").spawn().map_err(|error| error.to_string())?;
     // It gives the environment back a moment after the start.
     std::thread::sleep(Duration::from_millis(100));
-    let rollup = fs::read_to_string(format!("/proc/{}/smaps_rollup", child.shepherd_id())).map_err(|error| error.to_string())?;
+    let rollup =
+        fs::read_to_string(format!("/proc/{}/smaps_rollup", child.shepherd_id())).map_err(|error| error.to_string())?;
     let kib = |name: &str| -> u64 {
         let line = rollup.lines().find_map(|line| line.strip_prefix(name)).unwrap_or("0");
         line.trim().trim_end_matches(" kB").parse().unwrap_or(0)
@@ -181,7 +198,11 @@ fn drain(mut stream: impl Read, bytes: u64) -> Result<f64, String> {
             len => seen += len as u64,
         }
     }
-    if seen == bytes { Ok(bytes as f64 / begun.elapsed().as_secs_f64() / 1e9) } else { Err(format!("{seen} of {bytes} bytes came")) }
+    if seen == bytes {
+        Ok(bytes as f64 / begun.elapsed().as_secs_f64() / 1e9)
+    } else {
+        Err(format!("{seen} of {bytes} bytes came"))
+    }
 }
 
 fn throughput(text: &mut String, bytes: u64, rounds: usize) -> Result<(), String> {
@@ -189,16 +210,23 @@ fn throughput(text: &mut String, bytes: u64, rounds: usize) -> Result<(), String
     let args = ["-c", count.as_str(), "/dev/zero"];
     let (mut bare, mut shepherded) = (Vec::new(), Vec::new());
     for _ in 0..rounds {
-        let mut child = std::process::Command::new("head").args(args).stdout(std::process::Stdio::piped()).spawn().map_err(|error| error.to_string())?;
+        let mut child = std::process::Command::new("head")
+            .args(args)
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .map_err(|error| error.to_string())?;
         let stdout = child.stdout.take().ok_or("no stdout")?;
         bare.push(drain(stdout, bytes)?);
         child.wait().map_err(|error| error.to_string())?;
-        let mut child = Command::new("head").args(args).stdout(Stdio::piped()).spawn().map_err(|error| error.to_string())?;
+        let mut child =
+            Command::new("head").args(args).stdout(Stdio::piped()).spawn().map_err(|error| error.to_string())?;
         let stdout = child.stdout.take().ok_or("no stdout")?;
         shepherded.push(drain(stdout, bytes)?);
         child.wait().map_err(|error| error.to_string())?;
     }
-    let spread = |samples: &mut Vec<f64>| format!("{:.2} | {:.2}-{:.2}", quantile(samples, 0.5), quantile(samples, 0.0), quantile(samples, 1.0));
+    let spread = |samples: &mut Vec<f64>| {
+        format!("{:.2} | {:.2}-{:.2}", quantile(samples, 0.5), quantile(samples, 0.0), quantile(samples, 1.0))
+    };
     let part = quantile(&mut shepherded, 0.5) / quantile(&mut bare, 0.5) * 100.0;
     let _ = writeln!(
         text,
@@ -219,9 +247,15 @@ fn kills(text: &mut String, rounds: usize) -> Result<(), String> {
             let mut samples = Vec::new();
             let mut protection = String::new();
             for _ in 0..rounds {
-                let script = format!("i=1; while [ $i -lt {count} ]; do sleep 1000 & i=$((i+1)); done; echo ready; sleep 1001; true");
+                let script = format!(
+                    "i=1; while [ $i -lt {count} ]; do sleep 1000 & i=$((i+1)); done; echo ready; sleep 1001; true"
+                );
                 let mut command = Command::new("sh");
-                command.args(["-c", &script]).isolation(isolation).kill_ladder(KillLadder::at_once()).stdout(Stdio::piped());
+                command
+                    .args(["-c", &script])
+                    .isolation(isolation)
+                    .kill_ladder(KillLadder::at_once())
+                    .stdout(Stdio::piped());
                 let mut child = command.spawn().map_err(|error| error.to_string())?;
                 let mut line = String::new();
                 let stdout = child.stdout.take().ok_or("no stdout")?;

@@ -13,7 +13,8 @@ pub(crate) fn posix_spawn(program: &CStr) -> io::Result<()> {
     let args = [program.as_ptr().cast_mut(), ptr::null_mut()];
     let mut pid = 0;
     // SAFETY: NUL-terminated strings in lists that end with null; nobody changes the environment while this measures.
-    let error = unsafe { libc::posix_spawn(&raw mut pid, program.as_ptr(), ptr::null(), ptr::null(), args.as_ptr(), environ) };
+    let error =
+        unsafe { libc::posix_spawn(&raw mut pid, program.as_ptr(), ptr::null(), ptr::null(), args.as_ptr(), environ) };
     if error != 0 {
         return Err(io::Error::from_raw_os_error(error));
     }
