@@ -90,7 +90,7 @@ impl Core {
         let envelope = Envelope { payload_len, ..*envelope };
         let packet_size = match self.framing {
             Framing::Packets(size) => size,
-            Framing::Stream | Framing::Slot => u32::MAX,
+            Framing::Stream | Framing::Slot(_) => u32::MAX,
         };
         let Some(packets) = Packets::new(&envelope, packet_size) else {
             return Err(SessionError::PayloadTooLarge { len, limit });
