@@ -239,14 +239,12 @@ impl Carrier for Slot {
         let send = interest != Interest::Receive && self.can_send();
         let found = |slot: &Self| slot.has_message() || slot.hung_up() || slot.region.file.truncated();
         if send || found(self) {
-            wait.check()?;
             return Ok(Ready { receive: found(self), send });
         }
         let mut spin = self.spin.clone();
         let seen = spin.until(|| found(self).then_some(()));
         self.spin = spin;
         if seen.is_some() {
-            wait.check()?;
             return Ok(Ready { receive: true, send });
         }
         let _registered = wait.abort().map(|abort| abort.register(Arc::clone(&self.sleeper) as _));
