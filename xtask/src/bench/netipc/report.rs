@@ -10,7 +10,7 @@ pub(super) fn line(result: &Outcome) -> String {
     let summary = &result.summary;
     format!(
         "{:34} {:>12} items/s ±{:>4.1} %   p50 {:>9} p99 {:>9}   {}",
-        result.row.label(),
+        result.row.label,
         number(summary.items_per_second),
         summary.spread_percent,
         nanoseconds(summary.p50_ns),
@@ -38,7 +38,7 @@ fn csv(results: &[Outcome]) -> String {
             let _ = writeln!(
                 text,
                 "{},{run},{},{},{},{:.0},{:.0},{:.1},{:.1},{:.1},{:.1},{:.1},{:.1},{syscalls},{:.0},{}",
-                result.row.label(),
+                result.row.label,
                 cores(result),
                 summary.repetitions,
                 result.discarded,
@@ -71,9 +71,9 @@ fn markdown(results: &[Outcome], floors: &Floors, widest: f64) -> String {
     text.push_str("| row | cores | items/s | ± | goal | p50 | p95 | p99 | CPU client | CPU server | calls | line |\n");
     text.push_str("|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n");
     for result in results {
-        let label = result.row.label();
-        let goal = floors.0.get(&label).and_then(|floor| floor.goal);
-        row(&mut text, &label, result, &result.summary, goal, widest);
+        let label = &result.row.label;
+        let goal = floors.0.get(label).and_then(|floor| floor.goal);
+        row(&mut text, label, result, &result.summary, goal, widest);
         if let Some(again) = &result.diagnosis {
             row(&mut text, &format!("{label} (alone)"), result, again, goal, widest);
         }
@@ -106,8 +106,8 @@ fn row(text: &mut String, label: &str, result: &Outcome, summary: &Summary, goal
 }
 
 fn missed(result: &Outcome, floors: &Floors) -> Option<String> {
-    let label = result.row.label();
-    let goal = floors.0.get(&label)?.goal?;
+    let label = &result.row.label;
+    let goal = floors.0.get(label)?.goal?;
     let reached = result.summary.items_per_second;
     let (distance, percent) = (result.summary.distance(), 100.0 * reached / goal);
     (reached < goal).then(|| format!("- {label}: {} of {} ({percent:.0} %), {distance}", number(reached), number(goal)))
