@@ -1,6 +1,12 @@
 //! `cargo xtask bench`: measurements that run the rivals beside ours, and the reports made of them.
 
+mod channel;
+mod machine;
 mod netipc;
+mod report;
+mod runner;
+mod statistics;
+mod targets;
 
 #[derive(clap::Args)]
 pub(crate) struct Bench {
@@ -10,6 +16,8 @@ pub(crate) struct Bench {
 
 #[derive(clap::Subcommand)]
 enum What {
+    /// The channels: latency, throughput, set-up, against the floors of the machine, iceoryx2 and ipc-channel.
+    Channel(channel::Channel),
     /// The netipc services: sockets and shared memory, single, batched, pipelined; snapshots, lookups, the cache.
     Netipc(netipc::Netipc),
 }
@@ -17,6 +25,7 @@ enum What {
 impl Bench {
     pub(crate) fn run(self) -> Result<(), String> {
         match self.what {
+            What::Channel(task) => task.run(),
             What::Netipc(task) => task.run(),
         }
     }

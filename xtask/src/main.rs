@@ -1,9 +1,12 @@
-//! `cargo xtask test|soak|bench`: the chores of this repository, one module each.
+//! `cargo xtask test|fuzz|soak|sanitize`: the chores of this repository, one module each.
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
 mod bench;
+mod fuzz;
+mod sanitize;
+mod soak;
 mod test;
 
 #[derive(Parser)]
@@ -17,6 +20,12 @@ struct Cli {
 enum Task {
     /// Run every test: unit, integration, documentation, loom models.
     Test(test::Test),
+    /// Run every fuzz target for a while.
+    Fuzz(fuzz::Fuzz),
+    /// Run the long proofs: every test at full length, every fuzz target.
+    Soak(soak::Soak),
+    /// Run the tests of shared memory under a sanitizer.
+    Sanitize(sanitize::Sanitize),
     /// Measure, beside the rivals, and write the report.
     Bench(bench::Bench),
 }
@@ -24,6 +33,9 @@ enum Task {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().task {
         Task::Test(task) => task.run(),
+        Task::Fuzz(task) => task.run(),
+        Task::Soak(task) => task.run(),
+        Task::Sanitize(task) => task.run(),
         Task::Bench(task) => task.run(),
     };
     match outcome {

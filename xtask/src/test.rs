@@ -10,16 +10,11 @@ pub(crate) struct Test {
 }
 
 /// Crates that carry loom models behind `--cfg loom`.
-const LOOM: &[&str] = &[];
+const LOOM: &[&str] = &["ginnel-memory"];
 
 impl Test {
     pub(crate) fn run(self) -> Result<(), String> {
-        if has_nextest() {
-            cargo(&["nextest", "run", "--workspace", "--all-features", "--no-tests=pass"], &[])?;
-            cargo(&["test", "--workspace", "--all-features", "--doc"], &[])?;
-        } else {
-            cargo(&["test", "--workspace", "--all-features"], &[])?;
-        }
+        tests(&[])?;
         if !self.no_loom {
             for package in LOOM {
                 // Models explore interleavings: without optimisation they take minutes. A target directory of their own
@@ -31,6 +26,16 @@ impl Test {
             }
         }
         Ok(())
+    }
+}
+
+/// The tests of the workspace, without the models.
+pub(crate) fn tests(env: &[(&str, &str)]) -> Result<(), String> {
+    if has_nextest() {
+        cargo(&["nextest", "run", "--workspace", "--all-features", "--no-tests=pass"], env)?;
+        cargo(&["test", "--workspace", "--all-features", "--doc"], env)
+    } else {
+        cargo(&["test", "--workspace", "--all-features"], env)
     }
 }
 

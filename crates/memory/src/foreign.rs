@@ -78,7 +78,7 @@ impl ForeignFile {
     /// The file was cut short by somebody: what is read now are zeros, not data.
     #[must_use]
     pub fn truncated(&self) -> bool {
-        self.mapping.truncated()
+        self.words.truncated()
     }
 
     /// The file.

@@ -1,6 +1,8 @@
 //! Who a process is: its id together with its start time, because ids are reused.
 
 use std::fmt;
+use std::io::Read;
+use std::sync::{Mutex, PoisonError};
 
 /// A process of this pid namespace: id and start time (clock ticks since boot, field 22 of `/proc/PID/stat`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -15,8 +17,14 @@ impl Identity {
     /// This process.
     #[must_use]
     pub fn own() -> Self {
+        static START: Mutex<Option<Identity>> = Mutex::new(None);
         let pid = std::process::id();
-        Self { pid, start: start_time(pid).unwrap_or(0) }
+        let mut known = START.lock().unwrap_or_else(PoisonError::into_inner);
+        match *known {
+            Some(own) if own.pid == pid => own,
+            // Not known yet, or known of the parent of this fork.
+            _ => *known.insert(Self { pid, start: start_time(pid).unwrap_or(0) }),
+        }
     }
 
     /// Whether this very process still runs. A process that merely has the same id now does not count; neither does a
@@ -27,6 +35,12 @@ impl Identity {
     }
 }
 
+/// Which pid namespace this process is in, 0 if `/proc` could not tell: ids compare within one namespace only.
+#[must_use]
+pub fn pid_namespace() -> u64 {
+    rustix::fs::stat("/proc/self/ns/pid").map_or(0, |stat| stat.st_ino)
+}
+
 impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "process {}", self.pid)
@@ -35,7 +49,10 @@ impl fmt::Display for Identity {
 
 /// The start time of a running process, `None` if there is none or it is a zombie.
 fn start_time(pid: u32) -> Option<u64> {
-    let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+    // One read of a buffer that is always large enough: the kernel makes the text anew for each.
+    let mut buffer = [0; 1024];
+    let len = std::fs::File::open(format!("/proc/{pid}/stat")).ok()?.read(&mut buffer).ok()?;
+    let stat = &buffer[..len];
     // The command name, in brackets, may itself hold brackets and spaces: fields are counted from the last one.
     let after = stat.iter().rposition(|&byte| byte == b')')? + 1;
     let mut fields = std::str::from_utf8(&stat[after..]).ok()?.split_ascii_whitespace();

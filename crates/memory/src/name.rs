@@ -55,7 +55,8 @@ impl FromStr for Name {
         if name.len() > Self::MAX {
             return Err(NameError::TooLong { len: name.len() });
         }
-        let allowed = |(at, c): (usize, char)| c.is_ascii_alphanumeric() || matches!(c, '_' | '-') || c == '.' && at > 0;
+        let allowed =
+            |(at, c): (usize, char)| c.is_ascii_alphanumeric() || matches!(c, '_' | '-') || c == '.' && at > 0;
         match name.char_indices().find(|&each| !allowed(each)) {
             None => Ok(Self(name.to_owned())),
             Some((at, found)) => Err(NameError::Character { name: name.to_owned(), found, at }),

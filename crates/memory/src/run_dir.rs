@@ -66,39 +66,65 @@ impl RunDir {
     pub const LOCK_DEADLINE: Duration = Duration::from_secs(5);
 
     /// The user's runtime directory, made if need be: `$GINNEL_RUN_DIR`, else `$XDG_RUNTIME_DIR/ginnel`, else
-    /// `/run/user/UID/ginnel`, else `ginnel-UID` in the directory for temporary files.
+    /// `/run/user/UID/ginnel`, else `/dev/shm/ginnel-UID` if that is memory, else `ginnel-UID` among the temporary files.
     pub fn open() -> Result<Self, RunDirError> {
+        Self::at(&Self::user_path())
+    }
+
+    /// Where [`open`](Self::open) looks.
+    #[must_use]
+    pub fn user_path() -> PathBuf {
         let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         if let Some(path) = set("GINNEL_RUN_DIR") {
-            return Self::at(&path);
+            return path;
         }
         if let Some(path) = set("XDG_RUNTIME_DIR") {
-            return Self::at(&path.join("ginnel"));
+            return path.join("ginnel");
         }
         let uid = rustix::process::geteuid();
         let user = PathBuf::from(format!("/run/user/{uid}"));
-        if user.is_dir() { Self::at(&user.join("ginnel")) } else { Self::at(&std::env::temp_dir().join(format!("ginnel-{uid}"))) }
+        if user.is_dir() {
+            return user.join("ginnel");
+        }
+        // Memory that is a file on a disk gets written back to it all the time: prefer the place made for shared memory.
+        let memory = Path::new("/dev/shm");
+        let place = if in_memory(memory) { memory.to_owned() } else { std::env::temp_dir() };
+        place.join(format!("ginnel-{uid}"))
     }
 
     /// Opens `path` as runtime directory; makes it (mode 0700) if it is missing, but not its parents.
     ///
     /// It must belong to this user or root, and must not be writable by everybody.
     pub fn at(path: &Path) -> Result<Self, RunDirError> {
-        let fail = |source| RunDirError::Open { path: path.to_owned(), source };
-        match rustix::fs::mkdirat(CWD, path, Mode::RWXU) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(source) => return Err(fail(source)),
+        let made = rustix::fs::mkdirat(CWD, path, Mode::RWXU);
+        if let Err(source) = made
+            && source != Errno::EXIST
+        {
+            return Err(RunDirError::Open { path: path.to_owned(), source });
         }
+        Self::of(path, &[0, rustix::process::geteuid().as_raw()])
+    }
+
+    /// Opens the existing runtime directory `path`, which must belong to one of `owners`.
+    pub fn of(path: &Path, owners: &[u32]) -> Result<Self, RunDirError> {
+        let (dir, owner) = Self::examine(path)?;
+        if owners.contains(&owner) { Ok(dir) } else { Err(RunDirError::Owner { path: path.to_owned(), owner }) }
+    }
+
+    /// Opens the existing runtime directory `path`, whoever owns it.
+    pub fn of_anybody(path: &Path) -> Result<Self, RunDirError> {
+        Self::examine(path).map(|(dir, _)| dir)
+    }
+
+    fn examine(path: &Path) -> Result<(Self, u32), RunDirError> {
+        let fail = |source| RunDirError::Open { path: path.to_owned(), source };
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(CWD, path, flags, Mode::empty()).map_err(fail)?;
         let stat = rustix::fs::fstat(&fd).map_err(fail)?;
-        if stat.st_uid != 0 && stat.st_uid != rustix::process::geteuid().as_raw() {
-            return Err(RunDirError::Owner { path: path.to_owned(), owner: stat.st_uid });
-        }
         if stat.st_mode & 0o002 != 0 {
             return Err(RunDirError::Writable { path: path.to_owned(), mode: stat.st_mode & 0o777 });
         }
-        Ok(Self { path: path.to_owned(), fd })
+        Ok((Self { path: path.to_owned(), fd }, stat.st_uid))
     }
 
     /// Where it is.
@@ -150,6 +176,12 @@ impl RunDir {
             Err(source) => Err(RunDirError::Open { path: self.path.join(file), source }),
         }
     }
+}
+
+/// Whether `path` lies in a file system without a disk.
+fn in_memory(path: &Path) -> bool {
+    const TMPFS_MAGIC: u64 = 0x0102_1994; // linux/magic.h
+    rustix::fs::statfs(path).is_ok_and(|found| u64::try_from(found.f_type) == Ok(TMPFS_MAGIC))
 }
 
 impl AsFd for RunDir {

@@ -28,6 +28,7 @@ use crate::words::{Words, WordsMut};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{FallocateFlags, FileType, Gid, MemfdFlags, Mode, OFlags, SealFlags, Uid};
 use rustix::io::Errno;
+use rustix::process::Resource;
 use std::sync::Arc;
 
 const MAGIC: u64 = u64::from_ne_bytes(*b"GINNEL\0\x01");
@@ -218,7 +219,8 @@ impl Segment {
         })?;
         let made = Self::initialise(name, fd, spec, true).and_then(|segment| {
             if let Some(group) = group {
-                rustix::fs::fchown(&segment.fd, None, Some(Gid::from_raw(group))).map_err(fail("change the group of"))?;
+                rustix::fs::fchown(&segment.fd, None, Some(Gid::from_raw(group)))
+                    .map_err(fail("change the group of"))?;
             }
             rustix::fs::fchmod(&segment.fd, Mode::from_raw_mode(mode)).map_err(fail("set the mode of"))?;
             Ok(segment)
@@ -232,6 +234,10 @@ impl Segment {
     fn initialise(name: &str, fd: OwnedFd, spec: &Spec, guarded: bool) -> Result<Self, SegmentError> {
         let data = round_to_pages(spec.data);
         let bytes = HEADER_BYTES + data;
+        // Beyond this limit the kernel would end the process by SIGXFSZ instead of saying no.
+        if rustix::process::getrlimit(Resource::Fsize).current.is_some_and(|limit| limit < bytes as u64) {
+            return Err(SegmentError::NoSpace { name: name.to_owned(), bytes, source: Errno::FBIG });
+        }
         rustix::fs::fallocate(&fd, FallocateFlags::empty(), 0, bytes as u64).map_err(|source| match source {
             Errno::NOSPC | Errno::DQUOT | Errno::FBIG | Errno::NOMEM => {
                 SegmentError::NoSpace { name: name.to_owned(), bytes, source }
@@ -283,7 +289,8 @@ impl Segment {
         if !sealed {
             return Err(SegmentError::Unsealed { name: label.to_owned() });
         }
-        Self::validate(label, fd, access, expect, false)
+        // Guarded although it cannot shrink: a memfd of huge pages, punched full of holes, faults where none are left.
+        Self::validate(label, fd, access, expect, true)
     }
 
     fn validate(name: &str, fd: OwnedFd, access: Access, expect: &Expect, guarded: bool) -> Result<Self, SegmentError> {
@@ -364,6 +371,15 @@ impl Segment {
     pub fn seal_for_readers(&self) -> Result<(), SegmentError> {
         rustix::fs::fcntl_add_seals(&self.fd, SealFlags::FUTURE_WRITE | SealFlags::SEAL)
             .map_err(|source| SegmentError::System { what: "seal", name: "inherited".to_owned(), source })
+    }
+
+    /// Forbids further seals on a memfd: whoever gets its fd could otherwise keep the next one from mapping it.
+    pub fn seal_as_it_is(&self) -> Result<(), SegmentError> {
+        rustix::fs::fcntl_add_seals(&self.fd, SealFlags::SEAL).map_err(|source| SegmentError::System {
+            what: "seal",
+            name: "control".to_owned(),
+            source,
+        })
     }
 
     /// The process that is recorded as owner now (the header's private copy holds who it was on opening).

@@ -64,11 +64,19 @@ impl Default for Spin {
     }
 }
 
+#[cfg(not(loom))]
+use crate::sys::online_processors;
+#[cfg(loom)]
+fn online_processors() -> usize {
+    1
+}
+
 fn allowed() -> bool {
     static ALLOWED: OnceLock<bool> = OnceLock::new();
     *ALLOWED.get_or_init(|| {
         std::env::var_os("GINNEL_SPIN").is_none_or(|value| value != "0")
-            && std::thread::available_parallelism().is_ok_and(|cpus| cpus.get() > 1)
+            // Of the machine, not of this process: one that is pinned to a processor has its peer on another.
+            && online_processors() > 1
     })
 }
 

@@ -24,11 +24,14 @@ mod greeting;
 mod handshake;
 mod inbound;
 mod listener;
+mod mailbox;
 mod session;
 mod shm;
 mod socket;
 #[allow(unsafe_code)]
 mod sys;
+#[cfg(feature = "tokio")]
+pub mod tokio;
 mod wait;
 
 pub use config::{ClientConfig, DEFAULT_HANDSHAKE_TIMEOUT, DEFAULT_MAX_PAYLOAD, Limits, ServerConfig};
@@ -47,4 +50,11 @@ pub mod proto {
     pub use crate::core::{Core, Role, Transmit};
     pub use crate::handshake::{Offer, Verdict, judge_ack, judge_hello, propose};
     pub use crate::inbound::Framing;
+
+    /// Reads a shared-memory region's header and checks that what is accepted lies within a file of `len` bytes. For the
+    /// fuzzers.
+    #[cfg(fuzzing)]
+    pub fn check_region_header(header: &[u8; 64], len: usize) {
+        crate::shm::Layout::check(header, len);
+    }
 }

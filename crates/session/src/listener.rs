@@ -10,7 +10,7 @@ use crate::error::{HandshakeError, ListenError, RefuseReason, SessionError};
 use crate::greeting::Greeting;
 use crate::handshake::{Offer, Verdict, judge_hello};
 use crate::inbound::Framing;
-use crate::session::{Session, receive_greeting, socket_framing};
+use crate::session::{Established, Link, Session, receive_greeting, socket_framing};
 use crate::shm;
 use crate::socket::{self, Socket};
 use crate::wait::Wait;
@@ -209,7 +209,17 @@ impl Incoming {
     ///
     /// # Errors
     /// Why there is no session. The client was told if [`HandshakeError::Refused`].
-    pub fn finish(mut self) -> Result<Session, HandshakeError> {
+    pub fn finish(self) -> Result<Session, HandshakeError> {
+        let (established, peer) = self.establish()?;
+        let (framing, carrier): (_, Box<dyn Carrier>) = match established.link {
+            Link::Socket(socket, framing) => (framing, Box::new(socket)),
+            Link::Slot(slot) => (Framing::Slot, Box::new(slot)),
+        };
+        Ok(Session::new(Role::Server, framing, carrier, &established.ack, peer))
+    }
+
+    /// Judges and answers; what is left is to put a driver on it.
+    pub(crate) fn establish(mut self) -> Result<(Established, Option<PeerCredentials>), HandshakeError> {
         let mut verdict = self.judge();
         let mut region = None;
         if let Verdict::Accept(ack) = &verdict
@@ -225,7 +235,7 @@ impl Incoming {
             }
         }
         match verdict {
-            Verdict::Accept(ack) => self.accept(&ack, region),
+            Verdict::Accept(ack) => self.accept(ack, region),
             Verdict::Refuse(reason) => {
                 answer(self.carrier.fd(), &HelloAck::rejection(reason.status()))?;
                 Err(HandshakeError::Refused { status: reason.status(), reason })
@@ -246,18 +256,21 @@ impl Incoming {
             .ok()
     }
 
-    fn accept(self, ack: &HelloAck, region: Option<shm::OwnedRegion>) -> Result<Session, HandshakeError> {
-        let (framing, carrier): (_, Box<dyn Carrier>) = match region {
+    fn accept(
+        self,
+        ack: HelloAck,
+        region: Option<shm::OwnedRegion>,
+    ) -> Result<(Established, Option<PeerCredentials>), HandshakeError> {
+        let link = match region {
             // This side listens to the region before the client is told of it.
             Some(region) => {
-                let slot = shm::Slot::server(region, self.carrier.into_fd()).map_err(HandshakeError::Answer)?;
-                (Framing::Slot, Box::new(slot))
+                Link::Slot(shm::Slot::server(region, self.carrier.into_fd()).map_err(HandshakeError::Answer)?)
             }
-            None => (socket_framing(&self.endpoint, ack), Box::new(self.carrier)),
+            None => Link::Socket(self.carrier, socket_framing(&self.endpoint, &ack)),
         };
-        answer(carrier.fd(), &ack.packet())?;
+        answer(link.fd(), &ack.packet())?;
         tracing::debug!(session = ack.session_id, profile = %ack.selected, peer = ?self.peer, "session accepted");
-        Ok(Session::new(Role::Server, framing, carrier, ack, self.peer))
+        Ok((Established { ack, link }, self.peer))
     }
 }
 

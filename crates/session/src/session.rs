@@ -9,12 +9,12 @@ use crate::error::{ConnectError, SessionError};
 use crate::greeting::Greeting;
 use crate::handshake::{judge_ack, propose};
 use crate::inbound::Framing;
+use crate::mailbox::Mailbox;
 use crate::shm;
 use crate::socket::{self, Socket};
 use crate::wait::Wait;
 use ginnel_wire::{Envelope, Hello, HelloAck, Message, Profiles};
 use rustix::fd::OwnedFd;
-use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd};
 
 /// What both sides agreed on, and with whom.
@@ -78,21 +78,9 @@ impl Agreement {
 /// ```
 #[derive(Debug)]
 pub struct Session {
-    core: Core,
+    mailbox: Mailbox,
     carrier: Box<dyn Carrier>,
     agreement: Agreement,
-    // Responses that arrived while a send was blocked, in order of arrival. Bounded by the requests in flight.
-    early: VecDeque<Early>,
-    current: Option<Early>,
-    // The core's ready message was returned by `recv`.
-    handed_out: bool,
-    broken: bool,
-}
-
-#[derive(Debug)]
-struct Early {
-    envelope: Envelope,
-    payload: Vec<u8>,
 }
 
 impl Session {
@@ -114,28 +102,12 @@ impl Session {
         greet(&mut carrier, &hello, wait).map_err(ConnectError::Session)?;
         let answer = receive_greeting(&mut carrier, endpoint.is_seqpacket(), wait).map_err(ConnectError::Session)?;
         let ack = judge_ack(answer.packet().unwrap_or_default(), &hello)?;
-        Self::established(endpoint, carrier.into_fd(), &ack, peer, wait)
-    }
-
-    fn established(
-        endpoint: &Endpoint,
-        socket: OwnedFd,
-        ack: &HelloAck,
-        peer: Option<PeerCredentials>,
-        wait: &Wait<'_>,
-    ) -> Result<Self, ConnectError> {
-        let (Some((run_dir, service)), true) = (endpoint.service(), ack.selected.is_shared_memory()) else {
-            let framing = socket_framing(endpoint, ack);
-            let carrier = Socket::new(socket, endpoint.is_seqpacket());
-            return Ok(Self::new(Role::Client, framing, Box::new(carrier), ack, peer));
+        let established = establish(endpoint, carrier.into_fd(), ack, wait)?;
+        let (framing, carrier): (_, Box<dyn Carrier>) = match established.link {
+            Link::Socket(socket, framing) => (framing, Box::new(socket)),
+            Link::Slot(slot) => (Framing::Slot, Box::new(slot)),
         };
-        let path = run_dir.join(shm::region_name(service, ack.session_id));
-        let region = match shm::attach(&path, wait) {
-            Ok(region) => region,
-            Err(reason) => return Err(ConnectError::SharedMemory { path, reason }),
-        };
-        let carrier = shm::Slot::client(region, socket).map_err(ConnectError::Session)?;
-        Ok(Self::new(Role::Client, Framing::Slot, Box::new(carrier), ack, peer))
+        Ok(Self::new(Role::Client, framing, carrier, &established.ack, peer))
     }
 
     pub(crate) fn new(
@@ -145,15 +117,8 @@ impl Session {
         ack: &HelloAck,
         peer: Option<PeerCredentials>,
     ) -> Self {
-        Self {
-            core: Core::new(role, framing, ack),
-            carrier,
-            agreement: Agreement::new(ack, peer),
-            early: VecDeque::new(),
-            current: None,
-            handed_out: false,
-            broken: false,
-        }
+        let mailbox = Mailbox::new(Core::new(role, framing, ack));
+        Self { mailbox, carrier, agreement: Agreement::new(ack, peer) }
     }
 
     /// What both sides agreed on.
@@ -165,7 +130,7 @@ impl Session {
     /// Requests that wait for their response. Always 0 for a server.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        self.core.in_flight() + self.early.len()
+        self.mailbox.in_flight()
     }
 
     /// Sends one message; `envelope.payload_len` is set to the payload's.
@@ -177,19 +142,9 @@ impl Session {
     /// Limits, ids and kinds are refused before anything is sent, and the session goes on. A wait that ends in the middle
     /// of a message leaves the session [`SessionError::Broken`].
     pub fn send(&mut self, envelope: &Envelope, payload: &[u8], wait: &Wait<'_>) -> Result<(), SessionError> {
-        if self.broken {
-            return Err(SessionError::Broken);
-        }
-        self.drop_current()?;
-        let mut transmit = self.core.begin_send(envelope, payload.len())?;
+        let mut transmit = self.mailbox.begin_send(envelope, payload.len())?;
         let sent = self.transmit(&mut transmit, payload, wait);
-        if sent.is_err() {
-            if transmit.started() {
-                self.broken = true;
-            } else {
-                self.core.cancel_send(&transmit);
-            }
-        }
+        self.mailbox.end_send(&transmit, sent.is_ok());
         sent
     }
 
@@ -197,8 +152,7 @@ impl Session {
         while let Some((head, body)) = transmit.next(payload) {
             match self.carrier.try_send(head, body)? {
                 Some(len) => transmit.advance(len),
-                // A response may be under way, be it to this very request: a server may refuse what it has only half read.
-                None if self.core.in_flight() > 0 => {
+                None if self.mailbox.expects_responses() => {
                     if self.carrier.wait(Interest::Both, wait)?.receive {
                         self.receive_early()?;
                     }
@@ -214,12 +168,9 @@ impl Session {
     /// Takes what has arrived out of the carrier, so that the peer can go on.
     fn receive_early(&mut self) -> Result<(), SessionError> {
         loop {
-            while let Some(message) = self.core.message() {
-                self.early.push_back(Early { envelope: message.envelope, payload: message.payload.to_vec() });
-                self.core.consume()?;
-            }
-            match self.carrier.try_recv(self.core.space())? {
-                Some(len) => self.core.received(len)?,
+            self.mailbox.stash()?;
+            match self.carrier.try_recv(self.mailbox.core.space())? {
+                Some(len) => self.mailbox.core.received(len)?,
                 None => return Ok(()),
             }
         }
@@ -234,30 +185,22 @@ impl Session {
     /// After [`SessionError::TimedOut`] and [`SessionError::Aborted`] it may be called again; what has arrived is kept.
     /// Any other error ends the session.
     pub fn recv(&mut self, wait: &Wait<'_>) -> Result<Message<'_>, SessionError> {
-        self.drop_current()?;
-        if let Some(early) = self.early.pop_front() {
-            let early = self.current.insert(early);
-            return Ok(Message { envelope: early.envelope, payload: &early.payload });
-        }
-        while !self.core.is_ready() {
-            match self.carrier.try_recv(self.core.space())? {
-                Some(len) => self.core.received(len)?,
+        self.mailbox.drop_current()?;
+        while !self.mailbox.hand_out() {
+            match self.carrier.try_recv(self.mailbox.core.space())? {
+                Some(len) => self.mailbox.core.received(len)?,
                 None => {
                     self.carrier.wait(Interest::Receive, wait)?;
                 }
             }
         }
-        self.handed_out = true;
-        self.core.message().ok_or(SessionError::Broken)
+        self.mailbox.message().ok_or(SessionError::Broken)
     }
 
     /// The message that the last [`Session::recv`] returned, until the next call that changes the session.
     #[must_use]
     pub fn message(&self) -> Option<Message<'_>> {
-        match &self.current {
-            Some(early) => Some(Message { envelope: early.envelope, payload: &early.payload }),
-            None => self.core.message().filter(|_| self.handed_out),
-        }
+        self.mailbox.message()
     }
 
     /// Closes so that the peer still reads what was sent: a close with unread bytes would reset the connection, which some
@@ -277,15 +220,6 @@ impl Session {
         }
     }
 
-    fn drop_current(&mut self) -> Result<(), SessionError> {
-        self.current = None;
-        // A stream may hold further complete messages: only the one that was handed out goes.
-        if std::mem::take(&mut self.handed_out) {
-            self.core.consume()?;
-        }
-        Ok(())
-    }
-
     /// Whether the peer has hung up, without waiting and without reading.
     #[must_use]
     pub fn is_hung_up(&self) -> bool {
@@ -302,6 +236,47 @@ impl AsFd for Session {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.carrier.fd()
     }
+}
+
+/// A handshake that succeeded, and what carries its messages: the part of a session that both faces share.
+pub(crate) struct Established {
+    pub(crate) ack: HelloAck,
+    pub(crate) link: Link,
+}
+
+pub(crate) enum Link {
+    Socket(Socket, Framing),
+    Slot(shm::Slot),
+}
+
+impl Link {
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Socket(socket, _) => socket.fd(),
+            Self::Slot(slot) => slot.fd(),
+        }
+    }
+}
+
+/// The client's side of an accepted handshake. Blocks only where a server is still writing its region.
+pub(crate) fn establish(
+    endpoint: &Endpoint,
+    socket: OwnedFd,
+    ack: HelloAck,
+    wait: &Wait<'_>,
+) -> Result<Established, ConnectError> {
+    let link = match endpoint.service() {
+        Some((run_dir, service)) if ack.selected.is_shared_memory() => {
+            let path = run_dir.join(shm::region_name(service, ack.session_id));
+            let region = match shm::attach(&path, wait) {
+                Ok(region) => region,
+                Err(reason) => return Err(ConnectError::SharedMemory { path, reason }),
+            };
+            Link::Slot(shm::Slot::client(region, socket).map_err(ConnectError::Session)?)
+        }
+        _ => Link::Socket(Socket::new(socket, endpoint.is_seqpacket()), socket_framing(endpoint, &ack)),
+    };
+    Ok(Established { ack, link })
 }
 
 pub(crate) fn socket_framing(endpoint: &Endpoint, ack: &HelloAck) -> Framing {

@@ -1,7 +1,7 @@
 //! A reader's side of a ring.
 
 use super::control::{ATTENTION_JOINED, Control};
-use super::layout::{CLAIM, CLOSED, Geometry, LAST, MARK, MAX_POSITION, Mode, NO_RECORD, TAIL, WAITING};
+use super::layout::{CLAIM, CLOSED, Geometry, LAST, MARK, MAX_POSITION, Mode, NO_RECORD, Place, TAIL, WAITING};
 use crate::sync::{Ordering, fence};
 use crate::words::Words;
 
@@ -47,64 +47,87 @@ pub struct Consumer {
     control: Control,
     slot: usize,
     token: u64,
-    pos: u64,
-    seq: u64,
+    at: Place,
     flushed: u64,
     missed: u64,
+    /// How often in a row the newest value was announced and not there.
+    stalls: u32,
 }
 
 impl Consumer {
-    /// How often a join is tried again when the writer is faster: each try is a few loads.
-    const TRIES: usize = 10_000;
+    /// How often a look is repeated when the writer is faster: each is a few loads.
+    const TRIES: u32 = if cfg!(loom) { 3 } else { 10_000 };
+    /// How often a join is tried again. After the first ones come naps, half a second in all: a writer that was suspended
+    /// within its change of mark gets on with it.
+    const JOINS: u32 = if cfg!(loom) {
+        3
+    } else if cfg!(fuzzing) {
+        100 // a fuzzer makes hopeless joins by the million
+    } else {
+        5_000
+    };
 
     /// A reader in `slot`, which it has claimed as `token`. `None` if the words are smaller than the geometry says.
     #[must_use]
-    pub fn new(geometry: Geometry, head: Words, data: Words, control: Control, slot: usize, token: u64) -> Option<Self> {
+    pub fn new(
+        geometry: Geometry,
+        head: Words,
+        data: Words,
+        control: Control,
+        slot: usize,
+        token: u64,
+    ) -> Option<Self> {
         let words = data.len() as u64 * 8;
         if words < geometry.capacity * if geometry.mirror() { 2 } else { 1 } {
             return None;
         }
-        Some(Self { geometry, head, data, control, slot, token, pos: 0, seq: 0, flushed: 0, missed: 0 })
+        Some(Self { geometry, head, data, control, slot, token, at: Place::START, flushed: 0, missed: 0, stalls: 0 })
     }
 
     /// Chooses the first record and announces the reader. What `connect` does (telling the writer where to find the reader) happens
     /// between the announcement of the cursor and that of the reader.
     pub fn join<E>(&mut self, start: Start, connect: impl FnOnce() -> Result<(), E>) -> Result<Result<(), Fault>, E> {
         self.choose(start);
-        self.control.set_cursor(self.slot, self.pos, self.seq);
+        self.control.set_cursor(self.slot, self.at.pos, self.at.seq);
         connect()?;
-        for _ in 0..Self::TRIES {
+        for attempt in 0..Self::JOINS {
             self.control.raise(ATTENTION_JOINED);
-            // Dekker with `Producer::advance`: it stores the claim, fences, and looks for the bit.
+            // Dekker with `Producer::claim`: it stores the claim, fences, and looks for the bit.
             fence(Ordering::SeqCst);
             let bound = if self.geometry.mode == Mode::Lossless { CLAIM } else { MARK };
-            if self.head.load(bound, Ordering::Relaxed) <= self.pos + self.geometry.capacity {
+            // SYNC ring.claim: Acquire, so that the next choice is never an older one; the writer takes that for madness.
+            if self.head.load(bound, Ordering::Acquire) <= self.at.pos + self.geometry.capacity {
                 return Ok(Ok(()));
             }
+            pause(attempt);
             self.choose(start);
-            self.control.set_cursor(self.slot, self.pos, self.seq);
+            self.control.set_cursor(self.slot, self.at.pos, self.at.seq);
         }
         // A lossy writer may well stay faster than this; the first read then says what was missed.
-        if self.geometry.mode == Mode::Lossless { Ok(Err(Fault::Position { value: self.pos })) } else { Ok(Ok(())) }
+        if self.geometry.mode == Mode::Lossless { Ok(Err(Fault::Position { value: self.at.pos })) } else { Ok(Ok(())) }
     }
 
     fn choose(&mut self, start: Start) {
         let last = self.head.load(LAST, Ordering::Acquire);
         if last == NO_RECORD {
-            (self.pos, self.seq) = (0, 0);
+            self.at = Place::START;
         } else {
             let at = if start == Start::Latest { last } else { self.head.load(TAIL, Ordering::Acquire) };
             // An anchor that is overwritten at this moment leaves us where we are: the caller's check sends us here again.
             if let Some(seq) = self.number_at(at) {
-                (self.pos, self.seq) = (at, seq);
+                self.move_to(at, seq);
                 if start == Start::Latest
                     && let Some(len) = self.length_at(at, seq)
                 {
-                    (self.pos, self.seq) = (at + self.geometry.record_bytes(len), seq + 1);
+                    self.move_to(at + self.geometry.record_bytes(self.geometry.word(at, seq), len), seq + 1);
                 }
             }
         }
-        self.flushed = self.pos;
+        self.flushed = self.at.pos;
+    }
+
+    fn move_to(&mut self, pos: u64, seq: u64) {
+        self.at = Place::new(&self.geometry, pos, seq);
     }
 
     /// The number of the record at `pos`, if it is still whole.
@@ -143,7 +166,7 @@ impl Consumer {
     /// The number of the next record.
     #[must_use]
     pub fn sequence(&self) -> u64 {
-        self.seq
+        self.at.seq
     }
 
     /// Records missed so far.
@@ -157,7 +180,7 @@ impl Consumer {
     pub fn lag_bytes(&self) -> u64 {
         match self.head.load(LAST, Ordering::Relaxed) {
             NO_RECORD => 0,
-            last => (last + 1).saturating_sub(self.pos),
+            last => (last + 1).saturating_sub(self.at.pos),
         }
     }
 
@@ -167,9 +190,9 @@ impl Consumer {
     pub fn ready(&self) -> bool {
         if self.geometry.mode == Mode::Latest {
             let last = self.head.load(LAST, Ordering::Relaxed);
-            return last != NO_RECORD && last >= self.pos;
+            return last != NO_RECORD && last >= self.at.pos;
         }
-        self.data.load(self.geometry.word(self.pos, self.seq), Ordering::Relaxed) == self.seq + 1
+        self.data.load(self.at.word, Ordering::Relaxed) == self.at.seq + 1
     }
 
     /// The length of the next record, `None` if there is none yet.
@@ -180,8 +203,8 @@ impl Consumer {
         if self.geometry.mode == Mode::Latest {
             self.skip_to_last()?;
         }
-        let word = self.geometry.word(self.pos, self.seq);
-        if self.data.load(word, Ordering::Acquire) != self.seq + 1 {
+        let word = self.at.word;
+        if self.data.load(word, Ordering::Acquire) != self.at.seq + 1 {
             // SYNC ring.flag
             return self.absent();
         }
@@ -191,18 +214,26 @@ impl Consumer {
         let len = self.data.load(word + 1, Ordering::Relaxed);
         if len > self.geometry.max_record as u64 {
             fence(Ordering::Acquire);
-            return Err(if self.overtaken(self.pos) { self.resync()? } else { Fault::Length { len } });
+            return Err(if self.overtaken(self.at.pos) { self.resync()? } else { Fault::Length { len } });
         }
         Ok(Some(len as usize))
     }
 
     fn absent(&mut self) -> Result<Option<usize>, Fault> {
         fence(Ordering::Acquire);
-        if self.overtaken(self.pos) && self.geometry.mode != Mode::Latest {
+        if self.overtaken(self.at.pos) && self.geometry.mode != Mode::Latest {
             return Err(self.resync()?);
         }
-        if self.data.truncated() || self.head.truncated() {
+        if self.truncated() {
             return Err(Fault::Truncated);
+        }
+        if self.geometry.mode == Mode::Latest && self.ready() {
+            // The writer has replaced it meanwhile: look again, but not for ever. One that never delivers what it announces
+            // would keep us from sleeping, and from noticing its end.
+            self.stalls += 1;
+            if self.stalls > Self::TRIES {
+                return Err(Fault::Position { value: self.at.pos });
+            }
         }
         Ok(None)
     }
@@ -210,34 +241,35 @@ impl Consumer {
     fn skip_to_last(&mut self) -> Result<(), Fault> {
         for _ in 0..Self::TRIES {
             let last = self.head.load(LAST, Ordering::Acquire);
-            if last == NO_RECORD || last < self.pos {
+            if last == NO_RECORD || last < self.at.pos {
                 return Ok(());
             }
             if let Some(seq) = self.number_at(last) {
-                if seq < self.seq {
+                if seq < self.at.seq {
                     return Err(Fault::Position { value: seq });
                 }
-                (self.pos, self.seq) = (last, seq);
+                self.move_to(last, seq);
                 return Ok(());
             }
-            if self.head.truncated() || self.data.truncated() {
+            if self.truncated() {
                 return Err(Fault::Truncated);
             }
+            pause(0);
         }
-        Err(Fault::Position { value: self.pos })
+        Err(Fault::Position { value: self.at.pos })
     }
 
     /// Copies the record that [`peek`](Self::peek) announced, `out.len()` bytes of it, and moves on. The fault says why
     /// the copy must not be used.
     #[inline]
     pub fn take(&mut self, out: &mut [u8]) -> Result<(), Fault> {
-        self.data.copy_out(self.geometry.word(self.pos, self.seq) + 2, crate::words::as_uninit(out));
+        self.data.copy_out(self.geometry.payload(self.at.word, out.len()), crate::words::as_uninit(out));
         self.finish(out.len())
     }
 
     /// Like [`take`](Self::take), into a vector that becomes exactly the record. It grows but never shrinks.
     pub fn take_vec(&mut self, len: usize, out: &mut Vec<u8>) -> Result<(), Fault> {
-        self.data.copy_to_vec(self.geometry.word(self.pos, self.seq) + 2, len, out);
+        self.data.copy_to_vec(self.geometry.payload(self.at.word, len), len, out);
         self.finish(len)
     }
 
@@ -245,7 +277,7 @@ impl Consumer {
     #[cfg(not(loom))]
     #[must_use]
     pub fn borrow(&self, trust: crate::Trust, len: usize) -> &[u8] {
-        self.data.borrow(trust, self.geometry.word(self.pos, self.seq) + 2, len)
+        self.data.borrow(trust, self.geometry.payload(self.at.word, len), len)
     }
 
     /// Moves on behind a borrowed record; the fault says that it was overwritten meanwhile.
@@ -256,56 +288,58 @@ impl Consumer {
     #[inline(always)]
     fn finish(&mut self, len: usize) -> Result<(), Fault> {
         fence(Ordering::Acquire); // SYNC ring.mark: the copy comes before the look at the mark
-        if self.overtaken(self.pos) {
+        if self.overtaken(self.at.pos) {
             return Err(self.resync()?);
         }
-        if self.data.truncated() || self.head.truncated() {
+        if self.data.truncated() {
             return Err(Fault::Truncated);
         }
-        self.pos += self.geometry.record_bytes(len);
-        self.seq += 1;
+        self.at.advance(&self.geometry, self.geometry.record_bytes(self.at.word, len));
+        self.stalls = 0;
         Ok(())
     }
 
     /// Finds the oldest whole record after being overtaken; returns how many were missed, as a fault to report.
     #[cold]
     fn resync(&mut self) -> Result<Fault, Fault> {
+        fence(Ordering::Acquire); // SYNC ring.tail: the tail that belongs to the mark that was seen, or a later one
         for _ in 0..Self::TRIES {
             let tail = self.head.load(TAIL, Ordering::Acquire);
             if let Some(seq) = self.number_at(tail)
                 && !self.overtaken(tail)
             {
-                if tail < self.pos || seq < self.seq {
+                if tail < self.at.pos || seq < self.at.seq {
                     return Err(Fault::Position { value: tail });
                 }
-                let skipped = seq - self.seq;
-                (self.pos, self.seq) = (tail, seq);
+                let skipped = seq - self.at.seq;
+                self.move_to(tail, seq);
                 self.missed += skipped;
                 self.control.set_missed(self.slot, self.missed);
                 self.flush();
                 return Ok(Fault::Lagged { skipped });
             }
-            if self.head.truncated() || self.data.truncated() {
+            if self.truncated() {
                 return Err(Fault::Truncated);
             }
+            pause(0);
         }
-        Err(Fault::Position { value: self.pos })
+        Err(Fault::Position { value: self.at.pos })
     }
 
     /// Whether enough was read since the last [`flush`](Self::flush) to be worth telling.
     #[inline(always)]
     #[must_use]
     pub fn should_flush(&self) -> bool {
-        self.pos - self.flushed >= self.geometry.step()
+        self.at.pos - self.flushed >= self.geometry.step()
     }
 
     /// Publishes the cursor: releases what was read. Says whether the writer waits for it and must be told.
     pub fn flush(&mut self) -> bool {
-        if self.flushed == self.pos {
+        if self.flushed == self.at.pos {
             return false;
         }
-        self.flushed = self.pos;
-        self.control.set_cursor(self.slot, self.pos, self.seq);
+        self.flushed = self.at.pos;
+        self.control.set_cursor(self.slot, self.at.pos, self.at.seq);
         if self.geometry.mode != Mode::Lossless {
             return false;
         }
@@ -345,7 +379,8 @@ impl Consumer {
     pub fn resume(&mut self) {
         let (cursor, sequence) = self.control.place(self.slot);
         if cursor <= MAX_POSITION && sequence <= MAX_POSITION {
-            (self.pos, self.seq, self.flushed) = (cursor, sequence, cursor);
+            self.move_to(cursor, sequence);
+            self.flushed = cursor;
         }
     }
 
@@ -354,10 +389,39 @@ impl Consumer {
         self.token = 0; // nobody's token: the drop below finds nothing of ours to free
     }
 
+    /// Whether the writer has overtaken this reader: the next look will say by how much.
+    #[must_use]
+    pub fn lagged(&self) -> bool {
+        self.geometry.mode != Mode::Latest && self.overtaken(self.at.pos)
+    }
+
+    /// Whether the memory was taken away from under the ring.
+    #[inline(always)]
+    #[must_use]
+    pub fn truncated(&self) -> bool {
+        // Header and data are one mapping.
+        self.data.truncated() || self.control.truncated()
+    }
+
     /// The slot and token that identify this reader to the writer.
     #[must_use]
     pub fn membership(&self) -> (usize, u64) {
         (self.slot, self.token)
+    }
+}
+
+/// What to do between two looks: little at first, then let others run, then sleep.
+fn pause(attempt: u32) {
+    #[cfg(loom)]
+    {
+        let _ = attempt;
+        loom::thread::yield_now();
+    }
+    #[cfg(not(loom))]
+    match attempt {
+        0..64 => std::hint::spin_loop(),
+        64..1_000 => std::thread::yield_now(),
+        _ => std::thread::sleep(std::time::Duration::from_micros(100)),
     }
 }
 

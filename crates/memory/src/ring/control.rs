@@ -74,6 +74,12 @@ impl Control {
         (slots <= (words.len().saturating_sub(FIRST_SLOT)) / SLOT_WORDS).then_some(Self { words, slots })
     }
 
+    /// Whether the memory was taken away from under the control area.
+    #[must_use]
+    pub fn truncated(&self) -> bool {
+        self.words.truncated()
+    }
+
     #[inline(always)]
     fn at(slot: usize, field: usize) -> usize {
         FIRST_SLOT + slot * SLOT_WORDS + field
@@ -99,26 +105,32 @@ impl Control {
 
     /// Takes a free slot for the reader `token`, or one whose reader is dead. `None` if all are in use.
     pub fn claim(&self, token: u64, identity: Identity) -> Option<usize> {
-        let slot = (0..self.slots).find(|&slot| self.words.replace(Self::at(slot, TOKEN), 0, token)).or_else(|| {
-            (0..self.slots).find(|&slot| {
-                let info = self.read(slot);
-                info.token != 0
-                    && info.identity.pid != 0
-                    && !info.identity.alive()
-                    && self.words.replace(Self::at(slot, TOKEN), info.token, token)
-            })
-        })?;
+        let slot = (0..self.slots)
+            .find(|&slot| self.words.replace(Self::at(slot, TOKEN), 0, token))
+            .or_else(|| (0..self.slots).find(|&slot| self.inherit(slot, token)))?;
         self.words.store(Self::at(slot, ARMED), 0, Ordering::Relaxed);
         self.words.store(Self::at(slot, MISSED), 0, Ordering::Relaxed);
-        self.words.store(Self::at(slot, START), identity.start, Ordering::Relaxed);
-        self.words.store(Self::at(slot, PID), u64::from(identity.pid), Ordering::Relaxed);
+        self.sign(slot, identity);
         Some(slot)
+    }
+
+    /// Takes the slot of a dead reader. The pid is taken first: of several who see the same dead reader one wins, and until
+    /// the winner has signed, its slot carries no pid that could still be found dead.
+    fn inherit(&self, slot: usize, token: u64) -> bool {
+        let info = self.read(slot);
+        info.token != 0
+            && info.identity.pid != 0
+            && !info.identity.alive()
+            && self.words.replace(Self::at(slot, PID), u64::from(info.identity.pid), 0)
+            && self.words.replace(Self::at(slot, TOKEN), info.token, token)
     }
 
     /// Records who reads through `slot`: for a slot that was claimed on behalf of a child.
     pub fn sign(&self, slot: usize, identity: Identity) {
-        self.words.store(Self::at(slot, START), identity.start, Ordering::Relaxed);
-        self.words.store(Self::at(slot, PID), u64::from(identity.pid), Ordering::Relaxed);
+        // Never the pid of one process beside the start time of another: that would look like a dead reader.
+        self.words.store(Self::at(slot, PID), 0, Ordering::Relaxed);
+        self.words.store(Self::at(slot, START), identity.start, Ordering::Release);
+        self.words.store(Self::at(slot, PID), u64::from(identity.pid), Ordering::Release); // SYNC control.identity
     }
 
     /// Frees `slot` if `token` still has it.
@@ -142,10 +154,13 @@ impl Control {
 
     fn read(&self, slot: usize) -> SlotInfo {
         let word = |field| self.words.load(Self::at(slot, field), Ordering::Relaxed);
+        let token = word(TOKEN);
+        // SYNC control.identity: Acquire, so that the start time belongs to the pid.
+        let pid = self.words.load(Self::at(slot, PID), Ordering::Acquire);
         SlotInfo {
             slot,
-            token: word(TOKEN),
-            identity: Identity { pid: u32::try_from(word(PID)).unwrap_or(0), start: word(START) },
+            token,
+            identity: Identity { pid: u32::try_from(pid).unwrap_or(0), start: word(START) },
             cursor: word(CURSOR),
             sequence: word(SEQUENCE),
             missed: word(MISSED),
@@ -175,7 +190,8 @@ impl Control {
 
     /// Announces that the reader of `slot` is about to sleep. Follow it with [`crate::fence::heavy`] and another look.
     pub fn arm(&self, slot: usize) {
-        self.words.store(Self::at(slot, ARMED), 1, Ordering::Relaxed);
+        // SYNC control.armed: a read-modify-write on both sides, so that the taking of an earlier arm comes before this one.
+        self.words.swap(Self::at(slot, ARMED), 1, Ordering::AcqRel);
         self.raise(ATTENTION_ARMED);
     }
 
@@ -189,6 +205,6 @@ impl Control {
     pub fn take_armed(&self, slot: usize) -> bool {
         slot < self.slots
             && self.words.load(Self::at(slot, ARMED), Ordering::Relaxed) != 0
-            && self.words.swap(Self::at(slot, ARMED), 0, Ordering::AcqRel) != 0
+            && self.words.swap(Self::at(slot, ARMED), 0, Ordering::AcqRel) != 0 // SYNC control.armed
     }
 }

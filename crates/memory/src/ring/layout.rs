@@ -4,6 +4,9 @@ use crate::segment_params::PARAMS;
 
 /// Bytes of a record before its payload.
 pub(super) const RECORD_HEADER: u64 = 16;
+/// From this length on a payload begins on a cache line of its own: vector moves that straddle lines take twice as long.
+const LARGE: usize = 256;
+const LINE_WORDS: usize = 8;
 /// Parts into which the overwrite mark divides the capacity.
 const MARK_STEPS: u64 = 16;
 
@@ -47,6 +50,8 @@ pub struct Geometry {
     pub max_readers: usize,
     slot_bytes: u64,
     slot_mask: u64,
+    /// How far the overwrite mark and the cursors move at a time.
+    step: u64,
 }
 
 /// Why parameters do not describe a ring.
@@ -54,7 +59,9 @@ pub struct Geometry {
 #[non_exhaustive]
 pub enum GeometryError {
     /// A record is larger than a quarter of the largest ring, 2^46 bytes in all.
-    #[error("records of {max_record} bytes do not fit a ring of {capacity} bytes (limit: a quarter of it, less 16 bytes)")]
+    #[error(
+        "records of {max_record} bytes do not fit a ring of {capacity} bytes (limit: a quarter of it, less 64 bytes)"
+    )]
     Record {
         /// The longest payload asked for.
         max_record: usize,
@@ -75,20 +82,24 @@ impl Geometry {
     /// The most readers that a ring can have.
     pub const MAX_READERS: usize = 1024;
     const MIN_SLOTS: u64 = 4;
+    /// Of a variable ring. Models explore every interleaving, so theirs is as small as the rules below allow.
+    const MIN_BYTES: u64 = if cfg!(loom) { 128 } else { 4096 };
+    const DEFAULT_MIN_BYTES: u64 = if cfg!(loom) { 128 } else { 64 << 10 };
     const MAX_BYTES: u64 = 1 << 46;
 
     /// A ring of at least `records` records of exactly `len` bytes.
     pub fn fixed(mode: Mode, len: usize, records: usize, max_readers: usize) -> Result<Self, GeometryError> {
-        let slot_bytes = record_bytes(len as u64);
+        let slot_bytes = slot_bytes(len as u64);
         let slots = (records as u64).max(Self::MIN_SLOTS).checked_next_power_of_two();
         let capacity = slots.and_then(|slots| slots.checked_mul(slot_bytes)).unwrap_or(u64::MAX);
-        Self { mode, fixed: Some(len), capacity, max_record: len, max_readers, slot_bytes, slot_mask: 0 }.check()
+        Self { mode, fixed: Some(len), capacity, max_record: len, max_readers, slot_bytes, slot_mask: 0, step: 0 }
+            .check()
     }
 
     /// A ring of at least `capacity` bytes for records of up to `max_record` bytes.
     pub fn variable(mode: Mode, max_record: usize, capacity: usize, max_readers: usize) -> Result<Self, GeometryError> {
-        let capacity = (capacity as u64).max(64 << 10).checked_next_power_of_two().unwrap_or(u64::MAX);
-        Self { mode, fixed: None, capacity, max_record, max_readers, slot_bytes: 0, slot_mask: 0 }.check()
+        let capacity = (capacity as u64).max(Self::DEFAULT_MIN_BYTES).checked_next_power_of_two().unwrap_or(u64::MAX);
+        Self { mode, fixed: None, capacity, max_record, max_readers, slot_bytes: 0, slot_mask: 0, step: 0 }.check()
     }
 
     fn check(mut self) -> Result<Self, GeometryError> {
@@ -102,19 +113,22 @@ impl Geometry {
         }
         match self.fixed {
             Some(len) => {
-                self.slot_bytes = record_bytes(len as u64);
+                self.slot_bytes = slot_bytes(len as u64);
                 let slots = self.capacity / self.slot_bytes;
-                if !self.capacity.is_multiple_of(self.slot_bytes) || !slots.is_power_of_two() || slots < Self::MIN_SLOTS {
+                if !self.capacity.is_multiple_of(self.slot_bytes) || !slots.is_power_of_two() || slots < Self::MIN_SLOTS
+                {
                     return bad(2, self.capacity);
                 }
                 self.slot_mask = slots - 1;
+                self.step = (slots / MARK_STEPS).max(1) * self.slot_bytes;
             }
             None => {
-                if !self.capacity.is_power_of_two() || self.capacity < 4096 {
+                if !self.capacity.is_power_of_two() || self.capacity < Self::MIN_BYTES {
                     return bad(2, self.capacity);
                 }
+                self.step = self.capacity / MARK_STEPS;
                 // Two of the largest, a step and a flag fit at once: the newest record always outlives the next one.
-                if record_bytes(self.max_record as u64) > self.capacity / 4 {
+                if longest_record(self.max_record as u64) > self.capacity / 4 {
                     return Err(too_large);
                 }
             }
@@ -159,19 +173,46 @@ impl Geometry {
         if fixed.is_some_and(|len| len != max_record || len as u64 > Self::MAX_BYTES) {
             return Err(bad(1));
         }
-        Self { mode, fixed, capacity: params[2], max_record, max_readers: size(4)?, slot_bytes: 0, slot_mask: 0 }.check()
+        Self {
+            mode,
+            fixed,
+            capacity: params[2],
+            max_record,
+            max_readers: size(4)?,
+            slot_bytes: 0,
+            slot_mask: 0,
+            step: 0,
+        }
+        .check()
     }
 
-    /// Bytes that a record with a payload of `len` bytes takes.
+    /// Index of the first word of the payload, `len` bytes, of the record that begins at `word`.
     #[inline(always)]
-    pub(super) fn record_bytes(&self, len: usize) -> u64 {
-        if self.fixed.is_some() { self.slot_bytes } else { record_bytes(len as u64) }
+    pub(super) fn payload(&self, word: usize, len: usize) -> usize {
+        let behind_header = word + (RECORD_HEADER / 8) as usize;
+        if len < LARGE { behind_header } else { behind_header.next_multiple_of(LINE_WORDS) }
+    }
+
+    /// Bytes that the record that begins at `word`, with a payload of `len` bytes, takes.
+    #[inline(always)]
+    pub(super) fn record_bytes(&self, word: usize, len: usize) -> u64 {
+        if self.fixed.is_some() {
+            self.slot_bytes
+        } else {
+            ((self.payload(word, len) - word) * 8 + len.next_multiple_of(16)) as u64
+        }
+    }
+
+    /// Bytes that any record takes at most.
+    pub(super) fn longest_record(&self) -> u64 {
+        if self.fixed.is_some() { self.slot_bytes } else { longest_record(self.max_record as u64) }
     }
 
     /// Index of the first word of the record at `pos` with number `seq`.
     #[inline(always)]
     pub(super) fn word(&self, pos: u64, seq: u64) -> usize {
-        let byte = if self.fixed.is_some() { (seq & self.slot_mask) * self.slot_bytes } else { pos & (self.capacity - 1) };
+        let byte =
+            if self.fixed.is_some() { (seq & self.slot_mask) * self.slot_bytes } else { pos & (self.capacity - 1) };
         (byte / 8) as usize
     }
 
@@ -181,10 +222,10 @@ impl Geometry {
         if self.fixed.is_some() { 0 } else { RECORD_HEADER }
     }
 
-    /// How far the overwrite mark moves at a time.
+    /// How far the overwrite mark moves at a time, and how much a reader reads before it tells.
+    #[inline(always)]
     pub(super) fn step(&self) -> u64 {
-        let step = self.capacity / MARK_STEPS;
-        if self.fixed.is_some() { (step / self.slot_bytes).max(1) * self.slot_bytes } else { step }
+        self.step
     }
 
     /// The number of the record at `pos`, where numbers follow from positions.
@@ -205,9 +246,43 @@ impl Geometry {
     }
 }
 
-#[inline(always)]
-const fn record_bytes(len: u64) -> u64 {
-    RECORD_HEADER + len.next_multiple_of(16)
+/// A place in a ring: position, number and first word of a record, moved together.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    pub(super) pos: u64,
+    pub(super) seq: u64,
+    /// Derived from the other two; kept because every record needs it.
+    pub(super) word: usize,
+}
+
+impl Place {
+    pub(super) const START: Self = Self { pos: 0, seq: 0, word: 0 };
+
+    pub(super) fn new(geometry: &Geometry, pos: u64, seq: u64) -> Self {
+        Self { pos, seq, word: geometry.word(pos, seq) }
+    }
+
+    /// Moves behind a record of `bytes` bytes.
+    #[inline(always)]
+    pub(super) fn advance(&mut self, geometry: &Geometry, bytes: u64) {
+        self.pos += bytes;
+        self.seq += 1;
+        self.word += (bytes / 8) as usize;
+        let words = (geometry.capacity / 8) as usize;
+        if self.word >= words {
+            self.word -= words;
+        }
+    }
+}
+
+/// Bytes of one slot for fixed records.
+const fn slot_bytes(len: u64) -> u64 {
+    if len < LARGE as u64 { RECORD_HEADER + len.next_multiple_of(16) } else { 64 + len.next_multiple_of(64) }
+}
+
+/// Bytes that a record of varying size takes where its payload is pushed furthest back.
+const fn longest_record(len: u64) -> u64 {
+    RECORD_HEADER + if len < LARGE as u64 { 0 } else { 48 } + len.next_multiple_of(16)
 }
 
 #[cfg(all(test, not(loom)))]
@@ -244,6 +319,6 @@ mod tests {
     #[test]
     fn a_record_over_a_quarter_of_the_ring_is_refused() {
         assert!(matches!(Geometry::variable(Mode::Lossy, 16 << 10, 64 << 10, 1), Err(GeometryError::Record { .. })));
-        assert!(Geometry::variable(Mode::Lossy, (16 << 10) - 16, 64 << 10, 1).is_ok());
+        assert!(Geometry::variable(Mode::Lossy, (16 << 10) - 64, 64 << 10, 1).is_ok());
     }
 }

@@ -16,7 +16,7 @@
 //! a record, 16-byte aligned                                                 written by the writer
 //!   0  sequence + 1   u64   the flag: holds this record's number when the record is complete (release)
 //!   8  length         u64   of the payload, bytes
-//!  16  payload
+//!  16  payload; from 256 bytes on at the next multiple of 64, so that vector moves do not straddle cache lines
 //! ```
 //!
 //! Positions count bytes since the ring was made and never wrap. Flag and first 48 bytes of payload share a cache line, so a
@@ -43,8 +43,10 @@ mod layout;
 #[cfg(all(test, loom))]
 mod models;
 mod producer;
+mod view;
 
 pub use consumer::{Consumer, Fault, Start};
 pub use control::{ATTENTION_ARMED, ATTENTION_JOINED, Control, SlotInfo};
 pub use layout::{Geometry, GeometryError, Mode};
 pub use producer::{Admission, Blocked, Producer};
+pub use view::View;

@@ -1,7 +1,7 @@
 //! The writer's side of a ring.
 
 use super::control::{ATTENTION_JOINED, Control};
-use super::layout::{CLAIM, CLOSED, Geometry, LAST, MARK, Mode, NO_RECORD, RECORD_HEADER, TAIL, WAITING};
+use super::layout::{CLAIM, CLOSED, Geometry, LAST, MARK, Mode, NO_RECORD, Place, RECORD_HEADER, TAIL, WAITING};
 use crate::fence;
 use crate::sync::{Ordering, fence as full_fence};
 use crate::words::WordsMut;
@@ -15,16 +15,26 @@ pub struct Producer {
     head: WordsMut,
     data: WordsMut,
     control: Control,
-    /// Where the next record goes, and its number.
-    pos: u64,
-    seq: u64,
+    /// Where the next record goes.
+    at: Place,
     /// How far it may write: copy of the mark.
     mark: u64,
     tail: (u64, u64),
-    /// First record of an open batch: its word and its number.
-    batch: Option<(usize, u64)>,
+    batch: Option<Batch>,
+    /// How often in a row a joining reader stopped the mark, and the claim that stays announced when that is too often.
+    joins: u32,
+    announced: u64,
     /// The lossless readers that it honours.
     members: Vec<Member>,
+}
+
+/// An open batch: where its first record begins, and its number. Empty while the two meet the producer's own.
+#[derive(Debug, Clone, Copy)]
+struct Batch {
+    pos: u64,
+    seq: u64,
+    /// Where its newest record begins.
+    last: u64,
 }
 
 #[derive(Debug)]
@@ -37,7 +47,7 @@ struct Member {
 /// Why a record cannot be written now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Blocked {
-    /// A reader has joined: admit it ([`Producer::admit`]), then try again.
+    /// A reader has joined: take the attention, admit whoever joined ([`Producer::admit`]), and only then try again.
     Joining,
     /// The reader in this slot has not released the space.
     Reader {
@@ -65,6 +75,9 @@ pub enum Admission {
 }
 
 impl Producer {
+    /// How often readers that join may stop the mark in a row. Honest ones join once; a mad one may say so for ever.
+    const PATIENCE: u32 = if cfg!(loom) { 1 } else { 8 };
+
     /// A writer at the start of a fresh, zeroed ring. `None` if the words are smaller than the geometry says.
     #[must_use]
     pub fn new(geometry: Geometry, head: WordsMut, data: WordsMut, control: Control) -> Option<Self> {
@@ -76,7 +89,19 @@ impl Producer {
         head.store(MARK, geometry.capacity, Ordering::Relaxed);
         head.store(CLAIM, geometry.capacity, Ordering::Release);
         let mark = geometry.capacity;
-        Some(Self { geometry, head, data, control, pos: 0, seq: 0, mark, tail: (0, 0), batch: None, members: Vec::new() })
+        Some(Self {
+            geometry,
+            head,
+            data,
+            control,
+            at: Place::START,
+            mark,
+            tail: (0, 0),
+            batch: None,
+            joins: 0,
+            announced: 0,
+            members: Vec::new(),
+        })
     }
 
     /// The ring's shape.
@@ -94,13 +119,13 @@ impl Producer {
     /// Records written so far, an open batch included.
     #[must_use]
     pub fn sequence(&self) -> u64 {
-        self.seq
+        self.at.seq
     }
 
     /// Bytes written so far, an open batch included.
     #[must_use]
     pub fn position(&self) -> u64 {
-        self.pos
+        self.at.pos
     }
 
     /// Whether the memory was taken away from under the ring.
@@ -111,10 +136,11 @@ impl Producer {
 
     /// Makes room for a record of `len` bytes. Costs a comparison, but once in a sixteenth of the capacity.
     ///
-    /// `len` must be at most the geometry's `max_record`.
+    /// `len` must be at most the geometry's `max_record`. An open batch that would push its own start out of the ring, or that
+    /// holds what blocks it, is published and begun anew.
     #[inline]
     pub fn reserve(&mut self, len: usize) -> Result<(), Blocked> {
-        let end = self.pos + self.geometry.record_bytes(len) + self.geometry.lookahead();
+        let end = self.at.pos + self.geometry.record_bytes(self.at.word, len) + self.geometry.lookahead();
         if end <= self.mark { Ok(()) } else { self.advance(end) }
     }
 
@@ -127,26 +153,63 @@ impl Producer {
             want = want.next_multiple_of(16);
         }
         if self.geometry.mode == Mode::Lossless {
-            want = self.honoured(end, want)?;
-            self.head.store(CLAIM, want, Ordering::Relaxed);
-            // Dekker with a joining reader (see `Consumer::join`): it stores cursor and bit, fences, and checks the claim.
-            full_fence(Ordering::SeqCst);
-            if self.control.attention() & ATTENTION_JOINED != 0 {
-                self.head.store(CLAIM, self.mark, Ordering::Relaxed);
-                return Err(Blocked::Joining);
-            }
+            want = self.claim(end, want)?;
         }
-        while self.tail.0 + capacity < want && self.tail.1 < self.seq {
+        // The oldest record must be a published one: there late readers begin. (`step` and a record below it fit, see `check`.)
+        let tail = (want + self.geometry.longest_record()).saturating_sub(capacity);
+        if self.batch.is_some_and(|batch| batch.seq < self.at.seq && tail > batch.pos) {
+            self.split_batch();
+        }
+        while self.tail.0 + capacity < want && self.tail.1 < self.at.seq {
             let word = self.geometry.word(self.tail.0, self.tail.1);
             // Our own words: readers cannot write them.
             let len = self.data.load(word + 1, Ordering::Relaxed) as usize;
-            self.tail = (self.tail.0 + self.geometry.record_bytes(len), self.tail.1 + 1);
+            self.tail = (self.tail.0 + self.geometry.record_bytes(word, len), self.tail.1 + 1);
         }
         self.head.store(TAIL, self.tail.0, Ordering::Release);
-        self.head.store(MARK, want, Ordering::Relaxed);
+        // SYNC ring.tail: Release, so that whoever is overtaken by this mark finds a tail that is not.
+        self.head.store(MARK, want, Ordering::Release);
         self.mark = want;
         full_fence(Ordering::Release); // SYNC ring.mark: before any store that it covers
         Ok(())
+    }
+
+    /// Announces how far the mark is to go in a lossless ring, and says how far it may.
+    fn claim(&mut self, end: u64, want: u64) -> Result<u64, Blocked> {
+        let want = match self.honoured(end, want) {
+            Ok(want) => want,
+            Err(blocked) => {
+                self.withdraw();
+                self.split_batch(); // nobody can release what nobody can see
+                return Err(blocked);
+            }
+        };
+        // A claim that stayed announced while readers were admitted: those who came later have seen it.
+        if self.announced >= end {
+            let want = want.min(self.announced);
+            (self.announced, self.joins) = (0, 0);
+            return Ok(want);
+        }
+        // SYNC ring.claim: Release, so that a reader that must choose again finds the newest record of this claim.
+        self.head.store(CLAIM, want, Ordering::Release);
+        // Dekker with a joining reader (see `Consumer::join`): it stores cursor and bit, fences, and checks the claim.
+        full_fence(Ordering::SeqCst);
+        if self.control.attention() & ATTENTION_JOINED == 0 {
+            self.joins = 0;
+            return Ok(want);
+        }
+        self.joins += 1;
+        if self.joins > Self::PATIENCE {
+            self.announced = want;
+        } else {
+            self.withdraw();
+        }
+        Err(Blocked::Joining)
+    }
+
+    fn withdraw(&mut self) {
+        self.announced = 0;
+        self.head.store(CLAIM, self.mark, Ordering::Release);
     }
 
     /// How far the slowest member lets the mark go, at least to `end`.
@@ -155,7 +218,7 @@ impl Producer {
         for member in &mut self.members {
             let cursor = self.control.cursor(member.slot);
             let (slot, token) = (member.slot, member.token);
-            if cursor < member.cursor || cursor > self.pos {
+            if cursor < member.cursor || cursor > self.at.pos {
                 return Err(Blocked::Mad { slot, token });
             }
             member.cursor = cursor;
@@ -174,20 +237,28 @@ impl Producer {
             return Admission::Refused;
         }
         // A cursor below what is kept belongs to a reader that is still choosing its start: it will see the claim and move.
+        // One entry a slot, however often somebody asks.
+        self.members.retain(|member| member.slot != slot);
         self.members.push(Member { slot, token, cursor: 0 });
         Admission::Admitted
     }
 
-    /// Forgets a reader: it is gone, mad or evicted. Its slot becomes free.
+    /// Forgets a reader that is gone. Its slot becomes free.
     pub fn dismiss(&mut self, slot: usize, token: u64) {
-        self.members.retain(|member| (member.slot, member.token) != (slot, token));
+        self.evict(slot, token);
         self.control.release(slot, token);
     }
 
-    /// How many records and bytes the slowest member has still to read, `None` without members.
+    /// Forgets a reader that may still live. It keeps its slot until it leaves or dies, because it may be about to move its
+    /// cursor: in a slot that somebody else got meanwhile that would move the other's.
+    pub fn evict(&mut self, slot: usize, token: u64) {
+        self.members.retain(|member| (member.slot, member.token) != (slot, token));
+    }
+
+    /// How many bytes the slowest member has still to read, `None` without members.
     #[must_use]
     pub fn backlog(&self) -> Option<u64> {
-        self.members.iter().map(|member| self.pos.saturating_sub(self.control.cursor(member.slot))).max()
+        self.members.iter().map(|member| self.at.pos.saturating_sub(self.control.cursor(member.slot))).max()
     }
 
     /// Says that the writer waits for space (readers then tell it when they release some), or no longer does. Look again
@@ -200,8 +271,8 @@ impl Producer {
     /// Writes one record into the room that [`reserve`](Self::reserve) made, and publishes it unless a batch is open.
     #[inline]
     pub fn push(&mut self, payload: &[u8]) {
-        let word = self.geometry.word(self.pos, self.seq);
-        self.data.copy_in(word + 2, payload);
+        let word = self.at.word;
+        self.data.copy_in(self.geometry.payload(word, payload.len()), payload);
         self.seal(word, payload.len());
     }
 
@@ -210,19 +281,26 @@ impl Producer {
     #[cfg(not(loom))]
     #[must_use]
     pub fn lend(&mut self, len: usize) -> &mut [u8] {
-        let word = self.geometry.word(self.pos, self.seq);
-        self.data.lend(word + 2, len)
+        let word = self.at.word;
+        self.data.lend(self.geometry.payload(word, len), len)
+    }
+
+    /// The payload that [`lend`](Self::lend) lends, to look at.
+    #[cfg(not(loom))]
+    #[must_use]
+    pub fn lent(&self, len: usize) -> &[u8] {
+        self.data.own(self.geometry.payload(self.at.word, len), len)
     }
 
     /// Publishes the record that was filled through [`lend`](Self::lend).
     pub fn commit(&mut self, len: usize) {
-        let word = self.geometry.word(self.pos, self.seq);
+        let word = self.at.word;
         self.seal(word, len);
     }
 
     #[inline(always)]
     fn seal(&mut self, word: usize, len: usize) {
-        let bytes = self.geometry.record_bytes(len);
+        let bytes = self.geometry.record_bytes(word, len);
         if self.geometry.fixed.is_none() {
             // The next flag's place may hold anything that an older payload left there.
             self.data.store(word + (bytes / 8) as usize, 0, Ordering::Relaxed);
@@ -230,47 +308,49 @@ impl Producer {
         self.data.store(word + 1, len as u64, Ordering::Relaxed);
         match &mut self.batch {
             None => {
-                self.data.store(word, self.seq + 1, Ordering::Release); // SYNC ring.flag
-                self.head.store(LAST, self.pos, Ordering::Release);
+                self.data.store(word, self.at.seq + 1, Ordering::Release); // SYNC ring.flag
+                self.head.store(LAST, self.at.pos, Ordering::Release);
             }
-            Some((_, first)) if *first == u64::MAX => {
-                // Not published yet, and its old flag may be anything: it is stored by `publish_batch`.
-                self.batch = Some((word, self.seq));
+            Some(batch) => {
+                // The first one's flag is stored by `publish_batch`.
+                if batch.seq != self.at.seq {
+                    self.data.store(word, self.at.seq + 1, Ordering::Relaxed);
+                }
+                batch.last = self.at.pos;
             }
-            Some(_) => self.data.store(word, self.seq + 1, Ordering::Relaxed),
         }
-        self.pos += bytes;
-        self.seq += 1;
+        self.at.advance(&self.geometry, bytes);
     }
 
     /// Opens a batch: records written from now on become visible together.
     pub fn open_batch(&mut self) {
-        debug_assert!(self.batch.is_none(), "batches do not nest");
-        self.batch = Some((0, u64::MAX));
+        // One that was leaked (`mem::forget`) would leave a hole that no reader gets past.
+        self.publish_batch();
+        self.batch = Some(Batch { pos: self.at.pos, seq: self.at.seq, last: self.at.pos });
     }
 
     /// Publishes the open batch with one store.
     pub fn publish_batch(&mut self) {
-        if let Some((word, seq)) = self.batch.take()
-            && seq != u64::MAX
+        if let Some(Batch { pos, seq, last }) = self.batch.take()
+            && seq < self.at.seq
         {
-            self.data.store(word, seq + 1, Ordering::Release); // SYNC ring.flag
-            self.head.store(LAST, self.last_of_batch(word, seq), Ordering::Release);
+            self.data.store(self.geometry.word(pos, seq), seq + 1, Ordering::Release); // SYNC ring.flag
+            self.head.store(LAST, last, Ordering::Release);
         }
     }
 
-    /// Position of the newest record, found by walking the batch that began at `word` with number `seq`.
-    fn last_of_batch(&self, word: usize, seq: u64) -> u64 {
-        if self.geometry.fixed.is_some() {
-            return self.pos - self.geometry.record_bytes(0);
+    /// Whether the open batch has outgrown an eighth of the ring and should be published.
+    #[inline]
+    #[must_use]
+    pub fn batch_is_large(&self) -> bool {
+        self.batch.is_some_and(|batch| self.at.pos - batch.pos >= self.geometry.capacity / 8)
+    }
+
+    fn split_batch(&mut self) {
+        if self.batch.is_some() {
+            self.publish_batch();
+            self.open_batch();
         }
-        let (mut at, mut last) = (word, 0);
-        for _ in seq..self.seq {
-            let bytes = self.geometry.record_bytes(self.data.load(at + 1, Ordering::Relaxed) as usize);
-            last = bytes;
-            at = (at + (bytes / 8) as usize) % (self.geometry.capacity / 8) as usize;
-        }
-        self.pos - last
     }
 
     /// Whether a reader wants something after what was published: it sleeps, or has joined. Nothing but a load when nobody

@@ -10,6 +10,7 @@
 //! never freed, so the handler needs no lock.
 
 use rustix::io;
+use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 
@@ -29,11 +30,15 @@ struct Chunk {
     next: AtomicPtr<Chunk>,
 }
 
+impl Entry {
+    const fn new() -> Self {
+        Self { start: AtomicUsize::new(FREE), len: AtomicUsize::new(0), tripped: AtomicBool::new(false) }
+    }
+}
+
 impl Chunk {
     const fn new() -> Self {
-        const ENTRY: Entry =
-            Entry { start: AtomicUsize::new(FREE), len: AtomicUsize::new(0), tripped: AtomicBool::new(false) };
-        Self { entries: [ENTRY; CHUNK], next: AtomicPtr::new(std::ptr::null_mut()) }
+        Self { entries: [const { Entry::new() }; CHUNK], next: AtomicPtr::new(std::ptr::null_mut()) }
     }
 }
 
@@ -50,8 +55,9 @@ impl std::fmt::Debug for Entry {
 }
 
 impl Guard {
-    pub(super) fn tripped(&self) -> bool {
-        self.0.tripped.load(Ordering::Acquire)
+    /// Raised once the handler has put zeros over the mapping.
+    pub(super) fn tripped(&self) -> &'static AtomicBool {
+        &self.0.tripped
     }
 }
 
@@ -98,13 +104,19 @@ fn next(chunk: &'static Chunk) -> &'static Chunk {
     unsafe { &*next }
 }
 
-fn find(address: usize) -> Option<&'static Entry> {
+/// The entry that covers `address`, with the range that it covered when it was found.
+///
+/// Other threads may reuse any entry but the one sought (who faults keeps its mapping alive): a range counts only if its
+/// start is the same after its length was read, else a fault in one mapping could be taken for one in another.
+fn find(address: usize) -> Option<(&'static Entry, usize, usize)> {
     let mut chunk = &FIRST;
     loop {
         for entry in &chunk.entries {
             let start = entry.start.load(Ordering::Acquire);
-            if start > CLAIMED && address.wrapping_sub(start) < entry.len.load(Ordering::Relaxed) {
-                return Some(entry);
+            // Acquire: the second look at the start comes after this.
+            let len = entry.len.load(Ordering::Acquire);
+            if start > CLAIMED && address.wrapping_sub(start) < len && entry.start.load(Ordering::Relaxed) == start {
+                return Some((entry, start, len));
             }
         }
         let next = chunk.next.load(Ordering::Acquire);
@@ -139,22 +151,19 @@ extern "C" fn on_sigbus(signal: libc::c_int, info: *mut libc::siginfo_t, context
     let (address, code) = unsafe { ((*info).si_addr() as usize, (*info).si_code) };
     // Only a fault of the kernel's carries an address; a `kill` from somebody does not.
     if code > 0
-        && let Some(entry) = find(address)
+        && let Some((entry, start, len)) = find(address)
     {
-        let start = entry.start.load(Ordering::Acquire);
-        let len = entry.len.load(Ordering::Relaxed);
+        // A bare system call (rustix): nothing of the C library's, `errno` included, and nothing that a sanitizer intercepts.
         // SAFETY: replaces our own registered mapping, which stays mapped while it is registered (M4).
         let replaced = unsafe {
-            libc::mmap(
+            mmap_anonymous(
                 start as *mut libc::c_void,
                 len,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED | libc::MAP_NORESERVE,
-                -1,
-                0,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE,
             )
         };
-        if replaced != libc::MAP_FAILED {
+        if replaced.is_ok() {
             entry.tripped.store(true, Ordering::Release);
             return;
         }
@@ -163,12 +172,17 @@ extern "C" fn on_sigbus(signal: libc::c_int, info: *mut libc::siginfo_t, context
     unsafe {
         let previous = (&raw const PREVIOUS).cast::<libc::sigaction>();
         match (*previous).sa_sigaction {
+            // Sent by somebody, and to be ignored: nothing is repeated, and this handler must stay.
+            libc::SIG_IGN if code <= 0 => {}
             libc::SIG_DFL | libc::SIG_IGN => {
                 // A fault cannot be ignored: with the default action back, the repeated access ends the process as it
                 // would have without us.
                 let mut default: libc::sigaction = std::mem::zeroed();
                 default.sa_sigaction = libc::SIG_DFL;
                 libc::sigaction(signal, &raw const default, std::ptr::null_mut());
+                if code <= 0 {
+                    libc::raise(signal); // sent by somebody: no access will repeat it
+                }
             }
             handler if (*previous).sa_flags & libc::SA_SIGINFO != 0 => {
                 let call: extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void) =

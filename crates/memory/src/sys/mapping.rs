@@ -6,6 +6,7 @@ use rustix::io;
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, mmap_anonymous, munmap};
 use std::ffi::c_void;
 use std::ptr::NonNull;
+use std::sync::atomic::AtomicBool;
 
 /// What this process may do with a mapping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,8 +86,9 @@ impl Mapping {
         self.protection == Protection::ReadWrite
     }
 
-    pub(crate) fn truncated(&self) -> bool {
-        self.guard.as_ref().is_some_and(Guard::tripped)
+    /// The flag that is raised when the file is shrunk; a sealed file needs none.
+    pub(crate) fn tripped(&self) -> Option<&'static AtomicBool> {
+        self.guard.as_ref().map(Guard::tripped)
     }
 }
 

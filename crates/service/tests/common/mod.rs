@@ -4,7 +4,7 @@
 use ginnel_service::{Client, ClientOptions, Failure, Request, Server, ServerOptions, State};
 use ginnel_session::{Endpoint, Limits, ServerConfig};
 use ginnel_wire::Profiles;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -163,6 +163,11 @@ impl Process {
         }
     }
 
+    /// Gives it a line to read.
+    pub fn tell(&mut self) {
+        self.child.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
+    }
+
     pub fn id(&self) -> u32 {
         self.child.id()
     }
@@ -217,6 +222,17 @@ pub fn play() {
             println!("port {}", server.endpoint().tcp_address().map_or(0, |address| address.port()));
             std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
             server.stop();
+        }
+        // Takes the endpoint if it can, and says whether it could.
+        "racer" => {
+            println!("waiting ");
+            let mut input = std::io::stdin().lock();
+            input.read_line(&mut String::new()).unwrap();
+            let server = Server::start(&endpoint, carrier.server(), CODE, echo);
+            println!("took {}", server.is_ok());
+            input.read_to_end(&mut Vec::new()).unwrap();
+            // Abandoned, as a crash would.
+            std::process::exit(0);
         }
         // Calls as fast as it can, until it is killed.
         "client" => {

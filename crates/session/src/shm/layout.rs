@@ -119,6 +119,14 @@ impl Layout {
         Ok(Self::new(request, request_capacity, response, response_capacity))
     }
 
+    #[cfg(fuzzing)]
+    pub(crate) fn check(header: &[u8; HEADER_LEN], len: usize) {
+        if let Ok(layout) = Self::read(header, len) {
+            assert!(layout.request.offset >= HEADER_LEN && layout.file_len() <= len);
+            assert!(layout.request.offset + layout.request.capacity as usize <= layout.response.offset);
+        }
+    }
+
     /// The first 64 bytes of a fresh region.
     pub(super) fn header(&self, owner_pid: i32, generation: u32) -> [u8; HEADER_LEN] {
         let mut out = [0; HEADER_LEN];

@@ -113,6 +113,56 @@ impl Slot {
     }
 }
 
+/// Waits for a slot's next message without the slot: for the async face, whose waits are dropped at will.
+#[cfg(feature = "tokio")]
+pub(crate) struct Waiter {
+    region: Arc<Region>,
+    recv: Lane,
+    received: u64,
+    sleeper: Arc<Sleeper>,
+}
+
+#[cfg(feature = "tokio")]
+impl Waiter {
+    /// Looks for as long as the known peers do before they sleep.
+    pub(crate) fn spin(&self) -> bool {
+        (0..128).any(|_| {
+            std::hint::spin_loop();
+            self.found()
+        })
+    }
+
+    /// Sleeps until there is a message, a hang-up or an abort. Spurious returns are possible.
+    pub(crate) fn sleep(&self, abort: &crate::Abort) {
+        let _registered = abort.register(Arc::clone(&self.sleeper) as _);
+        loop {
+            let signal = self.region.file.load_u32(self.recv.signal, Ordering::Acquire);
+            if self.found() || abort.is_raised() {
+                return;
+            }
+            match self.region.file.futex_wait(self.recv.signal, signal, None) {
+                Ok(()) | Err(Errno::AGAIN | Errno::INTR) => {}
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn found(&self) -> bool {
+        let file = &self.region.file;
+        file.load_u64(self.recv.seq, Ordering::Acquire) > self.received
+            || self.sleeper.hung_up.load(Ordering::Acquire)
+            || file.truncated()
+    }
+}
+
+#[cfg(feature = "tokio")]
+impl Slot {
+    pub(crate) fn waiter(&self) -> Waiter {
+        let (region, sleeper) = (Arc::clone(&self.region), Arc::clone(&self.sleeper));
+        Waiter { region, recv: self.recv, received: self.received, sleeper }
+    }
+}
+
 impl Carrier for Slot {
     fn try_send(&mut self, head: &[u8], body: &[u8]) -> Result<Option<usize>, SessionError> {
         match (self.role, self.pending) {

@@ -1,0 +1,586 @@
+//! How channels are made and opened.
+
+use crate::clock;
+use crate::codec::{Codec, Plain};
+use crate::discovery::{
+    CONTROL_LAYOUT, Claimed, DATA, KIND_CONTROL, KIND_DATA, Permissions, address, control_file, socket_file,
+};
+use crate::env::{self, Parts, Role, Source};
+use crate::error::{CreateError, EnvError, OpenError};
+use crate::hub::Hub;
+use crate::reader::Reader;
+use crate::tether::{self, Join, Tether};
+use crate::writer::{OnFull, Writer};
+use ginnel_memory::identity::Identity;
+use ginnel_memory::ring::{Consumer, Control, Geometry, Mode, Producer, Start};
+use ginnel_memory::{Access, Expect, Name, RunDir, RunDirError, Segment, SegmentError, Spec, Spin, fence};
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use std::marker::PhantomData;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// Skips the check of who created a channel; set by a parent that trusts what its children meet.
+const NO_CHECK: &str = "GINNEL_DISABLE_IPC_PERMISSIONS";
+/// How often a reader that waits for a channel looks for it.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// Settings of a new channel. Made by [`Writer::builder`].
+#[derive(Debug)]
+#[must_use]
+pub struct WriterBuilder<T: ?Sized, C: Codec<T> = Plain> {
+    mode: Mode,
+    capacity: Option<usize>,
+    max_record: Option<usize>,
+    max_readers: usize,
+    permissions: Permissions,
+    on_full: OnFull,
+    spin: Spin,
+    run_dir: Option<PathBuf>,
+    type_name: String,
+    label: String,
+    _types: PhantomData<fn(&T) -> C>,
+}
+
+impl<T: ?Sized, C: Codec<T>> Default for WriterBuilder<T, C> {
+    fn default() -> Self {
+        Self {
+            mode: Mode::Lossy,
+            capacity: None,
+            max_record: None,
+            max_readers: 64,
+            permissions: Permissions::OwnerOnly,
+            on_full: OnFull::Wait,
+            spin: Spin::default(),
+            run_dir: None,
+            type_name: C::type_name().to_owned(),
+            label: "ginnel-channel".to_owned(),
+            _types: PhantomData,
+        }
+    }
+}
+
+impl<T: ?Sized, C: Codec<T>> WriterBuilder<T, C> {
+    /// Default size of a ring, bytes; more where four of the largest records need it.
+    pub const DEFAULT_CAPACITY: usize = 256 << 10;
+
+    /// What happens when a reader is too slow. Default: [`Mode::Lossy`].
+    pub fn mode(mut self, mode: Mode) -> Self {
+        self.mode = mode;
+        self
+    }
+
+    /// Bytes of the ring, rounded up to what the ring needs. Readers that fall behind by more than 15/16 of it have lagged.
+    pub fn capacity(mut self, bytes: usize) -> Self {
+        self.capacity = Some(bytes);
+        self
+    }
+
+    /// The largest record that can be published, bytes (for records of varying size). Default: a quarter of the capacity,
+    /// less 64 bytes. The ring grows so that it holds four.
+    pub fn max_record(mut self, bytes: usize) -> Self {
+        self.max_record = Some(bytes);
+        self
+    }
+
+    /// The most readers at a time, 1 to 1024. Default: 64.
+    pub fn max_readers(mut self, readers: usize) -> Self {
+        self.max_readers = readers;
+        self
+    }
+
+    /// Who may read a named channel. Default: only the writer's user.
+    pub fn permissions(mut self, permissions: Permissions) -> Self {
+        self.permissions = permissions;
+        self
+    }
+
+    /// What [`Writer::publish`] does when a lossless channel is full. Default: [`OnFull::Wait`].
+    pub fn on_full(mut self, on_full: OnFull) -> Self {
+        self.on_full = on_full;
+        self
+    }
+
+    /// How long the writer of a full lossless channel spins before it sleeps.
+    pub fn spin(mut self, spin: Spin) -> Self {
+        self.spin = spin;
+        self
+    }
+
+    /// The runtime directory, instead of the user's.
+    pub fn run_dir(mut self, dir: impl AsRef<Path>) -> Self {
+        self.run_dir = Some(dir.as_ref().to_owned());
+        self
+    }
+
+    /// What identifies the record type to both sides, instead of its Rust path. Give both the same where writer and reader
+    /// declare the type in different crates. Size and alignment of plain types are compared in any case.
+    pub fn type_name(mut self, name: impl Into<String>) -> Self {
+        self.type_name = name.into();
+        self
+    }
+
+    /// What the memory of an unnamed channel is called in `/proc/PID/maps`.
+    pub fn label(mut self, label: impl Into<String>) -> Self {
+        self.label = label.into();
+        self
+    }
+
+    /// Creates the channel `name` in the runtime directory. Refused while another writer has it; taken over from a dead one.
+    pub fn create(self, name: &str) -> Result<Writer<T, C>, CreateError> {
+        let name: Name = name.parse()?;
+        let dir = self.run_dir.as_deref().map_or_else(RunDir::open, RunDir::at)?;
+        let (geometry, spec) = self.shape()?;
+        let (mode, shared_mode) = self.permissions.modes();
+        let group = self.permissions.group();
+        let explicit = self.run_dir.is_some();
+
+        let mut claimed = Claimed::take(dir, name, spec.instance)?;
+        let control_spec = control_spec(&geometry, spec.instance);
+        let control = Segment::file(claimed.dir(), &control_file(spec.instance), &control_spec, shared_mode, group)?;
+        let listener = claimed.listen(shared_mode, group)?;
+        // Last, because this is the file that readers look for.
+        let data = Segment::file(claimed.dir(), &format!("{}{DATA}", claimed.name()), &spec, mode, group)?;
+        claimed.created();
+        tracing::debug!(name = claimed.name().as_str(), ?geometry, "channel created");
+        self.finish(geometry, data, control, Some(listener), Some(claimed), explicit)
+    }
+
+    /// Creates a channel without a name: only children that inherit it ([`Writer::export`]) can read it.
+    pub fn anonymous(self) -> Result<Writer<T, C>, CreateError> {
+        let (geometry, spec) = self.shape()?;
+        let data = Segment::memfd(&self.label, &spec, true)?;
+        let control = Segment::memfd("ginnel-control", &control_spec(&geometry, spec.instance), false)?;
+        control.seal_as_it_is()?;
+        self.finish(geometry, data, control, None, None, false)
+    }
+
+    /// Takes over the writer's part of a channel whose reader is the parent ([`ReaderBuilder::export_writer`]), or creates the
+    /// named channel that the variable asks for.
+    pub fn from_env(mut self, variable: &str) -> Result<Writer<T, C>, CreateError> {
+        match env::read(variable, Role::Writer)? {
+            Source::Named { dir, name } => {
+                self.run_dir = dir.or(self.run_dir);
+                self.create(&name)
+            }
+            Source::Inherited(parts) => self.adopt(parts),
+        }
+    }
+
+    fn adopt(self, parts: Parts) -> Result<Writer<T, C>, CreateError> {
+        let expect = |kind, layout| Expect { kind, layout: Some(layout), instance: None, owner: None };
+        let layout = C::layout(&self.type_name);
+        let data = Segment::inherit("inherited channel", parts.data, Access::ReadWrite, &expect(KIND_DATA, layout))?;
+        let control = expect(KIND_CONTROL, CONTROL_LAYOUT);
+        let control = Segment::inherit("inherited control", parts.control, Access::ReadWrite, &control)?;
+        data.seal_for_readers()?;
+        data.sign(Identity::own());
+        let geometry = Geometry::from_params(&data.header().params, data.header().data)?;
+        let system = |source| CreateError::System { what: "take over the inherited channel", source };
+        tether::greet(parts.socket.as_fd()).map_err(system)?;
+        let mut writer = self.finish(geometry, data, control, None, None, false)?;
+        writer.tie(parts.socket, parts.wake, parts.slot, parts.token).map_err(system)?;
+        Ok(writer)
+    }
+
+    fn shape(&self) -> Result<(Geometry, Spec), CreateError> {
+        shape::<T, C>(self.mode, self.capacity, self.max_record, self.max_readers, &self.type_name)
+    }
+
+    fn finish(
+        self,
+        geometry: Geometry,
+        data: Segment,
+        control: Segment,
+        listener: Option<OwnedFd>,
+        claimed: Option<Claimed>,
+        explicit_dir: bool,
+    ) -> Result<Writer<T, C>, CreateError> {
+        data.populate();
+        fence::prepare();
+        let system = |source| CreateError::System { what: "watch for readers", source };
+        let hub = Hub::new(listener).map_err(system)?;
+        let small = SegmentError::Mismatch { name: "control".into(), field: "size", found: 0, expected: 1 };
+        let slots = Control::new(control.data_mut(), geometry.max_readers).ok_or(small)?;
+        let producer = Producer::new(geometry, data.header_mut(), data.data_mut(), slots)
+            .expect("a segment is as large as the geometry that was read from it");
+        Ok(Writer::new(producer, hub, data, control, claimed, explicit_dir, self.on_full, self.spin))
+    }
+}
+
+fn shape<T: ?Sized, C: Codec<T>>(
+    mode: Mode,
+    capacity: Option<usize>,
+    max_record: Option<usize>,
+    max_readers: usize,
+    type_name: &str,
+) -> Result<(Geometry, Spec), CreateError> {
+    let default = WriterBuilder::<T, C>::DEFAULT_CAPACITY;
+    let geometry = match C::LEN {
+        Some(len) => {
+            // A state needs a few slots, so that a reader can finish its copy while the next values are written.
+            let records = match (mode, capacity) {
+                (Mode::Latest, None) => 8,
+                (_, capacity) => capacity.unwrap_or(default) / (len + 16),
+            };
+            Geometry::fixed(mode, len, records, max_readers)?
+        }
+        None => {
+            let capacity =
+                capacity.unwrap_or(default).max(max_record.map_or(0, |max| max.saturating_add(80).saturating_mul(4)));
+            let max_record =
+                max_record.unwrap_or(capacity.max(64 << 10).checked_next_power_of_two().unwrap_or(capacity) / 4 - 64);
+            Geometry::variable(mode, max_record, capacity, max_readers)?
+        }
+    };
+    let spec = Spec {
+        kind: KIND_DATA,
+        layout: C::layout(type_name),
+        instance: Spec::random_instance(),
+        params: geometry.params(),
+        data: geometry.data_bytes(),
+        mirror: geometry.mirror(),
+    };
+    Ok((geometry, spec))
+}
+
+fn control_spec(geometry: &Geometry, instance: u64) -> Spec {
+    Spec {
+        kind: KIND_CONTROL,
+        layout: CONTROL_LAYOUT,
+        instance,
+        params: [0; ginnel_memory::PARAMS],
+        data: Control::bytes(geometry.max_readers),
+        mirror: false,
+    }
+}
+
+/// Settings of a reader. Made by [`Reader::builder`].
+#[derive(Debug)]
+#[must_use]
+pub struct ReaderBuilder<T: ?Sized, C: Codec<T> = Plain> {
+    start: Start,
+    wait: Option<Duration>,
+    creator: Option<u32>,
+    spin: Spin,
+    run_dir: Option<PathBuf>,
+    type_name: String,
+    label: String,
+    mode: Mode,
+    capacity: Option<usize>,
+    max_record: Option<usize>,
+    _types: PhantomData<fn() -> (C, *const T)>,
+}
+
+impl<T: ?Sized, C: Codec<T>> Default for ReaderBuilder<T, C> {
+    fn default() -> Self {
+        Self {
+            start: Start::Oldest,
+            wait: None,
+            creator: None,
+            spin: Spin::default(),
+            run_dir: None,
+            type_name: C::type_name().to_owned(),
+            label: "ginnel-channel".to_owned(),
+            mode: Mode::Lossy,
+            capacity: None,
+            max_record: None,
+            _types: PhantomData,
+        }
+    }
+}
+
+impl<T: ?Sized, C: Codec<T>> ReaderBuilder<T, C> {
+    /// Where to begin. Default: at the oldest record that is still there.
+    pub fn start(mut self, start: Start) -> Self {
+        self.start = start;
+        self
+    }
+
+    /// Wait up to `limit` until the channel exists and has a live writer. Default: [`open`](Self::open) fails at once.
+    pub fn wait(mut self, limit: Duration) -> Self {
+        self.wait = Some(limit);
+        self
+    }
+
+    /// Accept a channel that this user created, instead of only one's own and root's.
+    pub fn creator(mut self, uid: u32) -> Self {
+        self.creator = Some(uid);
+        self
+    }
+
+    /// How long to spin for a record before sleeping. Default: adaptive, up to some 50 microseconds.
+    pub fn spin(mut self, spin: Spin) -> Self {
+        self.spin = spin;
+        self
+    }
+
+    /// The runtime directory, instead of the user's.
+    pub fn run_dir(mut self, dir: impl AsRef<Path>) -> Self {
+        self.run_dir = Some(dir.as_ref().to_owned());
+        self
+    }
+
+    /// What identifies the record type to both sides, instead of its Rust path (see [`WriterBuilder::type_name`]).
+    pub fn type_name(mut self, name: impl Into<String>) -> Self {
+        self.type_name = name.into();
+        self
+    }
+
+    /// What the memory of an exported channel is called in `/proc/PID/maps`.
+    pub fn label(mut self, label: impl Into<String>) -> Self {
+        self.label = label.into();
+        self
+    }
+
+    /// For [`export_writer`](Self::export_writer): the channel's mode.
+    pub fn mode(mut self, mode: Mode) -> Self {
+        self.mode = mode;
+        self
+    }
+
+    /// For [`export_writer`](Self::export_writer): bytes of the ring.
+    pub fn capacity(mut self, bytes: usize) -> Self {
+        self.capacity = Some(bytes);
+        self
+    }
+
+    /// For [`export_writer`](Self::export_writer): the largest record, bytes.
+    pub fn max_record(mut self, bytes: usize) -> Self {
+        self.max_record = Some(bytes);
+        self
+    }
+
+    /// Opens the channel `name`.
+    pub fn open(self, name: &str) -> Result<Reader<T, C>, OpenError> {
+        let name: Name = name.parse()?;
+        let deadline = self.wait.map(clock::after);
+        loop {
+            match self.try_open(&name) {
+                Err(error @ (OpenError::Absent { .. } | OpenError::Dead { .. })) => {
+                    let Some(deadline) = deadline else { return Err(error) };
+                    if clock::passed(deadline) {
+                        return Err(error);
+                    }
+                    let left =
+                        deadline.map_or(LOOK_EVERY, |deadline| deadline.saturating_duration_since(Instant::now()));
+                    std::thread::sleep(LOOK_EVERY.min(left));
+                }
+                Ok(parts) => return self.finish(name.as_str(), parts),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn try_open(&self, name: &Name) -> Result<Opened, OpenError> {
+        let uid = rustix::process::geteuid().as_raw();
+        let unchecked = std::env::var_os(NO_CHECK).is_some_and(|value| value == "1");
+        let trusted: Vec<u32> = [uid, 0].into_iter().chain(self.creator).collect();
+        let path = self.run_dir.clone().unwrap_or_else(RunDir::user_path);
+        let dir = if unchecked { RunDir::of_anybody(&path) } else { RunDir::of(&path, &trusted) };
+        let dir = dir.map_err(|error| match error {
+            RunDirError::Open { source: Errno::NOENT, path } => {
+                OpenError::Absent { name: name.as_str().to_owned(), dir: path }
+            }
+            RunDirError::Open { source: Errno::ACCESS, .. } => {
+                OpenError::Denied { name: name.as_str().to_owned(), uid }
+            }
+            other => other.into(),
+        })?;
+        let at = |segment: SegmentError| self.explain(name, uid, &dir, segment);
+        let layout = C::layout(&self.type_name);
+        let expect = Expect { kind: KIND_DATA, layout: Some(layout), instance: None, owner: None };
+        let data = Segment::open(&dir, &format!("{name}{DATA}"), Access::Read, &expect).map_err(at)?;
+        let owner = data.uid()?.as_raw();
+        if unchecked {
+            tracing::warn!(name = name.as_str(), owner, "{NO_CHECK}=1: the channel's creator is not checked");
+        } else if !trusted.contains(&owner) {
+            let expected = self.creator.unwrap_or(uid);
+            return Err(SegmentError::Owner { name: name.as_str().to_owned(), found: owner, expected }.into());
+        }
+        let instance = data.header().instance;
+        let expect =
+            Expect { kind: KIND_CONTROL, layout: Some(CONTROL_LAYOUT), instance: Some(instance), owner: Some(owner) };
+        let control = Segment::open(&dir, &control_file(instance), Access::ReadWrite, &expect).map_err(at)?;
+        let socket = connect(&dir, instance).map_err(|source| match source {
+            Errno::CONNREFUSED | Errno::NOENT => OpenError::Dead { name: name.as_str().to_owned() },
+            Errno::ACCESS | Errno::PERM => OpenError::Denied { name: name.as_str().to_owned(), uid },
+            Errno::AGAIN => OpenError::Crowded { name: name.as_str().to_owned() },
+            source => OpenError::System { what: "connect to the channel's writer", source },
+        })?;
+        Ok(Opened { data, control, socket })
+    }
+
+    fn explain(&self, name: &Name, uid: u32, dir: &RunDir, error: SegmentError) -> OpenError {
+        let name = name.as_str().to_owned();
+        match error {
+            SegmentError::Absent { .. } => OpenError::Absent { name, dir: dir.path().to_owned() },
+            SegmentError::System { source: Errno::ACCESS | Errno::PERM, .. } => OpenError::Denied { name, uid },
+            SegmentError::Mismatch { field: "layout hash", found, expected, .. } => {
+                OpenError::WrongType { name, found, expected, type_name: self.type_name.clone() }
+            }
+            other => other.into(),
+        }
+    }
+
+    fn finish(self, name: &str, opened: Opened) -> Result<Reader<T, C>, OpenError> {
+        let Opened { data, control, socket } = opened;
+        let (geometry, slots) = self.geometry(name, &data, &control)?;
+        let token = Spec::random_instance();
+        let Some(slot) = slots.claim(token, Identity::own()) else {
+            return Err(OpenError::Full { name: name.to_owned(), max: geometry.max_readers });
+        };
+        let mut consumer = self.consumer(name, geometry, &data, slots, slot, token)?;
+        data.populate();
+        let joined = consumer.join(self.start, || tether::Tether::join(socket.as_fd(), Join { slot, token }));
+        match joined {
+            Ok(Ok(())) => {}
+            Ok(Err(fault)) => return Err(OpenError::Join { name: name.to_owned(), what: fault.into() }),
+            Err(Errno::PIPE | Errno::CONNRESET) => return Err(OpenError::Dead { name: name.to_owned() }),
+            Err(source) => return Err(OpenError::System { what: "announce the reader", source }),
+        }
+        let tether =
+            Tether::new(socket, None).map_err(|source| OpenError::System { what: "watch the writer", source })?;
+        if consumer.writer_waits() {
+            tether.tell_room();
+        }
+        Ok(Reader::new(consumer, tether, data, control, self.spin))
+    }
+
+    fn geometry(&self, name: &str, data: &Segment, control: &Segment) -> Result<(Geometry, Control), OpenError> {
+        let geometry = Geometry::from_params(&data.header().params, data.header().data)
+            .map_err(|source| OpenError::Geometry { name: name.to_owned(), source })?;
+        if geometry.fixed != C::LEN {
+            let found = geometry.fixed.map_or(u64::MAX, |len| len as u64);
+            let expected = C::LEN.map_or(u64::MAX, |len| len as u64);
+            return Err(
+                SegmentError::Mismatch { name: name.to_owned(), field: "record length", found, expected }.into()
+            );
+        }
+        let found = control.header().data as u64;
+        let expected = Control::bytes(geometry.max_readers) as u64;
+        let slots = Control::new(control.data_mut(), geometry.max_readers);
+        let slots =
+            slots.ok_or(SegmentError::Mismatch { name: name.to_owned(), field: "control size", found, expected })?;
+        Ok((geometry, slots))
+    }
+
+    fn consumer(
+        &self,
+        name: &str,
+        geometry: Geometry,
+        data: &Segment,
+        slots: Control,
+        slot: usize,
+        token: u64,
+    ) -> Result<Consumer, OpenError> {
+        let found = data.header().data as u64;
+        Consumer::new(geometry, data.header_words(), data.data(), slots, slot, token).ok_or_else(|| {
+            SegmentError::Mismatch { name: name.to_owned(), field: "data size", found, expected: geometry.capacity }
+                .into()
+        })
+    }
+
+    /// Opens the channel that a parent exported in the environment variable `variable`: an inherited one, or a name.
+    pub fn from_env(mut self, variable: &str) -> Result<Reader<T, C>, OpenError> {
+        match env::read(variable, Role::Reader)? {
+            Source::Named { dir, name } => {
+                self.run_dir = dir.or(self.run_dir);
+                self.open(&name)
+            }
+            Source::Inherited(parts) => self.adopt(variable, parts),
+        }
+    }
+
+    fn adopt(self, variable: &str, parts: Parts) -> Result<Reader<T, C>, OpenError> {
+        let layout = C::layout(&self.type_name);
+        let expect = Expect { kind: KIND_DATA, layout: Some(layout), instance: None, owner: None };
+        let data = Segment::inherit(variable, parts.data, Access::Read, &expect).map_err(|error| match error {
+            SegmentError::Mismatch { field: "layout hash", found, expected, .. } => {
+                OpenError::WrongType { name: variable.to_owned(), found, expected, type_name: self.type_name.clone() }
+            }
+            other => other.into(),
+        })?;
+        let instance = Some(data.header().instance);
+        let expect = Expect { kind: KIND_CONTROL, layout: Some(CONTROL_LAYOUT), instance, owner: None };
+        let control = Segment::inherit(variable, parts.control, Access::ReadWrite, &expect)?;
+        let (geometry, slots) = self.geometry(variable, &data, &control)?;
+        if !slots.holds(parts.slot, parts.token) {
+            return Err(
+                EnvError::Malformed { variable: variable.to_owned(), value: "a slot that was freed".into() }.into()
+            );
+        }
+        let mut consumer = self.consumer(variable, geometry, &data, slots, parts.slot, parts.token)?;
+        consumer.resume();
+        consumer.sign();
+        data.populate();
+        let system = |source| OpenError::System { what: "take over the inherited channel", source };
+        match tether::greet(parts.socket.as_fd()) {
+            // A parent that died before we looked: what it published is still to be read.
+            Ok(()) | Err(Errno::PIPE | Errno::CONNRESET) => {}
+            Err(source) => return Err(system(source)),
+        }
+        let tether = Tether::new(parts.socket, Some(parts.wake)).map_err(system)?;
+        Ok(Reader::new(consumer, tether, data, control, self.spin))
+    }
+
+    /// Creates a channel whose **writer** will be a child: gives the writer's part to the next child of `command`, in the
+    /// environment variable `variable` ([`Writer::from_env`]), and returns the reader.
+    ///
+    /// Export anew for each child: a second child with the same variable would be a second writer.
+    pub fn export_writer(self, command: &mut std::process::Command, variable: &str) -> Result<Reader<T, C>, OpenError> {
+        let name = variable;
+        let (geometry, spec) = shape::<T, C>(self.mode, self.capacity, self.max_record, 1, &self.type_name).map_err(
+            |error| match error {
+                CreateError::Geometry(source) => OpenError::Geometry { name: name.to_owned(), source },
+                other => unreachable!("a shape is only refused for its geometry: {other}"),
+            },
+        )?;
+        let data = Segment::memfd(&self.label, &spec, false)?;
+        let control = Segment::memfd("ginnel-control", &control_spec(&geometry, spec.instance), false)?;
+        control.seal_as_it_is()?;
+        // The child signs when it takes over; until then nobody writes.
+        data.sign(Identity { pid: 0, start: 0 });
+        let (_, slots) = self.geometry(name, &data, &control)?;
+        let token = Spec::random_instance();
+        let slot = slots.claim(token, Identity::own()).expect("a fresh control segment has a free slot");
+        // Readers see an empty ring before the child has started.
+        drop(Producer::new(geometry, data.header_mut(), data.data_mut(), slots.clone()));
+        let system = |source| OpenError::System { what: "make the inherited channel", source };
+        let (near, far, wake) = tether::pair().map_err(system)?;
+        let duplicate = |fd: rustix::fd::BorrowedFd<'_>| rustix::io::fcntl_dupfd_cloexec(fd, 3).map_err(system);
+        let parts = Parts {
+            data: duplicate(data.fd())?,
+            control: duplicate(control.fd())?,
+            socket: far,
+            wake: duplicate(wake.as_fd())?,
+            slot,
+            token,
+        };
+        // This end only reads: a mapping that cannot write, even though this process made the memory.
+        let expect = Expect { kind: KIND_DATA, layout: None, instance: Some(spec.instance), owner: None };
+        let fd = duplicate(data.fd())?;
+        drop(data);
+        let data = Segment::inherit(name, fd, Access::Read, &expect)?;
+        let mut consumer = self.consumer(name, geometry, &data, slots, slot, token)?;
+        consumer.resume();
+        let tether = Tether::new(near, Some(wake)).map_err(system)?;
+        parts.export(command, variable, Role::Writer);
+        Ok(Reader::new(consumer, tether, data, control, self.spin))
+    }
+}
+
+/// What opening a named channel yields before a slot is claimed.
+struct Opened {
+    data: Segment,
+    control: Segment,
+    socket: OwnedFd,
+}
+
+fn connect(dir: &RunDir, instance: u64) -> Result<OwnedFd, Errno> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+    rustix::net::connect(&socket, &address(dir, &socket_file(instance))?)?;
+    Ok(socket)
+}

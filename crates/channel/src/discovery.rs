@@ -1,0 +1,361 @@
+//! Named channels: their files, their names, what can be said about them from outside.
+//!
+//! A channel `NAME` is four files in the runtime directory:
+//!
+//! ```text
+//! NAME.channel         the data segment, readable by whom the permissions allow
+//! NAME.lock            always 0600; the writer holds an exclusive lock on it as long as it lives
+//! INSTANCE.control     the control segment, writable by those readers
+//! INSTANCE.sock        the socket that ties readers to the writer
+//! ```
+//!
+//! The kernel drops the lock with the writer's last breath: it is the proof of death that takeover and cleaning ask for, safe
+//! against reuse of process ids and across pid namespaces. `INSTANCE` is a random number that also stands in both
+//! headers, so that a reader never mixes the files of two writers. Creation, takeover and cleaning hold the directory's lock.
+
+use crate::error::CreateError;
+use crate::sys;
+use ginnel_memory::identity::Identity;
+use ginnel_memory::ring::{Control, Geometry, Mode};
+use ginnel_memory::{Access, DirLock, Expect, Name, RunDir, RunDirError, Segment};
+use rustix::fd::{AsFd, AsRawFd, OwnedFd};
+use rustix::fs::{Gid, Mode as FileMode, OFlags};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use std::path::Path;
+
+/// Connections that wait for the writer's next look. Those of readers that have left again count too, so it is far more than
+/// the readers that a channel can have (and what `net.core.somaxconn` allows by default).
+const BACKLOG: i32 = 4096;
+
+pub(crate) const DATA: &str = ".channel";
+pub(crate) const LOCK: &str = ".lock";
+const CONTROL: &str = ".control";
+const SOCKET: &str = ".sock";
+
+/// Kind of a channel's data segment, in its header.
+pub(crate) const KIND_DATA: u32 = 1;
+/// Kind of a channel's control segment.
+pub(crate) const KIND_CONTROL: u32 = 2;
+/// Layout hash of every control segment.
+pub(crate) const CONTROL_LAYOUT: u64 = 1;
+
+/// Who may read a channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Permissions {
+    /// Only processes of the writer's user (and root).
+    #[default]
+    OwnerOnly,
+    /// Also the members of this group.
+    Group(u32),
+    /// Whoever the read bits of this file mode allow, e.g. `0o644`. Write bits are ignored: nobody but the writer can write.
+    Mode(u32),
+}
+
+impl Permissions {
+    /// Mode of the data segment, and of what readers write.
+    pub(crate) fn modes(self) -> (u32, u32) {
+        let read = match self {
+            Self::OwnerOnly => 0,
+            Self::Group(_) => 0o040,
+            Self::Mode(mode) => mode & 0o044,
+        };
+        (0o600 | read, 0o600 | read | read >> 1)
+    }
+
+    pub(crate) fn group(self) -> Option<u32> {
+        if let Self::Group(group) = self { Some(group) } else { None }
+    }
+}
+
+pub(crate) fn control_file(instance: u64) -> String {
+    format!("{instance:016x}{CONTROL}")
+}
+
+pub(crate) fn socket_file(instance: u64) -> String {
+    format!("{instance:016x}{SOCKET}")
+}
+
+/// Files of one name, held by its writer; removed on drop.
+#[derive(Debug)]
+pub(crate) struct Claimed {
+    dir: RunDir,
+    name: Name,
+    instance: u64,
+    abandoned: bool,
+    /// The directory's lock while the channel is being made: a creation that fails tidies up under it.
+    creating: Option<DirLock>,
+    _lock: OwnedFd,
+}
+
+impl Claimed {
+    /// Takes `name` for a new writer, removing what a dead one left. Holds the directory's lock until [`created`](Self::created).
+    pub(crate) fn take(dir: RunDir, name: Name, instance: u64) -> Result<Self, CreateError> {
+        let creating = dir.lock()?;
+        let file = format!("{name}{LOCK}");
+        let system = |what| move |source| CreateError::System { what, source };
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let lock = match rustix::fs::openat(&dir, &file, flags, FileMode::RUSR | FileMode::WUSR) {
+            Err(Errno::ACCESS | Errno::PERM) => return Err(CreateError::Foreign { name: name.as_str().to_owned() }),
+            lock => lock.map_err(system("open the channel's lock file"))?,
+        };
+        if !sys::lock(&lock).map_err(system("lock the channel"))? {
+            let owner = peek(&dir, name.as_str()).map_or(Identity { pid: 0, start: 0 }, |data| data.owner());
+            return Err(CreateError::InUse { name: name.as_str().to_owned(), owner });
+        }
+        remove_dead(&dir, name.as_str())?;
+        Ok(Self { dir, name, instance, abandoned: false, creating: Some(creating), _lock: lock })
+    }
+
+    /// The channel is complete: others may use the directory.
+    pub(crate) fn created(&mut self) {
+        self.creating = None;
+    }
+
+    /// Leaves the files behind, as a killed writer does.
+    pub(crate) fn abandon(&mut self) {
+        self.abandoned = true;
+    }
+
+    pub(crate) fn dir(&self) -> &RunDir {
+        &self.dir
+    }
+
+    pub(crate) fn name(&self) -> &Name {
+        &self.name
+    }
+
+    /// A listening socket for readers, at the channel's place.
+    pub(crate) fn listen(&self, mode: u32, group: Option<u32>) -> Result<OwnedFd, CreateError> {
+        let system = |what| move |source| CreateError::System { what, source };
+        let file = socket_file(self.instance);
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
+            .map_err(system("make the channel's socket"))?;
+        let address = address(&self.dir, &file).map_err(system("name the channel's socket"))?;
+        rustix::net::bind(&socket, &address).map_err(system("bind the channel's socket"))?;
+        // Nobody can connect before `listen`, so the mode is in place in time whatever the umask is.
+        if let Some(group) = group {
+            rustix::fs::chownat(
+                &self.dir,
+                &file,
+                None,
+                Some(Gid::from_raw(group)),
+                rustix::fs::AtFlags::SYMLINK_NOFOLLOW,
+            )
+            .map_err(system("change the group of the channel's socket"))?;
+        }
+        rustix::fs::chmodat(&self.dir, &file, FileMode::from_raw_mode(mode), rustix::fs::AtFlags::empty())
+            .map_err(system("set the mode of the channel's socket"))?;
+        rustix::net::listen(&socket, BACKLOG).map_err(system("listen for readers"))?;
+        Ok(socket)
+    }
+}
+
+impl Drop for Claimed {
+    fn drop(&mut self) {
+        if self.abandoned {
+            return;
+        }
+        // Without the directory's lock the files stay, dead, until somebody takes the name over or cleans.
+        let Ok(_lock) = self.creating.take().map_or_else(|| self.dir.lock(), Ok) else { return };
+        for file in files(self.name.as_str(), self.instance) {
+            let _ = self.dir.remove(&file);
+        }
+    }
+}
+
+fn files(name: &str, instance: u64) -> [String; 4] {
+    // The lock goes last: as long as it is there, the rest is accounted for.
+    [format!("{name}{DATA}"), socket_file(instance), control_file(instance), format!("{name}{LOCK}")]
+}
+
+/// The address of a file in `dir`. A path that is too long for a socket goes by the directory's descriptor.
+pub(crate) fn address(dir: &RunDir, file: &str) -> Result<SocketAddrUnix, Errno> {
+    SocketAddrUnix::new(dir.path().join(file)).or_else(|_| {
+        let fd = dir.as_fd().as_raw_fd();
+        SocketAddrUnix::new(format!("/proc/self/fd/{fd}/{file}"))
+    })
+}
+
+/// Opens the data segment of `name` to look at it, whatever it carries and whoever owns it.
+fn peek(dir: &RunDir, name: &str) -> Option<Segment> {
+    let expect = Expect { kind: KIND_DATA, layout: None, instance: None, owner: None };
+    Segment::open(dir, &format!("{name}{DATA}"), Access::Read, &expect).ok()
+}
+
+/// Removes the files of a dead writer, except the lock.
+fn remove_dead(dir: &RunDir, name: &str) -> Result<(), RunDirError> {
+    if let Some(data) = peek(dir, name) {
+        let instance = data.header().instance;
+        dir.remove(&socket_file(instance))?;
+        dir.remove(&control_file(instance))?;
+    }
+    dir.remove(&format!("{name}{DATA}"))
+}
+
+/// What [`list`] and [`inspect`] tell about a channel.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct ChannelInfo {
+    /// Its name.
+    pub name: String,
+    /// What happens to slow readers.
+    pub mode: Mode,
+    /// The length of every record, `None` if it varies.
+    pub record: Option<usize>,
+    /// The longest record, bytes.
+    pub max_record: usize,
+    /// Bytes of the ring.
+    pub capacity: u64,
+    /// Who writes it.
+    pub writer: Identity,
+    /// The user who owns it.
+    pub uid: u32,
+    /// Whether the writer lives; `None` if this user may not ask.
+    pub alive: Option<bool>,
+    /// Whether the writer has closed it.
+    pub closed: bool,
+    /// Bytes published since the beginning.
+    pub position: u64,
+    /// Number of records published, where it can be seen.
+    pub published: Option<u64>,
+    /// Its readers; empty if this user may not see them.
+    pub readers: Vec<ReaderInfo>,
+    /// The most readers it can have.
+    pub max_readers: usize,
+}
+
+/// One reader of a channel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ReaderInfo {
+    /// Who it says it is.
+    pub process: Identity,
+    /// Number of the record it reads next, as it last told.
+    pub sequence: u64,
+    /// Bytes between it and the writer.
+    pub lag: u64,
+    /// Records it has missed.
+    pub missed: u64,
+    /// Whether it sleeps.
+    pub asleep: bool,
+    /// Whether that process lives, as far as this pid namespace can tell.
+    pub alive: bool,
+}
+
+/// The channels of a runtime directory (`None`: this user's), sorted by name. Never blocks on any of them.
+pub fn list(dir: Option<&Path>) -> Result<Vec<ChannelInfo>, RunDirError> {
+    let dir = open_dir(dir)?;
+    let names = dir.list(DATA)?;
+    Ok(names.iter().filter_map(|name| look(&dir, name)).collect())
+}
+
+/// One channel of a runtime directory (`None`: this user's), `None` if there is none of that name.
+pub fn inspect(dir: Option<&Path>, name: &str) -> Result<Option<ChannelInfo>, RunDirError> {
+    // What is no name names no channel, and above all no path.
+    Ok(if name.parse::<Name>().is_ok() { look(&open_dir(dir)?, name) } else { None })
+}
+
+fn open_dir(dir: Option<&Path>) -> Result<RunDir, RunDirError> {
+    dir.map_or_else(RunDir::open, RunDir::at)
+}
+
+fn look(dir: &RunDir, name: &str) -> Option<ChannelInfo> {
+    let data = peek(dir, name)?;
+    let header = data.header();
+    let geometry = Geometry::from_params(&header.params, header.data).ok()?;
+    let view = ginnel_memory::ring::View::new(geometry, data.header_words(), data.data());
+    let position = view.position();
+    let expect = Expect {
+        kind: KIND_CONTROL,
+        layout: Some(CONTROL_LAYOUT),
+        instance: Some(header.instance),
+        owner: data.uid().ok().map(rustix::fs::Uid::as_raw),
+    };
+    // Read and write: the words are one type for readers and writers; nothing is written here.
+    let control = Segment::open(dir, &control_file(header.instance), Access::ReadWrite, &expect).ok();
+    let control = control.as_ref().and_then(|control| Control::new(control.data_mut(), geometry.max_readers));
+    let readers = control.iter().flat_map(Control::readers).map(|info| ReaderInfo {
+        process: info.identity,
+        sequence: info.sequence,
+        lag: position.saturating_sub(info.cursor),
+        missed: info.missed,
+        asleep: info.armed,
+        alive: info.identity.alive(),
+    });
+    Some(ChannelInfo {
+        name: name.to_owned(),
+        mode: geometry.mode,
+        record: geometry.fixed,
+        max_record: geometry.max_record,
+        capacity: geometry.capacity,
+        writer: data.owner(),
+        uid: data.uid().ok()?.as_raw(),
+        alive: writer_lives(dir, name),
+        closed: view.closed(),
+        position,
+        published: view.published(),
+        readers: readers.collect(),
+        max_readers: geometry.max_readers,
+    })
+}
+
+/// Asks the kernel whether somebody holds the writer's lock.
+fn writer_lives(dir: &RunDir, name: &str) -> Option<bool> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let lock = match rustix::fs::openat(dir, format!("{name}{LOCK}"), flags, FileMode::empty()) {
+        Ok(lock) => lock,
+        Err(Errno::NOENT) => return Some(false),
+        Err(_) => return None,
+    };
+    sys::locked(&lock).ok()
+}
+
+/// What [`clean`] did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Cleaned {
+    /// Names of channels that were removed, because their writer is dead.
+    pub channels: Vec<String>,
+    /// Further files that belonged to no channel any more.
+    pub strays: Vec<String>,
+}
+
+/// Removes what dead writers left in a runtime directory (`None`: this user's): only what is provably dead.
+///
+/// Readers of a removed channel are not disturbed; their memory stays mapped.
+pub fn clean(dir: Option<&Path>) -> Result<Cleaned, RunDirError> {
+    let dir = open_dir(dir)?;
+    let _lock = dir.lock()?;
+    let mut cleaned = Cleaned::default();
+    let mut alive = Vec::new();
+    let mut names = dir.list(DATA)?;
+    names.extend(dir.list(LOCK)?);
+    names.sort_unstable();
+    names.dedup();
+    for name in names {
+        if writer_lives(&dir, &name) == Some(false) {
+            remove_dead(&dir, &name)?;
+            dir.remove(&format!("{name}{LOCK}"))?;
+            cleaned.channels.push(name);
+        } else if let Some(data) = peek(&dir, &name) {
+            alive.push(data.header().instance);
+        } else {
+            // Alive, or not ours to judge, and unreadable: its twins cannot be told from strays.
+            return Ok(cleaned);
+        }
+    }
+    for suffix in [SOCKET, CONTROL] {
+        for stem in dir.list(suffix)? {
+            let instance = (stem.len() == 16).then(|| u64::from_str_radix(&stem, 16).ok()).flatten();
+            if instance.is_some_and(|instance| !alive.contains(&instance)) {
+                let file = format!("{stem}{suffix}");
+                dir.remove(&file)?;
+                cleaned.strays.push(file);
+            }
+        }
+    }
+    Ok(cleaned)
+}

@@ -1,0 +1,103 @@
+//! Channels through the environment: what an exported variable says.
+//!
+//! ```text
+//! NAME                          a named channel in the reader's own runtime directory
+//! /DIRECTORY/NAME               a named channel in that runtime directory
+//! fd:r:DATA,CONTROL,SOCKET,WAKE,SLOT,TOKEN   inherited descriptors for a reader that the parent has placed
+//! fd:w:DATA,CONTROL,SOCKET,WAKE,SLOT,TOKEN   inherited descriptors for the writer; slot and token are the parent's reader's
+//! ```
+
+use crate::error::EnvError;
+use crate::sys;
+use rustix::fd::{AsRawFd, OwnedFd, RawFd};
+use std::path::PathBuf;
+use std::process::Command;
+
+/// Which part of an inherited channel the child plays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    Reader,
+    Writer,
+}
+
+/// Everything that one end of an inherited channel consists of.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) data: OwnedFd,
+    pub(crate) control: OwnedFd,
+    pub(crate) socket: OwnedFd,
+    pub(crate) wake: OwnedFd,
+    pub(crate) slot: usize,
+    pub(crate) token: u64,
+}
+
+/// Where an environment variable leads.
+#[derive(Debug)]
+pub(crate) enum Source {
+    Named { dir: Option<PathBuf>, name: String },
+    Inherited(Parts),
+}
+
+impl Parts {
+    /// Gives the parts to the next children of `command`, in the variable `variable`.
+    pub(crate) fn export(self, command: &mut Command, variable: &str, role: Role) {
+        let role = match role {
+            Role::Reader => 'r',
+            Role::Writer => 'w',
+        };
+        let Self { data, control, socket, wake, slot, token } = self;
+        let number = |fd: &OwnedFd| fd.as_raw_fd();
+        let value = format!(
+            "fd:{role}:{},{},{},{},{slot},{token}",
+            number(&data),
+            number(&control),
+            number(&socket),
+            number(&wake)
+        );
+        command.env(variable, value);
+        sys::inherit(command, vec![data, control, socket, wake]);
+    }
+}
+
+/// Reads `variable`.
+pub(crate) fn read(variable: &str, role: Role) -> Result<Source, EnvError> {
+    let Some(value) = std::env::var_os(variable) else {
+        return Err(EnvError::Unset { variable: variable.to_owned() });
+    };
+    let malformed =
+        || EnvError::Malformed { variable: variable.to_owned(), value: value.to_string_lossy().into_owned() };
+    let value = value.to_str().ok_or_else(malformed)?;
+    let prefix = match role {
+        Role::Reader => "fd:r:",
+        Role::Writer => "fd:w:",
+    };
+    if let Some(list) = value.strip_prefix(prefix) {
+        return parse(variable, list, malformed).map(Source::Inherited);
+    }
+    if value.starts_with("fd:") || value.is_empty() {
+        return Err(malformed());
+    }
+    Ok(match value.rsplit_once('/') {
+        Some((dir, name)) => Source::Named { dir: Some(PathBuf::from(dir)), name: name.to_owned() },
+        None => Source::Named { dir: None, name: value.to_owned() },
+    })
+}
+
+fn parse(variable: &str, list: &str, malformed: impl Fn() -> EnvError) -> Result<Parts, EnvError> {
+    let fields: Vec<&str> = list.split(',').collect();
+    let [data, control, socket, wake, slot, token] = fields[..] else { return Err(malformed()) };
+    let slot = slot.parse().map_err(|_| malformed())?;
+    let token = token.parse().map_err(|_| malformed())?;
+    let number = |text: &str| text.parse::<RawFd>().map_err(|_| malformed());
+    let numbers = [number(data)?, number(control)?, number(socket)?, number(wake)?];
+    let take =
+        |fd: RawFd| sys::take_inherited(fd).ok_or_else(|| EnvError::Descriptor { variable: variable.to_owned(), fd });
+    Ok(Parts {
+        data: take(numbers[0])?,
+        control: take(numbers[1])?,
+        socket: take(numbers[2])?,
+        wake: take(numbers[3])?,
+        slot,
+        token,
+    })
+}

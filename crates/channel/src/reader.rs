@@ -1,0 +1,404 @@
+//! The reading end.
+
+use crate::builder::ReaderBuilder;
+use crate::clock;
+use crate::codec::{Codec, Plain};
+use crate::error::{CloseCause, OpenError, RecvError};
+use crate::loan::Borrowed;
+use crate::tether::{Heard, Tether};
+use ginnel_memory::fence::{self, Heavy};
+use ginnel_memory::ring::{Consumer, Fault, Mode};
+use ginnel_memory::{Segment, Spin, Trust};
+use rustix::event::Timespec;
+use rustix::fd::{AsFd, BorrowedFd};
+use rustix::io::Errno;
+use std::marker::PhantomData;
+use std::time::{Duration, Instant};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+/// How often in a row a value may be replaced while it is copied before a call returns empty-handed: calls that wait then
+/// look at their deadline and at the writer's life.
+const REPLACED: usize = 100;
+
+/// One reader of a channel.
+///
+/// Reading copies the record out of shared memory and then checks that the writer did not overwrite it meanwhile: a record is
+/// whole or it is not delivered. Dropping the reader leaves the channel.
+#[derive(Debug)]
+pub struct Reader<T: ?Sized, C: Codec<T> = Plain> {
+    consumer: Consumer,
+    tether: Tether,
+    scratch: Vec<u8>,
+    spin: Spin,
+    received: u64,
+    sleeps: u64,
+    data: Segment,
+    // Keeps the control segment mapped for those who only look at it.
+    _control: Segment,
+    _types: PhantomData<fn() -> (C, *const T)>,
+}
+
+/// What a reader has done so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ReaderCounters {
+    /// Records received.
+    pub received: u64,
+    /// Records missed (see [`RecvError::Lagged`]).
+    pub missed: u64,
+    /// How often the reader slept.
+    pub sleeps: u64,
+}
+
+/// What [`Reader::watch`] found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Watch {
+    /// There is something to receive: do not wait.
+    Ready,
+    /// Nothing there. The reader's descriptor becomes readable when that changes.
+    Armed,
+}
+
+impl<T: ?Sized, C: Codec<T>> Reader<T, C> {
+    /// Settings for a reader.
+    pub fn builder() -> ReaderBuilder<T, C> {
+        ReaderBuilder::default()
+    }
+
+    /// Opens the channel `name` with default settings.
+    pub fn open(name: &str) -> Result<Self, OpenError> {
+        Self::builder().open(name)
+    }
+
+    /// Opens the channel that a parent exported in the environment variable `variable`.
+    pub fn from_env(variable: &str) -> Result<Self, OpenError> {
+        Self::builder().from_env(variable)
+    }
+
+    pub(crate) fn new(consumer: Consumer, tether: Tether, data: Segment, control: Segment, spin: Spin) -> Self {
+        Self {
+            consumer,
+            tether,
+            scratch: Vec::new(),
+            spin,
+            received: 0,
+            sleeps: 0,
+            data,
+            _control: control,
+            _types: PhantomData,
+        }
+    }
+
+    /// Receives the next record if it is there. Never blocks.
+    ///
+    /// In [`Mode::Latest`] that is the newest value, if it is newer than the last one received.
+    #[inline]
+    pub fn try_recv(&mut self) -> Result<Option<C::Owned>, RecvError> {
+        match self.next()? {
+            Some(record) => Ok(Some(record)),
+            None => self.nothing(),
+        }
+    }
+
+    /// Receives the next record, waiting as long as the writer lives. Spins first, then sleeps.
+    #[inline]
+    pub fn recv(&mut self) -> Result<C::Owned, RecvError> {
+        loop {
+            if let Some(record) = self.next()? {
+                return Ok(record);
+            }
+            self.wait(None)?;
+        }
+    }
+
+    /// Receives the next record, waiting up to `limit`; `None` if none came.
+    pub fn recv_timeout(&mut self, limit: Duration) -> Result<Option<C::Owned>, RecvError> {
+        let deadline = clock::after(limit);
+        loop {
+            if let Some(record) = self.next()? {
+                return Ok(Some(record));
+            }
+            if clock::passed(deadline) {
+                return self.nothing();
+            }
+            self.wait(deadline)?;
+        }
+    }
+
+    /// Iterates over the records until the channel is closed, waiting for each. Lags and undecodable records are items; the
+    /// end of the channel is the end of the iteration, unless the writer died or the channel is corrupt: that is the last item.
+    pub fn iter(&mut self) -> impl Iterator<Item = Result<C::Owned, RecvError>> + '_ {
+        let mut ended = false;
+        std::iter::from_fn(move || {
+            if ended {
+                return None;
+            }
+            match self.recv() {
+                Err(RecvError::Closed { cause: CloseCause::Closed }) => None,
+                other => {
+                    ended = other.as_ref().is_err_and(|error| !error.is_transient());
+                    Some(other)
+                }
+            }
+        })
+    }
+
+    #[inline(always)]
+    fn next(&mut self) -> Result<Option<C::Owned>, RecvError> {
+        let record = Self::take(&mut self.consumer, |consumer, len| C::decode(consumer, len, &mut self.scratch))?;
+        match record {
+            None => Ok(None),
+            Some(record) => {
+                self.count();
+                Ok(Some(record?))
+            }
+        }
+    }
+
+    /// Lets `copy` take the next record out of the ring, if there is one.
+    #[inline(always)]
+    fn take<R>(
+        consumer: &mut Consumer,
+        mut copy: impl FnMut(&mut Consumer, usize) -> Result<R, Fault>,
+    ) -> Result<Option<R>, RecvError> {
+        for _ in 0..REPLACED {
+            let taken = match consumer.peek() {
+                Ok(None) => return Ok(None),
+                Ok(Some(len)) => copy(consumer, len),
+                Err(fault) => Err(fault),
+            };
+            match taken {
+                Ok(record) => return Ok(Some(record)),
+                // A newer value replaced this one while it was copied: that is what `Latest` is for.
+                Err(Fault::Lagged { .. }) if consumer.geometry().mode == Mode::Latest => {}
+                Err(fault) => return Err(fault.into()),
+            }
+        }
+        Ok(None)
+    }
+
+    #[inline(always)]
+    fn count(&mut self) {
+        self.received += 1;
+        if self.consumer.should_flush() {
+            self.flush();
+        }
+    }
+
+    #[inline(always)]
+    fn next_into(&mut self, copy: impl FnMut(&mut Consumer, usize) -> Result<(), Fault>) -> Result<bool, RecvError> {
+        match Self::take(&mut self.consumer, copy)? {
+            None => Ok(false),
+            Some(()) => {
+                self.count();
+                Ok(true)
+            }
+        }
+    }
+
+    fn flush(&mut self) {
+        if self.consumer.flush() {
+            self.tether.tell_room();
+        }
+    }
+
+    /// What an empty poll means: nothing yet, or the end.
+    fn nothing<R>(&mut self) -> Result<Option<R>, RecvError> {
+        self.flush();
+        let heard = self.tether.check().map_err(sleeping)?;
+        self.attend(heard)?;
+        match self.end() {
+            None => Ok(None),
+            Some(error) => Err(error),
+        }
+    }
+
+    fn attend(&mut self, heard: Heard) -> Result<(), RecvError> {
+        if heard == Heard::Greeting {
+            self.tether.watch(self.data.owner()).map_err(sleeping)?;
+        }
+        Ok(())
+    }
+
+    /// The error that ends this reader, once everything published is read.
+    fn end(&self) -> Option<RecvError> {
+        let cause = if self.consumer.closed() {
+            CloseCause::Closed
+        } else if self.tether.hung_up() {
+            CloseCause::Died
+        } else {
+            return None;
+        };
+        // Read again after the end was seen: what was published before it must not be lost.
+        (!self.pending()).then_some(RecvError::Closed { cause })
+    }
+
+    /// Whether the next record is there: one load.
+    #[inline]
+    pub(crate) fn ready(&self) -> bool {
+        self.consumer.ready()
+    }
+
+    /// Whether a call would find something other than an empty ring.
+    fn pending(&self) -> bool {
+        self.consumer.ready() || self.consumer.lagged()
+    }
+
+    /// Waits until there may be something to receive.
+    #[inline]
+    fn wait(&mut self, deadline: Option<Instant>) -> Result<(), RecvError> {
+        self.flush();
+        let consumer = &self.consumer;
+        if self.spin.until(|| consumer.ready().then_some(())).is_some() {
+            return Ok(());
+        }
+        self.wait_longer(deadline)
+    }
+
+    #[cold]
+    fn wait_longer(&mut self, deadline: Option<Instant>) -> Result<(), RecvError> {
+        if !self.spin.sleeps() {
+            return self.nothing::<()>().map(drop);
+        }
+        let nap = match self.arm() {
+            (Watch::Ready, _) => {
+                self.consumer.disarm();
+                return match self.end() {
+                    Some(error) => Err(error),
+                    None => Ok(()),
+                };
+            }
+            (Watch::Armed, Heavy::Done) => None,
+            (Watch::Armed, Heavy::Unsure) => Some(Duration::from_millis(fence::UNSURE_NAP_MS)),
+        };
+        self.sleeps += 1;
+        let heard = self.tether.wait(clock::remaining(deadline, nap).as_ref()).map_err(sleeping)?;
+        self.consumer.disarm();
+        self.attend(heard)?;
+        match self.end() {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+
+    /// Announces that this reader is about to sleep, then looks once more.
+    fn arm(&mut self) -> (Watch, Heavy) {
+        self.consumer.arm();
+        let heavy = fence::heavy();
+        let news = self.pending() || self.consumer.closed() || self.tether.hung_up() || self.consumer.truncated();
+        (if news { Watch::Ready } else { Watch::Armed }, heavy)
+    }
+
+    /// Prepares for waiting on the descriptor ([`AsFd`]) with `poll`, `epoll` or an async runtime.
+    ///
+    /// Call it when [`try_recv`](Self::try_recv) returned `None`. On [`Watch::Armed`], wait until the descriptor is readable (it may be so for
+    /// nothing), then call [`try_recv`](Self::try_recv) until it returns `None`, and this again. Each arming costs about a
+    /// microsecond.
+    pub fn watch(&mut self) -> Result<Watch, RecvError> {
+        self.flush();
+        let heard = self.tether.wait(Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).map_err(sleeping)?;
+        self.attend(heard)?;
+        match self.arm() {
+            (Watch::Armed, Heavy::Done) => Ok(Watch::Armed),
+            (Watch::Armed, Heavy::Unsure) => {
+                // Without membarrier a wake could be missed and nobody bounds the caller's sleep: let it look again.
+                std::thread::yield_now();
+                Ok(Watch::Ready)
+            }
+            (Watch::Ready, _) => {
+                self.consumer.disarm();
+                Ok(Watch::Ready)
+            }
+        }
+    }
+
+    /// Borrows the next record's bytes in shared memory instead of copying them; `None` if there is none yet.
+    ///
+    /// In a lossless channel an honest writer leaves the record alone until the borrow is dropped. In other modes
+    /// [`Borrowed::release`] tells whether it was overwritten.
+    pub fn borrow(&mut self, trust: Trust) -> Result<Option<Borrowed<'_, T, C>>, RecvError> {
+        match self.consumer.peek()? {
+            Some(len) => Ok(Some(Borrowed { reader: self, trust, len, released: false })),
+            None => self.nothing(),
+        }
+    }
+
+    pub(crate) fn borrowed_bytes(&self, trust: Trust, len: usize) -> &[u8] {
+        self.consumer.borrow(trust, len)
+    }
+
+    pub(crate) fn release_borrowed(&mut self, len: usize) -> Result<(), RecvError> {
+        self.consumer.release(len)?;
+        self.count();
+        Ok(())
+    }
+
+    /// Number of the next record: how many were published before it.
+    #[must_use]
+    pub fn sequence(&self) -> u64 {
+        self.consumer.sequence()
+    }
+
+    /// What happens when this reader is too slow.
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        self.consumer.geometry().mode
+    }
+
+    /// What was done so far.
+    #[must_use]
+    pub fn counters(&self) -> ReaderCounters {
+        ReaderCounters { received: self.received, missed: self.consumer.missed(), sleeps: self.sleeps }
+    }
+}
+
+impl Reader<[u8]> {
+    /// Receives the next record into `record`, whose memory is used again; `false` if there is none yet. Never blocks.
+    pub fn try_recv_into(&mut self, record: &mut Vec<u8>) -> Result<bool, RecvError> {
+        if self.next_into(|consumer, len| consumer.take_vec(len, record))? {
+            return Ok(true);
+        }
+        self.nothing::<()>().map(|_| false)
+    }
+
+    /// Receives the next record into `record`, whose memory is used again. Waits as long as the writer lives.
+    pub fn recv_into(&mut self, record: &mut Vec<u8>) -> Result<(), RecvError> {
+        while !self.next_into(|consumer, len| consumer.take_vec(len, record))? {
+            self.wait(None)?;
+        }
+        Ok(())
+    }
+}
+
+impl<T: FromBytes + IntoBytes + Immutable> Reader<T> {
+    /// Receives the next record into `record`; `false` if there is none yet, and then or on an error `record` may hold anything.
+    /// Never blocks. Saves the moves of a large `T` that is returned by value.
+    #[inline]
+    pub fn try_recv_into(&mut self, record: &mut T) -> Result<bool, RecvError> {
+        if self.next_into(|consumer, _| consumer.take(record.as_mut_bytes()))? {
+            return Ok(true);
+        }
+        self.nothing::<()>().map(|_| false)
+    }
+
+    /// Receives the next record into `record`, which on an error may hold anything. Waits as long as the writer lives.
+    #[inline]
+    pub fn recv_into(&mut self, record: &mut T) -> Result<(), RecvError> {
+        while !self.next_into(|consumer, _| consumer.take(record.as_mut_bytes()))? {
+            self.wait(None)?;
+        }
+        Ok(())
+    }
+}
+
+/// The descriptor of [`Reader::watch`]. Only wait for it to be readable; never read from it.
+impl<T: ?Sized, C: Codec<T>> AsFd for Reader<T, C> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.tether.as_fd()
+    }
+}
+
+fn sleeping(source: Errno) -> RecvError {
+    RecvError::System { what: "wait for the writer", source }
+}

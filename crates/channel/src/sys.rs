@@ -1,0 +1,77 @@
+//! Handing file descriptors to a child, and locks that can be asked about without being taken (Linux).
+
+use rustix::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use rustix::io::{Errno, FdFlags};
+use std::collections::BTreeSet;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::sync::Mutex;
+
+/// Lets the next children of `command` inherit `fds` under their present numbers. They stay open here until `command` is
+/// dropped.
+pub(crate) fn inherit(command: &mut Command, fds: Vec<OwnedFd>) {
+    // SAFETY: the closure runs between fork and exec and makes only `fcntl` calls, which are async-signal-safe.
+    unsafe {
+        command.pre_exec(move || {
+            for fd in &fds {
+                rustix::io::fcntl_setfd(fd, FdFlags::empty())?;
+            }
+            Ok(())
+        });
+    }
+}
+
+/// Takes the inherited descriptor `fd`. `None` if it is not open, was not inherited (close-on-exec is set), or has been taken.
+pub(crate) fn take_inherited(fd: RawFd) -> Option<OwnedFd> {
+    static TAKEN: Mutex<BTreeSet<RawFd>> = Mutex::new(BTreeSet::new());
+    if fd <= 2 {
+        return None;
+    }
+    // SAFETY: only asks for flags; a number that is not open gives an error.
+    let flags = unsafe { libc::fcntl(fd, libc::F_GETFD) };
+    if flags < 0 || flags & libc::FD_CLOEXEC != 0 {
+        return None;
+    }
+    if !TAKEN.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(fd) {
+        return None;
+    }
+    // SAFETY: open, inherited (Rust's own descriptors are close-on-exec), and taken once: nobody else here owns it.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    rustix::io::fcntl_setfd(&fd, FdFlags::CLOEXEC).ok()?;
+    debug_assert!(fd.as_raw_fd() > 2);
+    Some(fd)
+}
+
+/// Takes an exclusive lock on a file for as long as this description of it is open anywhere. False if somebody has it.
+pub(crate) fn lock(file: &OwnedFd) -> rustix::io::Result<bool> {
+    match ofd_lock(file, libc::F_OFD_SETLK) {
+        Ok(_) => Ok(true),
+        Err(Errno::AGAIN | Errno::ACCESS) => Ok(false),
+        Err(other) => Err(other),
+    }
+}
+
+/// Whether somebody holds [`lock`] on the file. Takes nothing, so it never makes another's attempt fail.
+pub(crate) fn locked(file: &OwnedFd) -> rustix::io::Result<bool> {
+    ofd_lock(file, libc::F_OFD_GETLK).map(|kind| i32::from(kind) != libc::F_UNLCK)
+}
+
+fn ofd_lock(file: &OwnedFd, command: libc::c_int) -> rustix::io::Result<libc::c_short> {
+    // SAFETY: all zeros is a valid `flock`.
+    let mut request: libc::flock = unsafe { std::mem::zeroed() };
+    request.l_type = libc::F_WRLCK as libc::c_short;
+    request.l_whence = libc::SEEK_SET as libc::c_short;
+    // SAFETY: both commands take a pointer to a `flock` that lives across the call.
+    if unsafe { libc::fcntl(file.as_raw_fd(), command, &raw mut request) } == 0 {
+        return Ok(request.l_type);
+    }
+    Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO))
+}
+
+/// Registers a descriptor with tokio's reactor, for reading.
+#[cfg(feature = "tokio")]
+pub(crate) fn register(fd: OwnedFd) -> std::io::Result<tokio::io::unix::AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` is open and the same descriptor for as long as the `AsyncFd` owns it.
+    let registered = unsafe { tokio::io::unix::AsyncFd::register_with_interest(fd, tokio::io::Interest::READABLE) };
+    registered.map_err(std::io::Error::from)
+}

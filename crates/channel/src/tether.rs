@@ -1,0 +1,260 @@
+//! The socket that ties a reader to its writer, seen from the reader.
+//!
+//! Shared memory cannot tell that a peer died; the kernel can. So each reader holds one end of a Unix socket whose other end
+//! the writer holds: whoever dies, the other's end hangs up at once, across pid namespaces and without polling. The
+//! writer needs no thread for it: a connection waits in the listener's queue until the writer next looks.
+//!
+//! The socket is too slow for wake-ups, so the writer answers with an eventfd of its own making (never one of the reader's:
+//! writing to a descriptor that a hostile reader chose could block). Until then the socket itself wakes.
+//!
+//! ```text
+//! reader                                    writer
+//! connect, send Join{slot, token}   ---->   (queued)
+//!                                           accept, check the slot, make an eventfd
+//!                                   <----   Welcome + eventfd
+//! epoll {socket, eventfd}           <----   eventfd write: a record for a sleeper
+//! send Room                         ---->   (lossless) space was released while the writer waits
+//! ```
+
+use crate::clock;
+use ginnel_memory::identity::{Identity, pid_namespace};
+use rustix::event::{EventfdFlags, Timespec, epoll};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+};
+use rustix::process::{Pid, PidfdFlags};
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+
+/// How often a reader that never sleeps asks whether its writer still lives.
+const LIVENESS_MS: u64 = 10;
+
+const SOCKET: u64 = 0;
+const WAKE: u64 = 1;
+const DEATH: u64 = 2;
+
+/// Sent by a writer with the eventfd, and by a reader that released space.
+const NEWS: u8 = 1;
+/// Sent by a child that has taken over an exported end, with the number of its pid namespace.
+const GREETING: u8 = 2;
+const GREETING_BYTES: usize = 9;
+
+/// Tells the writer which slot the reader behind a connection has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Join {
+    pub(crate) slot: usize,
+    pub(crate) token: u64,
+}
+
+const JOIN_MAGIC: u32 = u32::from_ne_bytes(*b"GNLJ");
+
+impl Join {
+    pub(crate) const BYTES: usize = 16;
+
+    fn encode(self) -> [u8; Self::BYTES] {
+        let mut bytes = [0; Self::BYTES];
+        bytes[..4].copy_from_slice(&JOIN_MAGIC.to_ne_bytes());
+        bytes[4..8].copy_from_slice(&(self.slot as u32).to_ne_bytes());
+        bytes[8..].copy_from_slice(&self.token.to_ne_bytes());
+        bytes
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        let bytes: &[u8; Self::BYTES] = bytes.try_into().ok()?;
+        let word = |at: usize| u32::from_ne_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
+        let token = u64::from_ne_bytes(bytes[8..].try_into().expect("eight bytes"));
+        (word(0) == JOIN_MAGIC).then(|| Self { slot: word(4) as usize, token })
+    }
+}
+
+/// The reader's end.
+#[derive(Debug)]
+pub(crate) struct Tether {
+    socket: OwnedFd,
+    epoll: OwnedFd,
+    /// The eventfd that wakes, once the writer has sent it.
+    wake: Option<OwnedFd>,
+    /// The process at the other end of an exported tether (see [`GREETING`]).
+    pidfd: Option<OwnedFd>,
+    hung_up: bool,
+    checked: u64,
+}
+
+/// What was heard from the writer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub(crate) enum Heard {
+    Nothing,
+    /// A child has taken over the writer's end: its identity is in the segment now.
+    Greeting,
+}
+
+impl Tether {
+    /// Ties the reader to the writer at the other end of `socket`.
+    pub(crate) fn new(socket: OwnedFd, wake: Option<OwnedFd>) -> Result<Self, Errno> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let events = epoll::EventFlags::IN | epoll::EventFlags::RDHUP;
+        epoll::add(&epoll, &socket, epoll::EventData::new_u64(SOCKET), events)?;
+        let mut tether = Self { socket, epoll, wake: None, pidfd: None, hung_up: false, checked: 0 };
+        if let Some(wake) = wake {
+            tether.wake_by(wake)?;
+        }
+        Ok(tether)
+    }
+
+    /// From now on `wake` wakes. Edge-triggered: a write is an event even if nobody ever reads the counter.
+    fn wake_by(&mut self, wake: OwnedFd) -> Result<(), Errno> {
+        let events = epoll::EventFlags::IN | epoll::EventFlags::ET;
+        epoll::add(&self.epoll, &wake, epoll::EventData::new_u64(WAKE), events)?;
+        self.wake = Some(wake);
+        Ok(())
+    }
+
+    pub(crate) fn join(socket: BorrowedFd<'_>, join: Join) -> Result<(), Errno> {
+        rustix::net::send(socket, &join.encode(), SendFlags::NOSIGNAL | SendFlags::DONTWAIT).map(drop)
+    }
+
+    /// Whether the writer is gone.
+    pub(crate) fn hung_up(&self) -> bool {
+        self.hung_up
+    }
+
+    /// Sleeps until something happens or `timeout` passes.
+    pub(crate) fn wait(&mut self, timeout: Option<&Timespec>) -> Result<Heard, Errno> {
+        let mut events = [MaybeUninit::<epoll::Event>::uninit(); 3];
+        let (ready, _) = match epoll::wait(&self.epoll, &mut events, timeout) {
+            Err(Errno::INTR) => return Ok(Heard::Nothing),
+            ready => ready?,
+        };
+        let mut heard = Heard::Nothing;
+        for event in ready {
+            match event.data.u64() {
+                SOCKET => heard = self.hear()?,
+                DEATH => self.hung_up = true,
+                _ => {}
+            }
+        }
+        Ok(heard)
+    }
+
+    /// Looks for the writer's death without sleeping, at most every [`LIVENESS_MS`]: for readers that poll.
+    #[inline]
+    pub(crate) fn check(&mut self) -> Result<Heard, Errno> {
+        let now = clock::coarse_ms();
+        if now.wrapping_sub(self.checked) < LIVENESS_MS {
+            return Ok(Heard::Nothing);
+        }
+        self.checked = now;
+        self.wait(Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))
+    }
+
+    /// Takes what the writer sent: the eventfd, or its end.
+    fn hear(&mut self) -> Result<Heard, Errno> {
+        let mut heard = Heard::Nothing;
+        loop {
+            let mut bytes = [0; GREETING_BYTES];
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+            let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+            let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
+            match rustix::net::recvmsg(&self.socket, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, flags) {
+                Ok(message) if message.bytes == 0 => {
+                    self.hung_up = true;
+                    return Ok(heard);
+                }
+                Ok(message) => {
+                    if greets(&bytes[..message.bytes]) {
+                        heard = Heard::Greeting;
+                    }
+                    let sent = ancillary.drain().find_map(|message| match message {
+                        RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+                        _ => None,
+                    });
+                    if let (Some(wake), None) = (sent, &self.wake) {
+                        self.wake_by(wake)?;
+                    }
+                }
+                Err(Errno::AGAIN) => return Ok(heard),
+                Err(Errno::INTR) => {}
+                Err(Errno::CONNRESET | Errno::PIPE | Errno::NOTCONN) => {
+                    self.hung_up = true;
+                    return Ok(heard);
+                }
+                Err(other) => return Err(other),
+            }
+        }
+    }
+
+    /// Watches the process `writer` besides the socket.
+    pub(crate) fn watch(&mut self, writer: Identity) -> Result<(), Errno> {
+        match watch(writer) {
+            Ok(pidfd) => {
+                epoll::add(&self.epoll, &pidfd, epoll::EventData::new_u64(DEATH), epoll::EventFlags::IN)?;
+                self.pidfd = Some(pidfd);
+            }
+            Err(Errno::SRCH) => self.hung_up = true, // it died before its greeting was read
+            Err(_) => {}                             // then the socket tells, when its last copy is closed
+        }
+        Ok(())
+    }
+
+    /// Tells a waiting writer that space was released.
+    pub(crate) fn tell_room(&self) {
+        // A full socket buffer holds wake-ups that the writer has not taken yet; a dead writer needs none.
+        let _ = rustix::net::send(&self.socket, &[NEWS], SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
+    }
+}
+
+impl AsFd for Tether {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.epoll.as_fd()
+    }
+}
+
+/// A pidfd of exactly this process: the identity is checked again once the descriptor pins it. [`Errno::SRCH`] if it is dead.
+pub(crate) fn watch(identity: Identity) -> Result<OwnedFd, Errno> {
+    let pid = i32::try_from(identity.pid).ok().and_then(Pid::from_raw).ok_or(Errno::INVAL)?;
+    let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
+    if identity.alive() { Ok(pidfd) } else { Err(Errno::SRCH) }
+}
+
+/// Whether a message is the greeting of a process of this pid namespace. Of others, ids mean nothing here.
+pub(crate) fn greets(message: &[u8]) -> bool {
+    let Some((&GREETING, from)) = message.split_first() else { return false };
+    let own = pid_namespace();
+    own != 0 && *from == own.to_ne_bytes()
+}
+
+/// Tells the exporter that this process has taken the exported end over.
+pub(crate) fn greet(socket: BorrowedFd<'_>) -> Result<(), Errno> {
+    let mut message = [GREETING; GREETING_BYTES];
+    message[1..].copy_from_slice(&pid_namespace().to_ne_bytes());
+    rustix::net::send(socket, &message, SendFlags::NOSIGNAL | SendFlags::DONTWAIT).map(drop)
+}
+
+/// Makes an eventfd and the two ends of a tether: for a reader that is made in the writer's process, for a child.
+pub(crate) fn pair() -> Result<(OwnedFd, OwnedFd, OwnedFd), Errno> {
+    let (near, far) = rustix::net::socketpair(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+        None,
+    )?;
+    Ok((near, far, eventfd()?))
+}
+
+pub(crate) fn eventfd() -> Result<OwnedFd, Errno> {
+    rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+}
+
+/// Answers a join with the eventfd that will wake the reader.
+pub(crate) fn welcome(socket: BorrowedFd<'_>, wake: BorrowedFd<'_>) -> Result<(), Errno> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    let fds = [wake];
+    ancillary.push(SendAncillaryMessage::ScmRights(&fds));
+    let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+    rustix::net::sendmsg(socket, &[IoSlice::new(&[NEWS])], &mut ancillary, flags).map(drop)
+}

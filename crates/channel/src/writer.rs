@@ -1,0 +1,552 @@
+//! The writing end.
+
+use crate::builder::WriterBuilder;
+use crate::clock;
+use crate::codec::{Codec, Plain};
+use crate::discovery::Claimed;
+use crate::env::{Parts, Role};
+use crate::error::{CreateError, OpenError, PublishError};
+use crate::hub::Hub;
+use crate::loan::Loan;
+use crate::tether;
+use ginnel_memory::identity::Identity;
+use ginnel_memory::ring::{Admission, Blocked, Consumer, Mode, Producer, Start};
+use ginnel_memory::{Segment, Spec, Spin};
+use rustix::fd::OwnedFd;
+use rustix::io::Errno;
+use std::marker::PhantomData;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// What [`Writer::publish`] does when a lossless channel is full. Other channels are never full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum OnFull {
+    /// Wait for the slowest live reader, however long it takes ([`Writer::publish_timeout`] sets a limit for one record).
+    #[default]
+    Wait,
+    /// Fail at once with [`PublishError::Full`].
+    Fail,
+    /// Wait this long, then stop waiting for the slowest reader for good: it gets [`RecvError::Lagged`](crate::RecvError::Lagged)
+    /// and goes on like the reader of a lossy channel.
+    Evict(Duration),
+}
+
+/// The one writer of a channel.
+///
+/// Dropping it closes the channel: readers get what was published, then [`RecvError::Closed`](crate::RecvError::Closed).
+#[derive(Debug)]
+pub struct Writer<T: ?Sized, C: Codec<T> = Plain> {
+    producer: Producer,
+    hub: Hub,
+    scratch: Vec<u8>,
+    on_full: OnFull,
+    spin: Spin,
+    waits: u64,
+    evicted: u64,
+    data: Segment,
+    control: Segment,
+    // Dropped after the producer has closed: then the name is free.
+    claimed: Option<Claimed>,
+    explicit_dir: bool,
+    abandoned: bool,
+    _types: PhantomData<fn(&T) -> C>,
+}
+
+/// What a writer has done so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WriterCounters {
+    /// Records published.
+    pub records: u64,
+    /// Bytes of the ring that they took, headers and padding included.
+    pub bytes: u64,
+    /// Readers that have joined.
+    pub joined: u64,
+    /// Wake-ups that were sent, each one system call.
+    pub wakes: u64,
+    /// How often the writer had to wait for space.
+    pub waits: u64,
+    /// Readers that were evicted.
+    pub evicted: u64,
+}
+
+/// How a publication treats a full channel.
+#[derive(Clone, Copy)]
+enum Patience {
+    None,
+    Policy,
+    Until(Option<Instant>, Duration),
+}
+
+impl<T: ?Sized, C: Codec<T>> Writer<T, C> {
+    /// Settings for a new channel.
+    pub fn builder() -> WriterBuilder<T, C> {
+        WriterBuilder::default()
+    }
+
+    /// Creates the lossy channel `name` with default settings.
+    pub fn create(name: &str) -> Result<Self, CreateError> {
+        Self::builder().create(name)
+    }
+
+    /// Takes over the writer's part that a parent exported, with default settings; see [`WriterBuilder::from_env`].
+    pub fn from_env(variable: &str) -> Result<Self, CreateError> {
+        Self::builder().from_env(variable)
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "called from one place, with the parts it has just made")]
+    pub(crate) fn new(
+        producer: Producer,
+        hub: Hub,
+        data: Segment,
+        control: Segment,
+        claimed: Option<Claimed>,
+        explicit_dir: bool,
+        on_full: OnFull,
+        spin: Spin,
+    ) -> Self {
+        Self {
+            producer,
+            hub,
+            scratch: Vec::new(),
+            on_full,
+            spin,
+            waits: 0,
+            evicted: 0,
+            data,
+            control,
+            claimed,
+            explicit_dir,
+            abandoned: false,
+            _types: PhantomData,
+        }
+    }
+
+    /// Publishes one record. Wakes sleeping readers; makes no system call if none sleeps.
+    ///
+    /// Blocks only on a full lossless channel, as [`WriterBuilder::on_full`] says.
+    #[inline]
+    pub fn publish(&mut self, record: &T) -> Result<(), PublishError> {
+        self.put(record, Patience::Policy)
+    }
+
+    /// Publishes one record, or fails with [`PublishError::Full`]: never blocks, never evicts.
+    #[inline]
+    pub fn try_publish(&mut self, record: &T) -> Result<(), PublishError> {
+        self.put(record, Patience::None)
+    }
+
+    /// Publishes one record, waiting for space up to `limit`.
+    pub fn publish_timeout(&mut self, record: &T, limit: Duration) -> Result<(), PublishError> {
+        self.put(record, Patience::Until(clock::after(limit), limit))
+    }
+
+    #[inline(always)]
+    fn put(&mut self, record: &T, patience: Patience) -> Result<(), PublishError> {
+        self.append(record, patience)?;
+        self.announce()
+    }
+
+    #[inline(always)]
+    fn append(&mut self, record: &T, patience: Patience) -> Result<(), PublishError> {
+        let len = {
+            let bytes = C::encode(record, &mut self.scratch)?;
+            if bytes.len() <= self.producer.geometry().max_record && self.producer.reserve(bytes.len()).is_ok() {
+                self.producer.push(bytes);
+                return Ok(());
+            }
+            bytes.len()
+        };
+        self.reserve(len, patience)?;
+        self.producer.push(C::encode(record, &mut self.scratch)?);
+        Ok(())
+    }
+
+    fn reserve(&mut self, len: usize, patience: Patience) -> Result<(), PublishError> {
+        let max = self.producer.geometry().max_record;
+        if len > max {
+            return Err(PublishError::TooLarge { len, max });
+        }
+        match self.producer.reserve(len) {
+            Ok(()) => Ok(()),
+            Err(blocked) => self.make_room(len, blocked, patience),
+        }
+    }
+
+    /// Tells those who sleep. Called after every publication.
+    #[inline(always)]
+    pub(crate) fn announce(&mut self) -> Result<(), PublishError> {
+        if self.producer.wanted() || self.producer.truncated() { self.attend() } else { Ok(()) }
+    }
+
+    #[cold]
+    fn attend(&mut self) -> Result<(), PublishError> {
+        if self.producer.truncated() {
+            return Err(PublishError::Truncated);
+        }
+        match self.hub.attend(&mut self.producer) {
+            Ok(()) => Ok(()),
+            // The record is out; a reader that cannot be welcomed for want of descriptors is tried again next time, and
+            // until then protected by the JOINED bit.
+            Err(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::NOBUFS) => {
+                tracing::warn!("a reader waits to be welcomed, but this process is out of file descriptors");
+                Ok(())
+            }
+            Err(source) => Err(PublishError::System { what: "welcome a reader", source }),
+        }
+    }
+
+    #[cold]
+    fn make_room(&mut self, len: usize, mut blocked: Blocked, patience: Patience) -> Result<(), PublishError> {
+        let started = Instant::now();
+        loop {
+            match blocked {
+                Blocked::Joining => {
+                    if let Err(source) = self.hub.attend(&mut self.producer) {
+                        return Err(PublishError::System { what: "welcome a reader", source });
+                    }
+                }
+                Blocked::Mad { slot, token } => {
+                    tracing::warn!(slot, "a reader claims an impossible position: dropping it");
+                    self.evicted += 1;
+                    self.hub.evict(&mut self.producer, slot, token);
+                }
+                Blocked::Reader { slot, token } => {
+                    self.wait_for(slot, token, len, started, patience)?;
+                }
+            }
+            if self.producer.truncated() {
+                return Err(PublishError::Truncated);
+            }
+            match self.producer.reserve(len) {
+                Ok(()) => return Ok(()),
+                Err(again) => blocked = again,
+            }
+        }
+    }
+
+    fn wait_for(
+        &mut self,
+        slot: usize,
+        token: u64,
+        len: usize,
+        started: Instant,
+        patience: Patience,
+    ) -> Result<(), PublishError> {
+        let backlog = self.producer.backlog().unwrap_or(0);
+        let deadline = match (patience, self.on_full) {
+            (Patience::None, _) | (Patience::Policy, OnFull::Fail) => {
+                self.hub.reap(&mut self.producer).map_err(waiting)?;
+                if self.producer.reserve(len).is_ok() {
+                    return Ok(());
+                }
+                return Err(PublishError::Full { backlog });
+            }
+            (Patience::Until(deadline, waited), _) => {
+                if clock::passed(deadline) {
+                    return Err(PublishError::Timeout { waited, backlog });
+                }
+                deadline
+            }
+            (Patience::Policy, OnFull::Wait) => None,
+            (Patience::Policy, OnFull::Evict(after)) => {
+                let deadline = started.checked_add(after);
+                if clock::passed(deadline) {
+                    tracing::warn!(slot, backlog, "evicting a reader that did not make room");
+                    self.evicted += 1;
+                    self.hub.evict(&mut self.producer, slot, token);
+                    return Ok(());
+                }
+                deadline
+            }
+        };
+        let producer = &mut self.producer;
+        if self.spin.until(|| producer.reserve(len).is_ok().then_some(())).is_some() {
+            return Ok(());
+        }
+        self.waits += 1;
+        self.announce()?;
+        self.producer.set_waiting(true);
+        let slept = if self.producer.reserve(len).is_ok() {
+            Ok(())
+        } else {
+            self.hub.wait(&mut self.producer, clock::remaining(deadline, None).as_ref(), true).map_err(waiting)
+        };
+        self.producer.set_waiting(false);
+        slept
+    }
+
+    /// Starts a batch: records added to it become visible together, with one store and at most one wake-up.
+    ///
+    /// ```
+    /// # use ginnel_channel::Writer;
+    /// # let mut writer: Writer<u64> = Writer::builder().anonymous()?;
+    /// let mut batch = writer.batch();
+    /// for n in 0..64 {
+    ///     batch.push(&n)?;
+    /// }
+    /// batch.publish()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn batch(&mut self) -> Batch<'_, T, C> {
+        self.producer.open_batch();
+        Batch { writer: self }
+    }
+
+    /// Waits until at least `readers` readers have joined and are still there; says whether they have.
+    pub fn wait_for_readers(&mut self, readers: usize, limit: Duration) -> Result<bool, PublishError> {
+        let deadline = clock::after(limit);
+        loop {
+            self.announce()?;
+            if self.hub.len() >= readers {
+                return Ok(true);
+            }
+            if clock::passed(deadline) {
+                return Ok(false);
+            }
+            let timeout = clock::remaining(deadline, None);
+            self.hub.wait(&mut self.producer, timeout.as_ref(), true).map_err(waiting)?;
+        }
+    }
+
+    /// How many readers are there now. Notices those who came and went.
+    pub fn readers(&mut self) -> Result<usize, PublishError> {
+        self.hub.reap(&mut self.producer).map_err(waiting)?;
+        self.announce()?;
+        Ok(self.hub.len())
+    }
+
+    /// Waits until every reader of a lossless channel has read everything, or has left; says whether that happened in time.
+    pub fn drain(&mut self, limit: Duration) -> Result<bool, PublishError> {
+        let deadline = clock::after(limit);
+        loop {
+            self.announce()?;
+            self.producer.set_waiting(true);
+            let done = self.producer.backlog().is_none_or(|backlog| backlog == 0);
+            let waited = if done || clock::passed(deadline) {
+                Ok(())
+            } else {
+                let timeout = clock::remaining(deadline, None);
+                self.hub.wait(&mut self.producer, timeout.as_ref(), true).map_err(waiting)
+            };
+            self.producer.set_waiting(false);
+            waited?;
+            if done || clock::passed(deadline) {
+                return Ok(done);
+            }
+        }
+    }
+
+    /// Gives the next children of `command` the means to read this channel, in the environment variable `variable`: for a
+    /// named channel its name, else inherited descriptors (sealed, so that they can only be read). The child calls
+    /// [`Reader::from_env`](crate::Reader::from_env).
+    ///
+    /// Of an unnamed channel the child's place is taken now: a lossless writer waits for a child that does not read. Export
+    /// once per child; the second child of one export would share the first one's place.
+    pub fn export(&mut self, command: &mut Command, variable: &str) -> Result<(), OpenError> {
+        if let Some(claimed) = &self.claimed {
+            let name = claimed.name().as_str();
+            if self.explicit_dir {
+                let dir = std::path::absolute(claimed.dir().path()).unwrap_or_else(|_| claimed.dir().path().to_owned());
+                command.env(variable, dir.join(name));
+            } else {
+                command.env(variable, name);
+            }
+            return Ok(());
+        }
+        self.export_inherited(command, variable)
+    }
+
+    fn export_inherited(&mut self, command: &mut Command, variable: &str) -> Result<(), OpenError> {
+        let system = |source| OpenError::System { what: "export the channel", source };
+        let geometry = *self.producer.geometry();
+        let token = Spec::random_instance();
+        let Some(slot) = self.producer.control().claim(token, Identity::own()) else {
+            return Err(OpenError::Full { name: variable.to_owned(), max: geometry.max_readers });
+        };
+        let control = self.producer.control().clone();
+        let mut place = Consumer::new(geometry, self.data.header_words(), self.data.data(), control, slot, token)
+            .expect("the writer's own segment is as large as its geometry");
+        match place.join(Start::Oldest, || Ok::<(), std::convert::Infallible>(())) {
+            Ok(Ok(())) => {}
+            Ok(Err(fault)) => return Err(OpenError::Join { name: variable.to_owned(), what: fault.into() }),
+        }
+        if geometry.mode == Mode::Lossless && self.producer.admit(slot, token) == Admission::Refused {
+            return Err(OpenError::Full { name: variable.to_owned(), max: geometry.max_readers });
+        }
+        let made = (|| {
+            let (near, far, wake) = tether::pair()?;
+            let duplicate = |fd: rustix::fd::BorrowedFd<'_>| rustix::io::fcntl_dupfd_cloexec(fd, 3);
+            let parts = Parts {
+                data: duplicate(self.data.fd())?,
+                control: duplicate(self.control.fd())?,
+                socket: far,
+                wake: duplicate(rustix::fd::AsFd::as_fd(&wake))?,
+                slot,
+                token,
+            };
+            self.hub.tie(near, wake, slot, token)?;
+            Ok(parts)
+        })();
+        match made {
+            Ok(parts) => {
+                place.hand_over();
+                parts.export(command, variable, Role::Reader);
+                Ok(())
+            }
+            Err(source) => {
+                self.producer.dismiss(slot, token);
+                Err(system(source))
+            }
+        }
+    }
+
+    pub(crate) fn tie(&mut self, socket: OwnedFd, wake: OwnedFd, slot: usize, token: u64) -> Result<(), Errno> {
+        if self.producer.geometry().mode == Mode::Lossless {
+            let _ = self.producer.admit(slot, token);
+        }
+        self.hub.tie(socket, wake, slot, token)
+    }
+
+    /// The channel's name, `None` if it is inherited only.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        self.claimed.as_ref().map(|claimed| claimed.name().as_str())
+    }
+
+    /// The longest record that can be published, bytes.
+    #[must_use]
+    pub fn max_record(&self) -> usize {
+        self.producer.geometry().max_record
+    }
+
+    /// What was done so far.
+    #[must_use]
+    pub fn counters(&self) -> WriterCounters {
+        WriterCounters {
+            records: self.producer.sequence(),
+            bytes: self.producer.position(),
+            joined: self.hub.joined,
+            wakes: self.hub.wakes,
+            waits: self.waits,
+            evicted: self.evicted,
+        }
+    }
+
+    /// Closes the channel: readers get what was published, then the end. The same as dropping it.
+    pub fn close(self) {}
+
+    /// Lets a test drop the writer as `kill -9` would: the kernel closes what was open, nobody tidies up.
+    #[doc(hidden)]
+    pub fn abandon(mut self) {
+        self.abandoned = true;
+        if let Some(claimed) = &mut self.claimed {
+            claimed.abandon();
+        }
+    }
+
+    pub(crate) fn loan_room(&mut self, len: usize) -> Result<(), PublishError> {
+        self.reserve(len, Patience::Policy)
+    }
+
+    pub(crate) fn loan_bytes(&mut self, len: usize) -> &mut [u8] {
+        self.producer.lend(len)
+    }
+
+    pub(crate) fn loan_peek(&self, len: usize) -> &[u8] {
+        self.producer.lent(len)
+    }
+
+    pub(crate) fn loan_commit(&mut self, len: usize) -> Result<(), PublishError> {
+        self.producer.commit(len);
+        self.announce()
+    }
+}
+
+fn waiting(source: Errno) -> PublishError {
+    PublishError::System { what: "wait for readers", source }
+}
+
+impl Writer<[u8]> {
+    /// Lends the next record, `len` bytes in the shared memory itself, to be filled in place: no copy, whatever its size.
+    ///
+    /// The bytes hold what an older record left there. Dropping the loan publishes nothing.
+    ///
+    /// ```
+    /// # use ginnel_channel::Writer;
+    /// # let mut writer: Writer<[u8]> = Writer::builder().anonymous()?;
+    /// let mut frame = writer.loan(4096)?;
+    /// frame.fill(0);
+    /// frame[0] = 1;
+    /// frame.publish()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn loan(&mut self, len: usize) -> Result<Loan<'_, [u8]>, PublishError> {
+        self.loan_room(len)?;
+        Ok(Loan::new(self, len))
+    }
+}
+
+impl<T> Writer<T>
+where
+    T: zerocopy::FromBytes + zerocopy::IntoBytes + zerocopy::Immutable + zerocopy::KnownLayout,
+{
+    /// Lends the next record in the shared memory itself, to be filled in place: no copy, whatever its size.
+    ///
+    /// It holds what an older record left there. Dropping the loan publishes nothing.
+    pub fn loan(&mut self) -> Result<Loan<'_, T>, PublishError> {
+        const { assert!(align_of::<T>() <= 16, "payloads start at multiples of 16 bytes") };
+        self.loan_room(size_of::<T>())?;
+        Ok(Loan::new(self, size_of::<T>()))
+    }
+}
+
+impl<T: ?Sized, C: Codec<T>> Drop for Writer<T, C> {
+    fn drop(&mut self) {
+        if self.abandoned {
+            return;
+        }
+        self.producer.close();
+        // The tethers hang up next, so nobody sleeps on, whether or not it was tied yet.
+        let _ = self.attend();
+        if let Some(claimed) = &self.claimed {
+            tracing::debug!(name = claimed.name().as_str(), counters = ?self.counters(), "channel closed");
+        }
+    }
+}
+
+/// Records that become visible together. Made by [`Writer::batch`]; dropping it publishes it.
+///
+/// A batch that outgrows an eighth of the ring, or that has to wait for space, is published in parts.
+#[derive(Debug)]
+pub struct Batch<'a, T: ?Sized, C: Codec<T>> {
+    writer: &'a mut Writer<T, C>,
+}
+
+impl<T: ?Sized, C: Codec<T>> Batch<'_, T, C> {
+    /// Adds a record.
+    #[inline]
+    pub fn push(&mut self, record: &T) -> Result<(), PublishError> {
+        self.writer.append(record, Patience::Policy)?;
+        if self.writer.producer.batch_is_large() {
+            self.writer.producer.publish_batch();
+            self.writer.announce()?;
+            self.writer.producer.open_batch();
+        }
+        Ok(())
+    }
+
+    /// Makes all of them visible.
+    pub fn publish(self) -> Result<(), PublishError> {
+        self.writer.producer.publish_batch();
+        self.writer.announce()
+    }
+}
+
+impl<T: ?Sized, C: Codec<T>> Drop for Batch<'_, T, C> {
+    fn drop(&mut self) {
+        self.writer.producer.publish_batch();
+        let _ = self.writer.announce();
+    }
+}

@@ -1,0 +1,145 @@
+//! The writer works while readers change every word that they can write, between its steps and during them. The writer must
+//! not panic, hang or be stopped for ever, and an honest reader gets every record intact, or an exact count of what it missed.
+#![no_main]
+
+use ginnel_fuzz::{Choices, beside_a_mad_writer};
+use ginnel_memory::identity::Identity;
+use ginnel_memory::ring::{Blocked, Consumer, Control, Fault, Geometry, Mode, Producer};
+use ginnel_memory::{Segment, Spec};
+use libfuzzer_sys::fuzz_target;
+use std::sync::atomic::Ordering;
+
+const SLOTS: usize = 4;
+/// How often a joining reader may stop a writer that takes its attention each time.
+const MOST_JOINS: usize = 16;
+
+fuzz_target!(|bytes: &[u8]| {
+    let mut choices = Choices::new(bytes);
+    let shape = choices.byte();
+    let mode = if shape & 1 == 0 { Mode::Lossy } else { Mode::Lossless };
+    let geometry = if shape & 2 == 0 {
+        Geometry::fixed(mode, usize::from(shape >> 3 & 7) * 11, 8, SLOTS).unwrap()
+    } else {
+        Geometry::variable(mode, 1 << (shape >> 3), 0, SLOTS)
+            .unwrap_or_else(|_| Geometry::variable(mode, 4096, 0, SLOTS).unwrap())
+    };
+    let spec = Spec {
+        kind: 1,
+        layout: 0,
+        instance: 1,
+        params: geometry.params(),
+        data: geometry.data_bytes(),
+        mirror: geometry.mirror(),
+    };
+    let ring = Segment::memfd("fuzz-ring", &spec, true).unwrap();
+    let readers = Spec { data: Control::bytes(SLOTS), mirror: false, ..spec };
+    let mad = Segment::memfd("fuzz-mad", &readers, false).unwrap();
+    let own = Segment::memfd("fuzz-own", &readers, false).unwrap();
+    let control = Control::new(mad.data_mut(), SLOTS).unwrap();
+    let mut producer = Producer::new(geometry, ring.header_mut(), ring.data_mut(), control.clone()).unwrap();
+    // The honest reader keeps its cursor where nobody else writes; the writer does not wait for it.
+    let private = Control::new(own.data_mut(), SLOTS).unwrap();
+    let slot = private.claim(1, Identity::own()).unwrap();
+    let honest = Consumer::new(geometry, ring.header_words(), ring.data(), private, slot, 1).unwrap();
+    let mut honest = Honest { consumer: honest, received: 0, skipped: 0, buffer: Vec::new() };
+    let writable = [mad.data_mut()];
+
+    let mut steps = 0;
+    while !choices.is_empty() && steps < 64 {
+        steps += 1;
+        match choices.byte() % 6 {
+            0 => {
+                let index = usize::from(choices.byte()) % writable[0].len();
+                writable[0].store(index, choices.word(producer.position()), Ordering::Relaxed);
+            }
+            1 => {
+                if let Some(slot) = control.claim(choices.word(1).max(1), Identity::own()) {
+                    let token = writable[0].load(16 + 16 * slot, Ordering::Relaxed);
+                    let _ = producer.admit(slot, token);
+                }
+            }
+            2 if choices.byte() < 16 => {
+                let seed = choices.word(0);
+                beside_a_mad_writer(&writable, seed, || {
+                    (0..100).for_each(|n| write(&mut producer, &mut Choices::new(&[n, n / 3])))
+                });
+            }
+            3 => honest.read(),
+            _ => write(&mut producer, &mut choices),
+        }
+    }
+    producer.close();
+    honest.read();
+    assert!(honest.consumer.closed());
+    assert_eq!(honest.received + honest.skipped, producer.sequence(), "a record is neither received nor counted");
+});
+
+/// Writes a few records as the layers above do, whatever the readers say.
+fn write(producer: &mut Producer, choices: &mut Choices) {
+    let records = 1 + choices.byte() % 8;
+    let batch = choices.byte() & 1 == 1;
+    if batch {
+        producer.open_batch();
+    }
+    for _ in 0..records {
+        let most = producer.geometry().max_record;
+        let len = producer.geometry().fixed.unwrap_or((producer.sequence() as usize * 7919) % (most + 1));
+        let mut joins = 0;
+        loop {
+            match producer.reserve(len) {
+                Ok(()) => break,
+                Err(Blocked::Joining) => {
+                    joins += 1;
+                    assert!(joins <= MOST_JOINS, "a reader that joins for ever stops the writer");
+                    let _ = producer.control().take_attention();
+                }
+                Err(Blocked::Reader { slot, token }) => producer.evict(slot, token),
+                Err(Blocked::Mad { slot, token }) => producer.dismiss(slot, token),
+            }
+        }
+        let payload = payload(producer.sequence(), len);
+        producer.push(&payload);
+    }
+    if batch {
+        producer.publish_batch();
+    }
+    if producer.wanted() {
+        let _ = producer.control().take_attention();
+        for slot in 0..SLOTS + 1 {
+            let _ = producer.control().take_armed(slot);
+        }
+    }
+    let _ = (producer.backlog(), producer.control().readers().count());
+}
+
+fn payload(seq: u64, len: usize) -> Vec<u8> {
+    (0..len).map(|at| (seq as usize * 31 + at) as u8).collect()
+}
+
+struct Honest {
+    consumer: Consumer,
+    received: u64,
+    skipped: u64,
+    buffer: Vec<u8>,
+}
+
+impl Honest {
+    fn read(&mut self) {
+        loop {
+            match self
+                .consumer
+                .peek()
+                .and_then(|len| len.map(|len| self.consumer.take_vec(len, &mut self.buffer)).transpose())
+            {
+                Ok(Some(())) => {
+                    let seq = self.consumer.sequence() - 1;
+                    assert_eq!(self.buffer, payload(seq, self.buffer.len()), "record {seq} is not what was written");
+                    self.received += 1;
+                }
+                Ok(None) => return,
+                Err(Fault::Lagged { skipped }) => self.skipped += skipped,
+                Err(fault) => panic!("{fault:?}"),
+            }
+        }
+    }
+}
