@@ -25,10 +25,10 @@
 #![deny(unsafe_code)]
 
 pub mod fence;
-pub mod identity;
 #[cfg(not(loom))]
 #[allow(unsafe_code)]
 mod foreign;
+pub mod identity;
 mod name;
 pub mod ring;
 mod run_dir;

@@ -6,12 +6,13 @@
 mod report;
 mod sample;
 
+use super::machine::wait_for_quiet;
 use sample::{Row, Sample, Summary};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A repetition whose calibrations before and after differ by more says more about the machine than about us.
 const CALIBRATION_RATIO: f64 = 1.25;
@@ -205,25 +206,5 @@ impl Program {
         // The difference of two lengths leaves set-up and tear-down out.
         let (short, long) = (count(200)?, count(1200)?);
         Some(((long - short) / 1000.0).max(0.0))
-    }
-}
-
-/// Waits until both CPUs idled for a second, or for as long as there is patience.
-fn wait_for_quiet(patience: Duration) {
-    let idle = || -> Option<(u64, u64)> {
-        let stat = std::fs::read_to_string("/proc/stat").ok()?;
-        let fields: Vec<u64> =
-            stat.lines().next()?.split_whitespace().skip(1).take(8).filter_map(|text| text.parse().ok()).collect();
-        Some((fields.get(3)? + fields.get(4)?, fields.iter().sum()))
-    };
-    let started = Instant::now();
-    while started.elapsed() < patience {
-        let Some((idle_before, all_before)) = idle() else { return };
-        sleep(Duration::from_secs(1));
-        let Some((idle_after, all_after)) = idle() else { return };
-        let busy = 1.0 - (idle_after - idle_before) as f64 / (all_after - all_before).max(1) as f64;
-        if busy < 0.03 {
-            return;
-        }
     }
 }

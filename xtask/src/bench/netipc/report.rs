@@ -1,5 +1,6 @@
 //! The published tables: CSV for machines, Markdown generated from the same numbers.
 
+use super::super::machine::Conditions;
 use super::sample::Summary;
 use super::{Floors, Outcome};
 use std::fmt::Write as _;
@@ -118,12 +119,10 @@ fn cores(result: &Outcome) -> &'static str {
 }
 
 fn machine() -> String {
-    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    let cpuinfo = read("/proc/cpuinfo");
-    let model =
-        cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1)).unwrap_or("unknown CPU");
-    let count = cpuinfo.lines().filter(|line| line.starts_with("processor")).count();
-    format!("{model}, {count} CPUs, Linux {}", read("/proc/sys/kernel/osrelease").trim())
+    let machine = Conditions::read();
+    let guest = if machine.hypervisor { " (virtual)" } else { "" };
+    let Conditions { cpu, cores, kernel, compiler, commit, date, .. } = machine;
+    format!("{cpu}{guest}, {cores} CPUs, Linux {kernel}, {compiler}; commit {commit}, {date}")
 }
 
 fn number(value: f64) -> String {
