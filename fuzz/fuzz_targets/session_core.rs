@@ -13,7 +13,7 @@ fuzz_target!(|input: (u8, &[u8], &[u8])| {
     let role = if choice & 1 == 0 { Role::Server } else { Role::Client };
     let framing = match choice >> 1 & 3 {
         0 => Framing::Stream,
-        1 => Framing::Slot,
+        1 => Framing::Slot(LIMIT + 64),
         _ => Framing::Packets(33 + u32::from(choice >> 3) * 8),
     };
     let ack = HelloAck {

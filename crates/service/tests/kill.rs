@@ -5,6 +5,7 @@ mod common;
 
 use common::{CARRIERS, CODE, Carrier, Process, await_state, echo, eventually, files, play, ready, size, soon};
 use ginnel_service::{CallError, Server, State};
+use ginnel_session::{Session, SessionError, Wait};
 use std::time::{Duration, Instant};
 
 #[test]
@@ -45,31 +46,38 @@ fn a_killed_server_is_noticed_replaced_and_swept_up(carrier: Carrier) {
     let mut noticed = Vec::new();
     let mut server = Process::start("server", carrier, dir.path(), 0, &[]);
     let port = server.line("port ").parse().unwrap();
-    let mut client = ready(&carrier.endpoint(dir.path(), port), carrier.client());
+    let endpoint = carrier.endpoint(dir.path(), port);
+    let mut client = ready(&endpoint, carrier.client());
     for round in 0..size(10, 200) {
         let pause = moments.next();
         let wait_in_handler = round % 3 == 0;
-        let (lost, killed) = std::thread::scope(|scope| {
+        // Sleeps in a wait that nothing would end, and says when it was ended.
+        let mut sleeper = Session::connect(&endpoint, &carrier.client().session, &Wait::until(soon())).unwrap();
+        let noticed_after = std::thread::scope(|scope| {
+            let sleeping =
+                scope.spawn(|| (sleeper.recv(&Wait::until(soon())).map(|_| ()).unwrap_err(), Instant::now()));
             let calls = scope.spawn(|| {
                 if wait_in_handler {
-                    // In the middle of a wait that would last.
-                    return (client.call_until(CODE, b"!hang", soon()).unwrap_err(), Instant::now());
+                    return client.call_until(CODE, b"!hang", soon()).unwrap_err();
                 }
                 loop {
                     if let Err(error) = client.call_until(CODE, &[3; 700], soon()) {
-                        return (error, Instant::now());
+                        return error;
                     }
                 }
             });
             std::thread::sleep(pause);
             server.kill_only();
             let killed = Instant::now();
-            (calls.join().unwrap(), killed)
+            // The call was tried again, for the 100 ms that a restart is given, and nobody was there.
+            let lost = calls.join().unwrap();
+            assert!(matches!(lost, CallError::Connect(_) | CallError::Session(_)), "{lost:?}");
+            let (ended, when) = sleeping.join().unwrap();
+            assert!(matches!(ended, SessionError::Closed), "{ended:?}");
+            when.saturating_duration_since(killed)
         });
-        // The call was tried again, for the 100 ms that a restart is given, and nobody was there.
-        assert!(matches!(lost.0, CallError::Connect(_) | CallError::Session(_)), "{:?}", lost.0);
-        let retrying = Duration::from_millis(19 * 5);
-        noticed.push(lost.1.duration_since(killed).saturating_sub(retrying));
+        noticed.push(noticed_after);
+        drop(sleeper);
         assert_ne!(client.state(), State::Ready);
         drop(server);
 

@@ -190,7 +190,7 @@ impl Session {
     fn new(role: Role, established: Established, peer: Option<PeerCredentials>) -> Result<Self, SessionError> {
         let Established { ack, link } = established;
         let (framing, link) = match link {
-            Link::Slot(slot) => (Framing::Slot, AsyncLink::Slot(slot)),
+            Link::Slot(slot) => (Framing::Slot(slot.longest()), AsyncLink::Slot(slot)),
             Link::Socket(socket, framing) => {
                 let packets = framing != Framing::Stream;
                 let fd = register(socket.into_fd())?;

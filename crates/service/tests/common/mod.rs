@@ -135,7 +135,25 @@ pub struct Process {
 impl Process {
     /// Starts this test binary again, to run only its test `child`, which calls [`play`].
     pub fn start(role: &str, carrier: Carrier, dir: &Path, port: u16, env: &[(&str, String)]) -> Self {
-        let mut child = Command::new(std::env::current_exe().unwrap())
+        Self::start_by(Command::new(std::env::current_exe().unwrap()), role, carrier, dir, port, env)
+    }
+
+    /// The same in a pid namespace of its own, where this process and it cannot see each other. Root only.
+    pub fn start_in_namespace(role: &str, carrier: Carrier, dir: &Path) -> Self {
+        let mut command = Command::new("unshare");
+        command.args(["--pid", "--fork", "--kill-child"]).arg(std::env::current_exe().unwrap());
+        Self::start_by(command, role, carrier, dir, 0, &[])
+    }
+
+    fn start_by(
+        mut command: Command,
+        role: &str,
+        carrier: Carrier,
+        dir: &Path,
+        port: u16,
+        env: &[(&str, String)],
+    ) -> Self {
+        let mut child = command
             .args(["--exact", "child", "--nocapture"])
             .env("GINNEL_TEST_ROLE", role)
             .env("GINNEL_TEST_CARRIER", carrier.name())
@@ -166,10 +184,6 @@ impl Process {
     /// Gives it a line to read.
     pub fn tell(&mut self) {
         self.child.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
-    }
-
-    pub fn id(&self) -> u32 {
-        self.child.id()
     }
 
     /// SIGKILL; returns once the process is gone.
