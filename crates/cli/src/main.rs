@@ -31,6 +31,9 @@ enum Command {
     Channel(channel::Channel),
     /// The quick start: two processes talk through shared memory and show what that costs.
     Demo(demo::Demo),
+    /// The other process of `demo`.
+    #[command(hide = true)]
+    DemoChild(demo::DemoChild),
     Ps(ps::Ps),
     Run(run::Run),
 }
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Channel(channel) => channel.run(),
         Command::Demo(demo) => demo.run(),
+        Command::DemoChild(child) => child.run(),
         Command::Ps(ps) => ps.run(),
         Command::Run(run) => run.run(),
     }
