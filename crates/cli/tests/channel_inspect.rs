@@ -119,7 +119,8 @@ fn clean_says_what_it_removed() {
     let killed = house.start(&["channel", "pub", "killed", "--run-dir", house.temp.path().join("other").to_str().unwrap()]);
     let other = house.temp.path().join("other");
     let dir = other.to_str().unwrap();
-    eventually("it is there", || other.join("killed.channel").exists());
+    let list = || house.json(&["channel", "ls", "--json", "--run-dir", dir]);
+    eventually("it is there", || list()[0]["alive"] == true);
     killed.signal(Signal::KILL);
     drop(killed);
     let cleaned = house.run(&["channel", "clean", "--run-dir", dir]);
