@@ -2,7 +2,9 @@
 //!
 //! Run it: `cargo run -p ginnel --example sharded`
 
-use ginnel::channel::{CloseCause, MergedReader, Mode, Postcard, Reader, RecvError, Sharded, Writer, shard_name, shard_of};
+use ginnel::channel::{
+    CloseCause, MergedReader, Mode, Postcard, Reader, RecvError, Sharded, Writer, shard_name, shard_of,
+};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::error::Error;

@@ -48,7 +48,10 @@ fn write() -> Result<(), Box<dyn Error>> {
     }
     let counters = writer.counters();
     writer.close();
-    println!("sent {SAMPLES} samples; waited for nobody ({} times), woke sleeping readers {} times", counters.waits, counters.wakes);
+    println!(
+        "sent {SAMPLES} samples; waited for nobody ({} times), woke sleeping readers {} times",
+        counters.waits, counters.wakes
+    );
     for mut child in children {
         if !child.wait()?.success() {
             return Err("a reader's account is wrong".into());
@@ -78,7 +81,10 @@ fn read(pace: &str) -> Result<(), Box<dyn Error>> {
             std::thread::sleep(Duration::from_millis(20));
         }
     }
-    println!("a {pace} reader received {received} and missed {missed}: {} in all; hottest {hottest}", received + missed);
+    println!(
+        "a {pace} reader received {received} and missed {missed}: {} in all; hottest {hottest}",
+        received + missed
+    );
     assert_eq!(received + missed, SAMPLES);
     assert!(pace == "fast" || missed > 0, "the slow reader was not slow");
     Ok(())

@@ -83,7 +83,11 @@ impl Demo {
         let arrived = outcome.sums.records + outcome.sums.corrupt;
         let lost = outcome.sent.saturating_sub(arrived);
         let damaged = outcome.sums.corrupt + outcome.wrong_reports;
-        say(if self.json { outcome.json(lost, damaged, &left_behind) } else { outcome.text(lost, damaged, &left_behind) })?;
+        say(if self.json {
+            outcome.json(lost, damaged, &left_behind)
+        } else {
+            outcome.text(lost, damaged, &left_behind)
+        })?;
         if lost > 0 || damaged > 0 {
             return Err(Failure::new(format!("{lost} records were lost and {damaged} damaged")));
         }
@@ -204,7 +208,9 @@ impl Conversation {
         // Its channel hung up, so it is ending: the kernel will say how.
         while matches!(error, RecvError::Closed { .. }) && Instant::now() < deadline {
             if let Ok(Some(status)) = self.child.try_wait() {
-                return Failure::new(format!("the other process ({pid}) ended after {sent} records were sent: {status}"));
+                return Failure::new(format!(
+                    "the other process ({pid}) ended after {sent} records were sent: {status}"
+                ));
             }
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -306,7 +312,10 @@ impl Live {
         }
         self.shown = Some(Instant::now());
         let rate = outcome.sent as f64 / elapsed.as_secs_f64();
-        let line = format!("{} processes, {} records sent, {rate:.0}/s, {} results back", outcome.processes, outcome.sent, outcome.reports);
+        let line = format!(
+            "{} processes, {} records sent, {rate:.0}/s, {} results back",
+            outcome.processes, outcome.sent, outcome.reports
+        );
         let _ = write!(std::io::stderr(), "\r\x1b[K{line}");
     }
 }

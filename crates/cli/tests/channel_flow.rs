@@ -3,7 +3,7 @@
 mod common;
 
 use common::{House, eventually, line};
-use ginnel::channel::Reader;
+use ginnel::channel::{CloseCause, Reader, RecvError};
 use rustix::process::Signal;
 use std::fs::File;
 use std::io::{BufWriter, Read, Write};
@@ -143,14 +143,13 @@ fn a_line_is_published_as_soon_as_it_is_complete() {
 fn a_record_is_a_line_with_its_newline_for_every_reader() {
     let house = House::new();
     let mut writer = house.start(&["channel", "pub", "lines", "--mode", "lossless"]);
-    let mut reader: Reader<[u8]> =
-        Reader::builder().run_dir(&house.run).wait(common::LIMIT).open("lines").unwrap();
+    let mut reader: Reader<[u8]> = Reader::builder().run_dir(&house.run).wait(common::LIMIT).open("lines").unwrap();
     writer.feed("one\n\nthree");
     writer.close_stdin();
     assert_eq!(reader.recv().unwrap(), b"one\n");
     assert_eq!(reader.recv().unwrap(), b"\n");
     assert_eq!(reader.recv().unwrap(), b"three");
-    drop(reader.recv().unwrap_err());
+    assert!(matches!(reader.recv(), Err(RecvError::Closed { cause: CloseCause::Closed })));
 }
 
 #[test]
@@ -190,7 +189,9 @@ fn a_reader_that_is_too_slow_reports_exactly_what_it_missed() {
     assert!(missed > 0);
     assert_eq!(
         verdict,
-        format!("ginnel: {missed} records of \"flood\" were overwritten before they were read, {received} were received")
+        format!(
+            "ginnel: {missed} records of \"flood\" were overwritten before they were read, {received} were received"
+        )
     );
     let numbers: Vec<u32> = seen.lines().map(|line| line.parse().unwrap()).collect();
     assert!(numbers.is_sorted_by(|one, other| one < other), "in order, none twice, none torn");
@@ -287,8 +288,11 @@ fn names_with_path_tricks_are_refused() {
 #[test]
 fn a_wrong_command_line_is_told_apart_from_failed_work() {
     let house = House::new();
-    for args in [&["channel", "pub"] as &[&str], &["channel", "pub", "x", "--capacity", "4X"], &["channel", "sub", "x", "--from", "now"]]
-    {
+    for args in [
+        &["channel", "pub"] as &[&str],
+        &["channel", "pub", "x", "--capacity", "4X"],
+        &["channel", "sub", "x", "--from", "now"],
+    ] {
         assert_eq!(house.run(args).code(), Some(2), "{args:?}");
     }
 }
@@ -333,7 +337,8 @@ fn several_readers_of_a_lossless_channel_all_get_everything() {
             (common::Running(command.stdout(File::create(&to).unwrap()).spawn().unwrap()), to)
         })
         .collect();
-    let mut command = house.command(&["channel", "pub", "all", "--mode", "lossless", "--readers", "3", "--capacity", "64K"]);
+    let mut command =
+        house.command(&["channel", "pub", "all", "--mode", "lossless", "--readers", "3", "--capacity", "64K"]);
     let writer = common::Running(command.stdin(File::open(&from).unwrap()).spawn().unwrap());
     assert_eq!(writer.end().code(), Some(0));
     for (reader, to) in readers {
@@ -354,7 +359,9 @@ fn ctrl_c_ends_a_writer_that_a_stopped_reader_holds_up() {
         // Fails when the writer ends: its pipe breaks.
         while writer_input.write_all(b"more and more\n").is_ok() {}
     });
-    eventually("the ring is full", || house.stat("stuck").is_some_and(|stat| stat["readers"][0]["lag"].as_u64() > Some(50_000)));
+    eventually("the ring is full", || {
+        house.stat("stuck").is_some_and(|stat| stat["readers"][0]["lag"].as_u64() > Some(50_000))
+    });
     writer.signal(Signal::INT);
     assert_eq!(writer.end().code(), Some(130));
     feeding.join().unwrap();

@@ -28,13 +28,17 @@ fn ls_and_stat_tell_mode_capacity_writer_readers_positions_and_lag() {
     eventually("they are published", || house.stat("log").is_some_and(|stat| stat["published"] == 2));
 
     let stat = house.stat("log").unwrap();
-    let start = |pid: u32| ginnel::channel::list(Some(&house.run)).unwrap()[0].writer.start * u64::from(pid == writer.pid());
+    let start =
+        |pid: u32| ginnel::channel::list(Some(&house.run)).unwrap()[0].writer.start * u64::from(pid == writer.pid());
     assert_eq!(stat["name"], "log");
     assert_eq!(stat["mode"], "lossless");
     assert_eq!(stat["capacity"], 65536);
     assert_eq!(stat["record"], json!(null));
     let max_record = stat["max_record"].as_u64().unwrap();
-    assert!((15_000..16_384).contains(&max_record), "a quarter of the capacity, less what a record's header takes: {max_record}");
+    assert!(
+        (15_000..16_384).contains(&max_record),
+        "a quarter of the capacity, less what a record's header takes: {max_record}"
+    );
     assert_eq!(stat["writer"], json!({ "pid": writer.pid(), "start": start(writer.pid()) }));
     assert_eq!((&stat["alive"], &stat["closed"]), (&json!(true), &json!(false)));
     let position = stat["position"].as_u64().unwrap();
@@ -43,7 +47,10 @@ fn ls_and_stat_tell_mode_capacity_writer_readers_positions_and_lag() {
     let readers = stat["readers"].as_array().unwrap();
     assert_eq!(readers.len(), 1);
     assert_eq!(readers[0]["process"]["pid"], reader.pid());
-    assert_eq!((&readers[0]["sequence"], &readers[0]["lag"], &readers[0]["missed"]), (&json!(0), &json!(position), &json!(0)));
+    assert_eq!(
+        (&readers[0]["sequence"], &readers[0]["lag"], &readers[0]["missed"]),
+        (&json!(0), &json!(position), &json!(0))
+    );
 
     let listed = house.json(&["channel", "ls", "--json"]);
     assert_eq!(listed.as_array().unwrap().len(), 1);
@@ -52,7 +59,10 @@ fn ls_and_stat_tell_mode_capacity_writer_readers_positions_and_lag() {
     let row: Vec<&str> = table.lines().nth(1).unwrap().split_whitespace().collect();
     assert_eq!(row, ["log", "lossless", "64", "KiB", &writer.pid().to_string(), "alive", "1", "2"], "{table}");
     let page = house.run(&["channel", "stat", "log"]).stdout;
-    assert!(page.contains(&format!("process {}, ", reader.pid())) && page.contains(&format!("{position} B behind")), "{page}");
+    assert!(
+        page.contains(&format!("process {}, ", reader.pid())) && page.contains(&format!("{position} B behind")),
+        "{page}"
+    );
 
     reader.signal(Signal::CONT);
     assert_eq!(writer.end().code(), Some(0));
@@ -93,10 +103,7 @@ fn a_killed_writer_is_shown_as_dead_and_only_it_is_cleaned() {
     drop(killed);
     let ended = reader.end();
     assert_eq!(ended.code(), Some(1));
-    assert_eq!(
-        ended.complaint(),
-        "the channel is closed (its writer died); 1 records were received before"
-    );
+    assert_eq!(ended.complaint(), "the channel is closed (its writer died); 1 records were received before");
 
     let listed = house.json(&["channel", "ls", "--json"]);
     let states: Vec<_> = listed.as_array().unwrap().iter().map(|one| (&one["name"], &one["alive"])).collect();
@@ -116,7 +123,8 @@ fn a_killed_writer_is_shown_as_dead_and_only_it_is_cleaned() {
 #[test]
 fn clean_says_what_it_removed() {
     let house = House::new();
-    let killed = house.start(&["channel", "pub", "killed", "--run-dir", house.temp.path().join("other").to_str().unwrap()]);
+    let killed =
+        house.start(&["channel", "pub", "killed", "--run-dir", house.temp.path().join("other").to_str().unwrap()]);
     let other = house.temp.path().join("other");
     let dir = other.to_str().unwrap();
     let list = || house.json(&["channel", "ls", "--json", "--run-dir", dir]);

@@ -97,5 +97,9 @@ fn a_killed_parent_takes_its_child_along() {
 fn the_hidden_half_says_that_it_is_not_for_people() {
     let ended = House::new().run(&["demo-child"]);
     assert_eq!(ended.code(), Some(1));
-    assert!(ended.complaint().contains("start this program through the one that exports the channel"), "{}", ended.stderr);
+    assert!(
+        ended.complaint().contains("start this program through the one that exports the channel"),
+        "{}",
+        ended.stderr
+    );
 }

@@ -50,7 +50,10 @@ fn run(name: &str) -> String {
 #[test]
 fn overlay_restarts_its_killed_child() {
     let printed = run("overlay");
-    assert!(printed.contains("it died (signal: 9 (SIGKILL))") && printed.contains("overlay 2 ended by itself"), "{printed}");
+    assert!(
+        printed.contains("it died (signal: 9 (SIGKILL))") && printed.contains("overlay 2 ended by itself"),
+        "{printed}"
+    );
 }
 
 #[test]

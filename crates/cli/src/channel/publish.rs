@@ -76,7 +76,8 @@ impl Publish {
     pub(super) fn run(self) -> Result<ExitCode, Failure> {
         let interrupt = Interrupt::watch()?;
         // Full is an answer here, not a wait: a wait must notice Ctrl-C.
-        let mut settings = Writer::builder().mode(self.mode.into()).capacity(self.capacity as usize).on_full(OnFull::Fail);
+        let mut settings =
+            Writer::builder().mode(self.mode.into()).capacity(self.capacity as usize).on_full(OnFull::Fail);
         if let Some(max) = self.max_record {
             settings = settings.max_record(max as usize);
         }
@@ -110,10 +111,9 @@ impl Publisher {
     fn all(&mut self, readers: usize, keep: bool) -> Result<(), Stop> {
         self.wait_for_readers(readers)?;
         self.publish_input()?;
-        while keep {
-            // Welcomes readers too, though they could do without.
-            self.look()?;
-            let _ = self.writer.wait_for_readers(usize::MAX, LOOK_EVERY)?;
+        if keep {
+            // So many never come: this waits for Ctrl-C, and welcomes readers meanwhile.
+            self.wait_for_readers(usize::MAX)?;
         }
         if self.lossless { self.deliver() } else { Ok(()) }
     }

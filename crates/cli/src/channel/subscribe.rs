@@ -1,7 +1,7 @@
 //! `ginnel channel sub`: records become standard output.
 
-use super::framing::Framing;
 use super::Place;
+use super::framing::Framing;
 use crate::outcome::{Failure, complain};
 use crate::quantity;
 use clap::{Args, ValueEnum};
@@ -117,8 +117,11 @@ impl Subscription {
                 Ok(true) => {
                     self.put(&record)?;
                     let complete = self.reader.counters().received >= self.wanted;
-                    let full = self.out.len() >= CHUNK;
-                    if (complete || full) && !self.flush()? || complete {
+                    if complete {
+                        self.flush()?;
+                        return Ok(());
+                    }
+                    if self.out.len() >= CHUNK && !self.flush()? {
                         return Ok(());
                     }
                 }

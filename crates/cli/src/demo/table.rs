@@ -26,7 +26,8 @@ pub(super) struct Table {
 impl Table {
     /// Calls `each` for every process there is. Processes that end meanwhile are left out.
     pub(super) fn sweep(&mut self, mut each: impl FnMut(Process) -> Result<(), Failure>) -> Result<(), Failure> {
-        let entries = std::fs::read_dir("/proc").map_err(|error| Failure::new(format!("cannot read /proc: {error}")))?;
+        let entries =
+            std::fs::read_dir("/proc").map_err(|error| Failure::new(format!("cannot read /proc: {error}")))?;
         for entry in entries {
             let name = entry?.file_name();
             let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else { continue };
