@@ -9,7 +9,7 @@ use crate::env::{self, Parts, Role, Source};
 use crate::error::{CreateError, EnvError, OpenError};
 use crate::hub::Hub;
 use crate::reader::Reader;
-use crate::tether::{self, Join, Tether};
+use crate::tether::{self, Join, Tether, Waker};
 use crate::writer::{OnFull, Writer};
 use ginnel_memory::identity::Identity;
 use ginnel_memory::ring::{Consumer, Control, Geometry, Mode, Producer, Start};
@@ -183,7 +183,10 @@ impl<T: ?Sized, C: Codec<T>> WriterBuilder<T, C> {
         let system = |source| CreateError::System { what: "take over the inherited channel", source };
         tether::greet(parts.socket.as_fd()).map_err(system)?;
         let mut writer = self.finish(geometry, data, control, None, None, false)?;
-        writer.tie(parts.socket, parts.wake, parts.slot, parts.token).map_err(system)?;
+        let reading =
+            parts.reading.ok_or(CreateError::System { what: "find what wakes the reader", source: Errno::BADF })?;
+        let waker = Waker { writing: parts.wake, reading };
+        writer.tie(parts.socket, waker, parts.slot, parts.token).map_err(system)?;
         Ok(writer)
     }
 
@@ -551,13 +554,14 @@ impl<T: ?Sized, C: Codec<T>> ReaderBuilder<T, C> {
         // Readers see an empty ring before the child has started.
         drop(Producer::new(geometry, data.header_mut(), data.data_mut(), slots.clone()));
         let system = |source| OpenError::System { what: "make the inherited channel", source };
-        let (near, far, wake) = tether::pair().map_err(system)?;
+        let (near, far, Waker { writing, reading }) = tether::pair().map_err(system)?;
         let duplicate = |fd: rustix::fd::BorrowedFd<'_>| rustix::io::fcntl_dupfd_cloexec(fd, 3).map_err(system);
         let parts = Parts {
             data: duplicate(data.fd())?,
             control: duplicate(control.fd())?,
             socket: far,
-            wake: duplicate(wake.as_fd())?,
+            wake: writing,
+            reading: Some(duplicate(reading.as_fd())?),
             slot,
             token,
         };
@@ -568,7 +572,7 @@ impl<T: ?Sized, C: Codec<T>> ReaderBuilder<T, C> {
         let data = Segment::inherit(name, fd, Access::Read, &expect)?;
         let mut consumer = self.consumer(name, geometry, &data, slots, slot, token)?;
         consumer.resume();
-        let tether = Tether::new(near, Some(wake)).map_err(system)?;
+        let tether = Tether::new(near, Some(reading)).map_err(system)?;
         parts.export(command, variable, Role::Writer);
         Ok(Reader::new(consumer, tether, data, control, self.spin))
     }

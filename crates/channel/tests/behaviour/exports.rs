@@ -29,11 +29,12 @@ pub(crate) fn parent() {
     let mut link: Link<u64, [u8]> = Link::export(PREFIX, "9", &mut command).expect("export");
     // The grandchild speaks to the test itself, through the stream that it inherits from here.
     command.stdout(std::process::Stdio::inherit());
-    let _child = command.spawn().expect("start the child");
+    let mut child = command.spawn().expect("start the child");
     link.outgoing.publish(&21).expect("publish");
     assert_eq!(link.incoming.recv_timeout(PATIENCE).expect("receive"), Some(42_u64.to_le_bytes().to_vec()));
     tell("linked");
     listen();
+    child.wait().expect("reap the child"); // not reached: the test kills this process
 }
 
 fn double(link: &mut Link<u64, [u8]>, number: u64) {
@@ -218,7 +219,7 @@ fn a_child_inherits_nothing_but_what_was_exported_to_it() {
     assert_eq!(actor.hear(), standard.to_string());
     actor.finish();
     let mut actor = Actor::spawn(&mut exporting);
-    assert_eq!(actor.hear(), (standard + 4).to_string(), "data, control, socket and eventfd");
+    assert_eq!(actor.hear(), (standard + 4).to_string(), "data, control, socket and pipe");
     actor.finish();
 }
 

@@ -18,10 +18,10 @@ pub(crate) fn hoarder() {
     let once = |n: usize| {
         let builder = Writer::<[u8]>::builder().capacity(64 << 10);
         let builder = builder.mode([Mode::Lossy, Mode::Lossless, Mode::Latest][n % 3]);
-        if n % 4 == 0 {
+        if n.is_multiple_of(4) {
             let mut writer = builder.anonymous().expect("create");
             let mut command = std::process::Command::new("true");
-            if n % 8 == 0 {
+            if n.is_multiple_of(8) {
                 writer.export(&mut command, "NUMBERS").expect("export");
                 drop(Reader::<u64>::builder().export_writer(&mut command, "BACK").expect("export"));
             }
@@ -31,7 +31,7 @@ pub(crate) fn hoarder() {
             let mut reader: Reader<[u8]> = Reader::builder().run_dir(dir).open(&format!("channel-{n}")).expect("open");
             writer.publish(b"something").expect("publish");
             assert_eq!(reader.recv().expect("receive"), b"something");
-            if n % 2 == 0 {
+            if n.is_multiple_of(2) {
                 drop(writer);
             } else {
                 drop(reader);

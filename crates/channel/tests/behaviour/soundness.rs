@@ -1,7 +1,9 @@
 //! Corners in which a channel once failed, or easily could.
 
 use crate::actor::{Dir, PATIENCE};
-use ginnel_channel::{CreateError, Mode, OnFull, Reader, RecvError, Writer, inspect};
+use crate::sys;
+use ginnel_channel::{CreateError, Mode, OnFull, Reader, RecvError, Watch, Writer, inspect};
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 #[test]
@@ -156,4 +158,24 @@ fn a_path_is_no_name_wherever_a_name_is_asked_for() {
         assert!(inspect(Some(&dir.path().join("sub")), name).unwrap().is_none());
     }
     std::fs::remove_dir(dir.path().join("sub")).unwrap();
+}
+
+#[test]
+fn a_reader_that_tampers_with_its_wake_up_cannot_block_the_writer() {
+    let dir = Dir::new();
+    let mut writer: Writer<u64> = Writer::builder().run_dir(dir.path()).create("numbers").unwrap();
+    let mut reader: Reader<u64> = Reader::builder().run_dir(dir.path()).open("numbers").unwrap();
+    assert_eq!(writer.readers().unwrap(), 1);
+    assert_eq!(reader.try_recv().unwrap(), None);
+    while reader.watch().unwrap() != Watch::Armed {}
+    // What the reader holds is all that a hostile one has: it fills what wakes it, and makes its side of it block.
+    sys::clog(reader.as_fd());
+    let (told, done) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for n in 0..3 {
+            writer.publish(&n).unwrap();
+        }
+        told.send(writer.readers().unwrap()).unwrap();
+    });
+    assert_eq!(done.recv_timeout(Duration::from_secs(10)), Ok(1), "the writer hangs");
 }

@@ -2,6 +2,7 @@
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::time::Instant;
 
 /// This process ends with the thread that started it.
@@ -47,8 +48,9 @@ pub(crate) fn busiest_thread(pid: u32) -> i32 {
     role.expect("the role's thread").file_name().to_string_lossy().parse().expect("a thread id")
 }
 
-/// Traces a thread until its [`LAST_MARK`]; returns the system calls of each marked section.
-pub(crate) fn trace(thread: i32) -> Vec<(u64, Vec<i64>)> {
+/// Traces a thread until its [`LAST_MARK`]; returns the system calls of each marked section. Calls `begun` when the thread can do
+/// nothing unseen any more.
+pub(crate) fn trace(thread: i32, begun: impl FnOnce()) -> Vec<(u64, Vec<i64>)> {
     let ptrace = |request: libc::c_uint, address: usize, data: usize| {
         // SAFETY: a ptrace request on a thread that this one traces; pointers passed below live across the call.
         let result = unsafe { libc::ptrace(request, thread, address, data) };
@@ -56,6 +58,7 @@ pub(crate) fn trace(thread: i32) -> Vec<(u64, Vec<i64>)> {
     };
     ptrace(libc::PTRACE_SEIZE, 0, libc::PTRACE_O_TRACESYSGOOD as usize);
     ptrace(libc::PTRACE_INTERRUPT, 0, 0);
+    begun();
     let mut sections: Vec<(u64, Vec<i64>)> = Vec::new();
     loop {
         let mut status = 0;
@@ -169,4 +172,33 @@ pub(crate) fn set_env(name: &str, value: &str) -> bool {
     // SAFETY: the harness's main thread waits for this one and reads no environment meanwhile.
     unsafe { std::env::set_var(name, value) };
     true
+}
+
+/// Does to the descriptors that an epoll set watches what a hostile owner can: makes them block, and fills them.
+pub(crate) fn clog(epoll: std::os::fd::BorrowedFd<'_>) {
+    use std::os::fd::AsRawFd;
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", epoll.as_raw_fd())).expect("fdinfo");
+    let watched = info.lines().filter_map(|line| line.strip_prefix("tfd:")?.split_ascii_whitespace().next());
+    let mut clogged = 0;
+    for fd in watched {
+        let link = format!("/proc/self/fd/{fd}");
+        let target = std::fs::read_link(&link).expect("a descriptor").to_string_lossy().into_owned();
+        let fd: i32 = fd.parse().expect("a number");
+        // SAFETY: sets flags of, and writes to, descriptors of this process; a refusal does no harm.
+        unsafe {
+            if target.contains("eventfd") {
+                let most = u64::MAX - 1;
+                libc::write(fd, (&raw const most).cast(), 8);
+            } else if let Ok(mut end) =
+                std::fs::OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(&link)
+            {
+                while std::io::Write::write(&mut end, &[0; 4096]).is_ok() {}
+            } else {
+                continue;
+            }
+            libc::fcntl(fd, libc::F_SETFL, 0);
+        }
+        clogged += 1;
+    }
+    assert_eq!(clogged, 1, "the wake-up is there to be clogged");
 }
