@@ -138,10 +138,13 @@ impl<T: ?Sized, C: Codec<T>> WriterBuilder<T, C> {
 
         let mut claimed = Claimed::take(dir, name, spec.instance)?;
         let control_spec = control_spec(&geometry, spec.instance);
-        let control = Segment::file(claimed.dir(), &control_file(spec.instance), &control_spec, shared_mode, group)?;
+        let about = |error: SegmentError| error.about(claimed.name().as_str());
+        let file = control_file(spec.instance);
+        let control = Segment::file(claimed.dir(), &file, &control_spec, shared_mode, group).map_err(about)?;
         let listener = claimed.listen(shared_mode, group)?;
         // Last, because this is the file that readers look for.
-        let data = Segment::file(claimed.dir(), &format!("{}{DATA}", claimed.name()), &spec, mode, group)?;
+        let file = format!("{}{DATA}", claimed.name());
+        let data = Segment::file(claimed.dir(), &file, &spec, mode, group).map_err(about)?;
         claimed.created();
         tracing::debug!(name = claimed.name().as_str(), ?geometry, "channel created");
         self.finish(geometry, data, control, Some(listener), Some(claimed), explicit)
@@ -420,7 +423,7 @@ impl<T: ?Sized, C: Codec<T>> ReaderBuilder<T, C> {
             SegmentError::Mismatch { field: "layout hash", found, expected, .. } => {
                 OpenError::WrongType { name, found, expected, type_name: self.type_name.clone() }
             }
-            other => other.into(),
+            other => other.about(&name).into(),
         }
     }
 

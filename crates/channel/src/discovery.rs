@@ -104,6 +104,9 @@ impl Claimed {
             let owner = peek(&dir, name.as_str()).map_or(Identity { pid: 0, start: 0 }, |data| data.owner());
             return Err(CreateError::InUse { name: name.as_str().to_owned(), owner });
         }
+        // The umask took part in its creation, and may have left nobody the right to ask for the lock.
+        rustix::fs::fchmod(&lock, FileMode::RUSR | FileMode::WUSR)
+            .map_err(system("set the mode of the channel's lock"))?;
         remove_dead(&dir, name.as_str())?;
         Ok(Self { dir, name, instance, abandoned: false, creating: Some(creating), _lock: lock })
     }

@@ -3,7 +3,7 @@
 use crate::tether::{self, Join};
 use ginnel_memory::ring::{ATTENTION_JOINED, Admission, Mode, Producer};
 use rustix::event::{Timespec, epoll};
-use rustix::fd::{AsFd, OwnedFd};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SocketFlags};
 use std::mem::MaybeUninit;
@@ -13,6 +13,8 @@ const LISTENER: u64 = u64::MAX;
 const DEATH: u64 = 1 << 32;
 /// The event of any stranger.
 const STRANGER: u64 = u64::MAX - 1;
+/// The event of an interrupt (see [`Hub::interrupt_by`]).
+const INTERRUPT: u64 = u64::MAX - 2;
 /// Strangers that are kept; beyond that the oldest is dropped. Honest ones introduce themselves within microseconds.
 const MAX_STRANGERS: usize = 16;
 /// Refused connections that are taken from the queue in one go; the rest waits for the next look.
@@ -58,6 +60,11 @@ impl Hub {
             epoll::add(&epoll, listener, epoll::EventData::new_u64(LISTENER), epoll::EventFlags::IN)?;
         }
         Ok(Self { listener, epoll, readers: Vec::new(), strangers: Vec::new(), joined: 0, wakes: 0 })
+    }
+
+    /// Ends every sleep for as long as `interrupt` is readable.
+    pub(crate) fn interrupt_by(&self, interrupt: BorrowedFd<'_>) -> Result<(), Errno> {
+        epoll::add(&self.epoll, interrupt, epoll::EventData::new_u64(INTERRUPT), epoll::EventFlags::IN)
     }
 
     /// Ties a reader whose socket and eventfd were made here, for a child.
@@ -203,6 +210,7 @@ impl Hub {
         for event in ready {
             match event.data.u64() {
                 LISTENER | STRANGER => joins = true,
+                INTERRUPT => {}
                 slot if slot & DEATH != 0 => self.bury(producer, (slot & !DEATH) as usize),
                 slot => self.hear(producer, slot as usize),
             }

@@ -12,10 +12,12 @@ use crate::tether;
 use ginnel_memory::identity::Identity;
 use ginnel_memory::ring::{Admission, Blocked, Consumer, Mode, Producer, Start};
 use ginnel_memory::{Segment, Spec, Spin};
-use rustix::fd::OwnedFd;
+use rustix::fd::{BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use std::marker::PhantomData;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// What [`Writer::publish`] does when a lossless channel is full. Other channels are never full.
@@ -50,6 +52,8 @@ pub struct Writer<T: ?Sized, C: Codec<T> = Plain> {
     claimed: Option<Claimed>,
     explicit_dir: bool,
     abandoned: bool,
+    /// Set by an aggregator that is to end although this channel is full.
+    stop: Option<Arc<AtomicBool>>,
     _types: PhantomData<fn(&T) -> C>,
 }
 
@@ -119,6 +123,7 @@ impl<T: ?Sized, C: Codec<T>> Writer<T, C> {
             claimed,
             explicit_dir,
             abandoned: false,
+            stop: None,
             _types: PhantomData,
         }
     }
@@ -234,6 +239,9 @@ impl<T: ?Sized, C: Codec<T>> Writer<T, C> {
         started: Instant,
         patience: Patience,
     ) -> Result<(), PublishError> {
+        if self.stop.as_ref().is_some_and(|stop| stop.load(Ordering::Acquire)) {
+            return Err(PublishError::Stopped);
+        }
         let backlog = self.producer.backlog().unwrap_or(0);
         let deadline = match (patience, self.on_full) {
             (Patience::None, _) | (Patience::Policy, OnFull::Fail) => {
@@ -407,6 +415,13 @@ impl<T: ?Sized, C: Codec<T>> Writer<T, C> {
             let _ = self.producer.admit(slot, token);
         }
         self.hub.tie(socket, wake, slot, token)
+    }
+
+    /// Lets `stop` end a wait for space; `interrupt` becomes readable when it is set.
+    pub(crate) fn stop_by(&mut self, stop: Arc<AtomicBool>, interrupt: BorrowedFd<'_>) -> std::io::Result<()> {
+        self.hub.interrupt_by(interrupt)?;
+        self.stop = Some(stop);
+        Ok(())
     }
 
     /// The channel's name, `None` if it is inherited only.

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 mod channel;
 mod demo;
 mod interrupt;
+mod netipc;
 mod outcome;
 mod ps;
 mod quantity;
@@ -36,6 +37,8 @@ enum Command {
     DemoChild(demo::DemoChild),
     Ps(ps::Ps),
     Run(run::Run),
+    /// Netdata's services: serve this machine's cgroups and processes, ask any such service, measure one.
+    Netipc(netipc::Netipc),
 }
 
 fn main() -> ExitCode {
@@ -49,5 +52,6 @@ fn main() -> ExitCode {
         Command::DemoChild(child) => child.run(),
         Command::Ps(ps) => ps.run(),
         Command::Run(run) => run.run(),
+        Command::Netipc(netipc) => netipc.run(),
     }
 }

@@ -106,7 +106,14 @@ fn table(shepherds: &[Shepherd]) -> String {
     let inner: Vec<u32> = shepherds.iter().flat_map(|shepherd| &shepherd.tree).map(|process| process.pid).collect();
     for shepherd in shepherds.iter().filter(|shepherd| !inner.contains(&shepherd.pid)) {
         let line = format!("shepherd of {}", shepherd.parent);
-        push(&mut text, shepherd.pid, show_age(shepherd.age), memory(shepherd), &shepherd.protection.to_string(), &line);
+        push(
+            &mut text,
+            shepherd.pid,
+            show_age(shepherd.age),
+            memory(shepherd),
+            &shepherd.protection.to_string(),
+            &line,
+        );
         branch(&mut text, shepherds, &shepherd.tree, shepherd.pid, "");
     }
     text
@@ -120,10 +127,14 @@ fn branch(text: &mut String, shepherds: &[Shepherd], tree: &[TreeProcess], paren
     let children: Vec<&TreeProcess> = tree.iter().filter(|process| process.parent == parent).collect();
     for (index, process) in children.iter().enumerate() {
         let last = index + 1 == children.len();
-        let command = if process.command.is_empty() { format!("[{}]", process.name) } else { process.command.join(" ") };
+        let command =
+            if process.command.is_empty() { format!("[{}]", process.name) } else { process.command.join(" ") };
         // Control characters of another program must not reach the terminal.
         let command: String = command.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
-        let guarantee = shepherds.iter().find(|shepherd| shepherd.pid == process.pid).map(|shepherd| shepherd.protection.to_string());
+        let guarantee = shepherds
+            .iter()
+            .find(|shepherd| shepherd.pid == process.pid)
+            .map(|shepherd| shepherd.protection.to_string());
         let line = format!("{indent}{} {command}", if last { "└─" } else { "├─" });
         push(text, process.pid, show_age(process.age), process.memory, guarantee.as_deref().unwrap_or(""), &line);
         branch(text, shepherds, tree, process.pid, &format!("{indent}{} ", if last { "  " } else { "│ " }));

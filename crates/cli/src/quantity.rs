@@ -13,7 +13,8 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         "h" => 3600.0,
         _ => return Err(format!("`{unit}` is no unit of time: use ms, s, m or h")),
     };
-    let value: f64 = number.parse().map_err(|_| format!("`{text}` is no duration: write for instance 500ms, 30s or 5m"))?;
+    let value: f64 =
+        number.parse().map_err(|_| format!("`{text}` is no duration: write for instance 500ms, 30s or 5m"))?;
     Duration::try_from_secs_f64(value * scale).map_err(|error| error.to_string())
 }
 
@@ -61,15 +62,24 @@ mod tests {
     #[test]
     fn durations_and_sizes_are_read_as_people_write_them() {
         let millis = |text| duration(text).map(|duration| duration.as_millis());
-        assert_eq!(["500ms", "30s", "1.5m", "2h", "3"].map(millis), [Ok(500), Ok(30_000), Ok(90_000), Ok(7_200_000), Ok(3000)]);
+        assert_eq!(
+            ["500ms", "30s", "1.5m", "2h", "3"].map(millis),
+            [Ok(500), Ok(30_000), Ok(90_000), Ok(7_200_000), Ok(3000)]
+        );
         assert!(["", "s", "5x", "1e999s"].iter().all(|text| duration(text).is_err()));
-        assert_eq!(["512M", "1g", "64KiB", "7", "2MB"].map(size), [Ok(512 << 20), Ok(1 << 30), Ok(64 << 10), Ok(7), Ok(2 << 20)]);
+        assert_eq!(
+            ["512M", "1g", "64KiB", "7", "2MB"].map(size),
+            [Ok(512 << 20), Ok(1 << 30), Ok(64 << 10), Ok(7), Ok(2 << 20)]
+        );
         assert!(["", "M", "5Q", "99999999999T"].iter().all(|text| size(text).is_err()));
     }
 
     #[test]
     fn what_is_shown_is_short() {
         assert_eq!([900, 10 << 10, 3 << 20, 12 << 30].map(show_size), ["1K", "10K", "3.0M", "12G"]);
-        assert_eq!([5, 65, 3700, 90_000].map(|age| show_age(Duration::from_secs(age))), ["5s", "1m05s", "1h01m", "1d01h"]);
+        assert_eq!(
+            [5, 65, 3700, 90_000].map(|age| show_age(Duration::from_secs(age))),
+            ["5s", "1m05s", "1h01m", "1d01h"]
+        );
     }
 }

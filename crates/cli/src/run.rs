@@ -3,8 +3,8 @@
 use crate::quantity;
 use crate::terminal::{Raw, show, type_stdin};
 use ginnel_process::{
-    Backoff, Cause, Child, Command, ExitReport, Guarantee, Handle, Isolation, KillLadder, Limit, Pty, PtyMaster, Restart, Signal, Size,
-    SpawnError, Stage, WaitError,
+    Backoff, Cause, Child, Command, ExitReport, Guarantee, Handle, Isolation, KillLadder, Limit, Pty, PtyMaster,
+    Restart, Signal, Size, SpawnError, Stage, WaitError,
 };
 use serde::Serialize;
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGWINCH};
@@ -174,7 +174,8 @@ impl Run {
             let (report, guarantee) = self.once(&asked)?;
             if let Some(path) = &self.report {
                 let report = Report::new(&report, &guarantee, restarts);
-                write_report(path, &report).map_err(|error| (FAILED, format!("cannot write {}: {error}", path.display())))?;
+                write_report(path, &report)
+                    .map_err(|error| (FAILED, format!("cannot write {}: {error}", path.display())))?;
             }
             explain(&report);
             let again = restart.wanted(&report) && asked.state().stops == 0;
@@ -255,7 +256,9 @@ fn listen(asked: &Arc<Asked>) -> std::io::Result<()> {
                         let _ = terminal.resize(size);
                     }
                 }
-                SIGCHLD if first => while let Ok(Some(_)) = rustix::process::wait(rustix::process::WaitOptions::NOHANG) {},
+                SIGCHLD if first => {
+                    while let Ok(Some(_)) = rustix::process::wait(rustix::process::WaitOptions::NOHANG) {}
+                }
                 SIGCHLD => {}
                 number => asked.stop(Signal::new(number).unwrap_or(Signal::TERM)),
             }
@@ -335,7 +338,11 @@ impl Report {
             fork_refusals: report.fork_refusals,
             restarts,
             guarantee: guarantee.protection.to_string(),
-            unavailable: guarantee.unavailable.iter().map(|(protection, reason)| format!("{protection}: {reason}")).collect(),
+            unavailable: guarantee
+                .unavailable
+                .iter()
+                .map(|(protection, reason)| format!("{protection}: {reason}"))
+                .collect(),
             limits: guarantee.limits.iter().map(|(limit, enforcement)| format!("{limit}: {enforcement}")).collect(),
         }
     }

@@ -86,7 +86,10 @@ fn streams_and_exit_codes_are_the_commands_own() {
     child.stdin.take().unwrap().write_all(b"\0any bytes\xff").unwrap();
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(42));
-    assert_eq!((output.stdout.as_slice(), output.stderr.as_slice()), (b"\0any bytes\xff".as_slice(), b"to stderr\n".as_slice()));
+    assert_eq!(
+        (output.stdout.as_slice(), output.stderr.as_slice()),
+        (b"\0any bytes\xff".as_slice(), b"to stderr\n".as_slice())
+    );
 }
 
 #[test]
@@ -115,7 +118,16 @@ fn options_behind_the_command_are_the_commands() {
 
 #[test]
 fn a_timeout_ends_the_tree_with_its_own_code() {
-    let output = run(&["--timeout", "100ms", "--grace", "100ms", "--", "sh", "-c", "trap '' TERM; echo $$; sleep 1000 & wait; sleep 1000"]);
+    let output = run(&[
+        "--timeout",
+        "100ms",
+        "--grace",
+        "100ms",
+        "--",
+        "sh",
+        "-c",
+        "trap '' TERM; echo $$; sleep 1000 & wait; sleep 1000",
+    ]);
     assert_eq!(output.status.code(), Some(124));
     assert!(text(&output.stderr).contains("timeout"));
     assert!(!runs(text(&output.stdout).trim()));
@@ -129,7 +141,8 @@ fn the_environment_can_be_added_to() {
 
 #[test]
 fn one_interrupt_is_graceful_and_a_second_kills_at_once() {
-    let (mut child, _out, _) = started(&["--", "sh", "-c", "trap 'exit 9' INT; echo ready; while :; do sleep 0.02; done"]);
+    let (mut child, _out, _) =
+        started(&["--", "sh", "-c", "trap 'exit 9' INT; echo ready; while :; do sleep 0.02; done"]);
     signal(child.id(), rustix::process::Signal::INT);
     assert_eq!(child.wait().unwrap().code(), Some(9));
 
@@ -157,11 +170,20 @@ fn a_killed_ginnel_leaves_nothing() {
 fn the_report_is_json() {
     let output = run(&["--report", "-", "--", "sh", "-c", "sleep 1000 & exit 3"]);
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!((report["cause"].as_str(), report["code"].as_i64(), report["survivors"].as_i64()), (Some("exited"), Some(3), Some(0)));
-    assert!(report["peak_memory"].as_u64().unwrap() > 100_000 && report["duration"].as_f64().unwrap() > 0.0, "{report}");
+    assert_eq!(
+        (report["cause"].as_str(), report["code"].as_i64(), report["survivors"].as_i64()),
+        (Some("exited"), Some(3), Some(0))
+    );
+    assert!(
+        report["peak_memory"].as_u64().unwrap() > 100_000 && report["duration"].as_f64().unwrap() > 0.0,
+        "{report}"
+    );
     let file = tempfile::NamedTempFile::new().unwrap();
     let path = file.path().to_str().unwrap();
-    assert_eq!(run(&["--report", path, "--isolate", "--timeout", "50ms", "--", "sleep", "1000"]).status.code(), Some(124));
+    assert_eq!(
+        run(&["--report", path, "--isolate", "--timeout", "50ms", "--", "sleep", "1000"]).status.code(),
+        Some(124)
+    );
     let report: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
     assert_eq!((report["cause"].as_str(), report["guarantee"].as_str()), (Some("timeout"), Some("pid-namespace")));
 }
@@ -181,7 +203,8 @@ fn limits_are_held_or_refused_but_never_ignored() {
 fn a_failing_command_is_started_again_until_it_succeeds() {
     let dir = tempfile::tempdir().unwrap();
     let script = "echo x >> count; test $(wc -l < count) -ge 3";
-    let output = ginnel(&["run", "--restart", "on-failure", "--", "sh", "-c", script]).current_dir(dir.path()).output().unwrap();
+    let output =
+        ginnel(&["run", "--restart", "on-failure", "--", "sh", "-c", script]).current_dir(dir.path()).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     assert_eq!(std::fs::read_to_string(dir.path().join("count")).unwrap(), "x\nx\nx\n");
 }
@@ -214,7 +237,8 @@ fn expect(master: &mut PtyMaster, wanted: &str) -> String {
 
 #[test]
 fn the_terminal_is_passed_through_with_its_size_and_its_resizes() {
-    let (mut child, mut master) = in_a_terminal("stty size; trap 'stty size; exit 5' WINCH; echo ready; while :; do sleep 0.05; done");
+    let (mut child, mut master) =
+        in_a_terminal("stty size; trap 'stty size; exit 5' WINCH; echo ready; while :; do sleep 0.05; done");
     assert!(expect(&mut master, "ready").contains("30 90"));
     master.resize(Size::new(40, 120)).unwrap();
     expect(&mut master, "40 120");
@@ -223,7 +247,8 @@ fn the_terminal_is_passed_through_with_its_size_and_its_resizes() {
 
 #[test]
 fn keys_reach_the_commands_terminal_and_control_c_is_its_own() {
-    let (mut child, mut master) = in_a_terminal("trap 'echo interrupted; exit 6' INT; echo ready; while :; do sleep 0.05; done");
+    let (mut child, mut master) =
+        in_a_terminal("trap 'echo interrupted; exit 6' INT; echo ready; while :; do sleep 0.05; done");
     expect(&mut master, "ready");
     master.write_all(b"\x03").unwrap();
     expect(&mut master, "interrupted");
@@ -232,7 +257,8 @@ fn keys_reach_the_commands_terminal_and_control_c_is_its_own() {
 
 #[test]
 fn without_a_terminal_the_end_of_stdin_is_typed() {
-    let mut child = ginnel(&["run", "--pty", "--", "cat"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut child =
+        ginnel(&["run", "--pty", "--", "cat"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(b"typed\n").unwrap();
     let output = child.wait_with_output().unwrap();
     assert_eq!((output.status.code(), text(&output.stdout).ends_with("typed\r\n")), (Some(0), true));
@@ -241,7 +267,9 @@ fn without_a_terminal_the_end_of_stdin_is_typed() {
 /// `ginnel run` as pid 1: as the first process of a container is.
 fn as_first_process(args: &[&str]) -> ginnel_process::Child {
     let mut command = Shepherded::new("unshare");
-    command.args(["--user", "--map-root-user", "--pid", "--fork", "--kill-child", "--mount-proc", GINNEL, "run"]).args(args);
+    command
+        .args(["--user", "--map-root-user", "--pid", "--fork", "--kill-child", "--mount-proc", GINNEL, "run"])
+        .args(args);
     command.stdin(ginnel_process::Stdio::null()).stdout(ginnel_process::Stdio::piped()).timeout(LONG).spawn().unwrap()
 }
 
@@ -257,7 +285,10 @@ fn as_the_first_process_of_a_container_it_reaps_and_obeys() {
     // What somebody else starts in the container ends up with its first process.
     let enter = |script: &str| {
         let target = first.to_string();
-        Command::new("nsenter").args(["--target", &target, "--user", "--pid", "--preserve-credentials", "sh", "-c", script]).status().unwrap()
+        Command::new("nsenter")
+            .args(["--target", &target, "--user", "--pid", "--preserve-credentials", "sh", "-c", script])
+            .status()
+            .unwrap()
     };
     assert!(enter("sleep 0.2 & exit 0").success());
     assert!(wait_until(|| children(first).split_whitespace().count() == 1), "children: {}", children(first));
@@ -274,7 +305,8 @@ fn as_the_first_process_it_passes_the_exit_code_on() {
 
 #[test]
 fn ps_shows_the_tree_with_age_memory_and_guarantee() {
-    let (mut child, _out, leader) = started(&["--isolate", "--", "sh", "-c", "cat /proc/self/status >/dev/null; echo $$; sleep 1000 & wait"]);
+    let (mut child, _out, leader) =
+        started(&["--isolate", "--", "sh", "-c", "cat /proc/self/status >/dev/null; echo $$; sleep 1000 & wait"]);
     assert_eq!(leader, "2");
     let listed: Value = serde_json::from_slice(&ginnel(&["ps", "--json"]).output().unwrap().stdout).unwrap();
     let ours = |row: &&Value| row["parent"].as_u64() == Some(u64::from(child.id()));

@@ -4,6 +4,7 @@
 //!
 //! * [`Segment`]: a sealed memfd or a fully backed file, with a header that is validated before anything else is read;
 //! * [`Words`] and [`WordsMut`]: the only access to mapped memory, through atomics and one hostile-safe copy;
+//! * [`ForeignFile`]: a file whose layout another protocol dictates, with the same guards;
 //! * [`ring`]: the single-writer, many-reader broadcast ring and its control area (cursors, arming);
 //! * [`fence`]: the asymmetric fence that makes "is anybody asleep?" free for a publisher;
 //! * [`Spin`]: the adaptive spin budget that precedes every sleep;
@@ -24,6 +25,9 @@
 #![deny(unsafe_code)]
 
 pub mod fence;
+#[cfg(not(loom))]
+#[allow(unsafe_code)]
+mod foreign;
 pub mod identity;
 mod name;
 pub mod ring;
@@ -41,6 +45,8 @@ mod trust;
 #[allow(unsafe_code)]
 mod words;
 
+#[cfg(not(loom))]
+pub use foreign::ForeignFile;
 pub use name::{Name, NameError};
 pub use run_dir::{DirLock, RunDir, RunDirError};
 #[cfg(not(loom))]

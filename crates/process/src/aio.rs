@@ -6,6 +6,7 @@ use crate::link::Link;
 use crate::pty::PtyMaster;
 use crate::report::ExitReport;
 use crate::streams::{ChildStderr, ChildStdin, ChildStdout, Counted};
+use crate::sys;
 use std::future::poll_fn;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
@@ -46,7 +47,7 @@ impl AsyncStream {
     fn new(stream: Counted, interest: Interest) -> io::Result<AsyncStream> {
         // The flag belongs to our end of the pipe alone; the command's stays as it is.
         rustix::fs::fcntl_setfl(&stream, rustix::fs::OFlags::NONBLOCK)?;
-        Ok(AsyncStream(AsyncFd::with_interest(stream, interest)?))
+        Ok(AsyncStream(sys::watch(stream, interest)?))
     }
 }
 
@@ -107,7 +108,7 @@ impl AsyncWrite for AsyncStream {
 }
 
 /// The shepherd's pidfd, readable when it has ended.
-struct End(Arc<Link>);
+pub(crate) struct End(Arc<Link>);
 
 impl AsRawFd for End {
     fn as_raw_fd(&self) -> RawFd {
@@ -138,7 +139,7 @@ impl Child {
             self.stderr.take().map(ChildStderr::into_async),
         ];
         let mut streams = streams.map(|stream| stream.and_then(Result::ok));
-        let end = AsyncFd::with_interest(End(Arc::clone(self.link())), Interest::READABLE);
+        let end = sys::watch(End(Arc::clone(self.link())), Interest::READABLE);
         if let Ok(end) = end {
             let mut buf = vec![0; 64 * 1024];
             poll_fn(|context| {

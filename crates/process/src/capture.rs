@@ -128,7 +128,10 @@ fn sinks(child: &mut Child, most: usize) -> Vec<Sink> {
     let terminal = child.pty.take().map(|pty| pty.read);
     let stdout = terminal.or(child.stdout.take().map(|stream| stream.0));
     let stderr = child.stderr.take().map(|stream| stream.0);
-    let sinks = [stdout.map(|stream| Sink::new(stream, Which::Stdout, most)), stderr.map(|stream| Sink::new(stream, Which::Stderr, most))];
+    let sinks = [
+        stdout.map(|stream| Sink::new(stream, Which::Stdout, most)),
+        stderr.map(|stream| Sink::new(stream, Which::Stderr, most)),
+    ];
     sinks.into_iter().flatten().collect()
 }
 

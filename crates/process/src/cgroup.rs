@@ -32,7 +32,10 @@ fn own_group(hierarchy: Hierarchy, mountinfo: &str, own: &str) -> Result<PathBuf
     };
     let (mount_root, mount_point) =
         mountinfo.lines().find_map(|line| mount(hierarchy, line)).ok_or_else(|| format!("{what} is not mounted"))?;
-    let path = own.lines().find_map(|line| membership(hierarchy, line)).ok_or_else(|| format!("this process has no place in {what}"))?;
+    let path = own
+        .lines()
+        .find_map(|line| membership(hierarchy, line))
+        .ok_or_else(|| format!("this process has no place in {what}"))?;
     // A container may mount only the part of the hierarchy below `mount_root`.
     let below = Path::new(path)
         .strip_prefix(&mount_root)
@@ -65,7 +68,9 @@ fn unescape(text: &str) -> PathBuf {
     let bytes = text.as_bytes();
     let (mut plain, mut at) = (Vec::with_capacity(bytes.len()), 0);
     while at < bytes.len() {
-        let octal = (bytes[at] == b'\\').then(|| text.get(at + 1..at + 4).and_then(|code| u8::from_str_radix(code, 8).ok())).flatten();
+        let octal = (bytes[at] == b'\\')
+            .then(|| text.get(at + 1..at + 4).and_then(|code| u8::from_str_radix(code, 8).ok()))
+            .flatten();
         plain.push(octal.unwrap_or(bytes[at]));
         at += if octal.is_some() { 4 } else { 1 };
     }
@@ -157,7 +162,10 @@ impl LimitFiles {
     pub(crate) fn find(self) -> Result<LimitGroup, String> {
         let (file, value) = self.v2;
         let has = |dir: &Path, file: &str| {
-            dir.join(file).exists().then_some(()).ok_or_else(|| format!("{} has no {file} here", dir.parent().unwrap_or(dir).display()))
+            dir.join(file)
+                .exists()
+                .then_some(())
+                .ok_or_else(|| format!("{} has no {file} here", dir.parent().unwrap_or(dir).display()))
         };
         let v2 = unified().and_then(|base| try_group(base, |dir| has(dir, file)).map(|()| base.to_path_buf()));
         let v2_reason = match v2 {
@@ -165,7 +173,8 @@ impl LimitFiles {
             Err(reason) => reason,
         };
         let first = self.v1[0].0;
-        let v1 = find(Hierarchy::V1(self.v1_controller)).and_then(|base| try_group(&base, |dir| has(dir, first)).map(|()| base));
+        let v1 = find(Hierarchy::V1(self.v1_controller))
+            .and_then(|base| try_group(&base, |dir| has(dir, first)).map(|()| base));
         v1.map(|base| LimitGroup { kind: self.v1_kind, base, writes: self.v1 })
             .map_err(|v1_reason| format!("{v2_reason}; {v1_reason}"))
     }
@@ -203,7 +212,8 @@ mod tests {
     fn a_machine_without_groups_says_so() {
         let reason = own_group(Hierarchy::V2, "31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw\n", "").unwrap_err();
         assert_eq!(reason, "cgroup version 2 is not mounted");
-        let reason = own_group(Hierarchy::V2, "1 1 0:1 /box /mnt rw - cgroup2 none rw\n", "0::/elsewhere\n").unwrap_err();
+        let reason =
+            own_group(Hierarchy::V2, "1 1 0:1 /box /mnt rw - cgroup2 none rw\n", "0::/elsewhere\n").unwrap_err();
         assert_eq!(reason, "cgroup version 2 is mounted without the group of this process (/elsewhere)");
     }
 

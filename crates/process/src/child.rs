@@ -37,7 +37,13 @@ pub struct Child {
 pub struct Handle(pub(crate) Arc<Link>);
 
 impl Child {
-    pub(crate) fn new(link: Arc<Link>, guarantee: Guarantee, modes: [u8; 3], ends: Vec<OwnedFd>, grace: Duration) -> Child {
+    pub(crate) fn new(
+        link: Arc<Link>,
+        guarantee: Guarantee,
+        modes: [u8; 3],
+        ends: Vec<OwnedFd>,
+        grace: Duration,
+    ) -> Child {
         let mut ends = ends.into_iter();
         let mut child =
             Child { stdin: None, stdout: None, stderr: None, pty: None, link, guarantee, grace, ended: false };
@@ -47,10 +53,14 @@ impl Child {
             return child;
         }
         let mut pipe = |which: Which| {
-            (modes[which as usize] == stdio::PIPE).then(|| ends.next()).flatten().map(|fd| Counted::new(fd, link(), which))
+            (modes[which as usize] == stdio::PIPE)
+                .then(|| ends.next())
+                .flatten()
+                .map(|fd| Counted::new(fd, link(), which))
         };
         let (stdin, stdout, stderr) = (pipe(Which::Stdin), pipe(Which::Stdout), pipe(Which::Stderr));
-        (child.stdin, child.stdout, child.stderr) = (stdin.map(ChildStdin), stdout.map(ChildStdout), stderr.map(ChildStderr));
+        (child.stdin, child.stdout, child.stderr) =
+            (stdin.map(ChildStdin), stdout.map(ChildStdout), stderr.map(ChildStderr));
         child
     }
 
@@ -186,7 +196,9 @@ impl Child {
             self.ended = true;
             watch::forget(&self.link);
             match &report {
-                Ok(report) => tracing::debug!(leader = self.id(), cause = ?report.cause, killed = report.killed, "ended"),
+                Ok(report) => {
+                    tracing::debug!(leader = self.id(), cause = ?report.cause, killed = report.killed, "ended")
+                }
                 Err(error) => tracing::debug!(leader = self.id(), %error, "ended"),
             }
         }

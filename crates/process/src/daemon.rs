@@ -134,10 +134,12 @@ impl Daemon {
     pub fn start(self) -> Result<RunningDaemon, DaemonError> {
         let name = self.name.clone();
         let failed = |error: std::io::Error| DaemonError::Thread { name: name.clone(), reason: error.to_string() };
-        let wake = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|error| failed(error.into()))?;
+        let wake = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+            .map_err(|error| failed(error.into()))?;
         let shared = Arc::new(Shared { state: Mutex::default(), changed: Condvar::new(), wake });
         let keeper = Keeper::new(self, Arc::clone(&shared));
-        let thread = std::thread::Builder::new().name(format!("daemon {name}")).spawn(move || keeper.run()).map_err(failed)?;
+        let thread =
+            std::thread::Builder::new().name(format!("daemon {name}")).spawn(move || keeper.run()).map_err(failed)?;
         let daemon = RunningDaemon { name, shared, thread: Some(thread) };
         daemon.wait(None, |phase| !matches!(phase, Phase::Starting { attempts: 0 }))?;
         Ok(daemon)
@@ -148,7 +150,9 @@ impl Daemon {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
     /// Not yet ready; so many attempts have run.
-    Starting { attempts: u32 },
+    Starting {
+        attempts: u32,
+    },
     Ready,
     Pausing,
     /// For good.
@@ -168,7 +172,14 @@ pub(crate) struct State {
 
 impl Default for State {
     fn default() -> Self {
-        State { phase: Phase::Starting { attempts: 0 }, restarts: 0, leader: None, report: None, trouble: None, stop: false }
+        State {
+            phase: Phase::Starting { attempts: 0 },
+            restarts: 0,
+            leader: None,
+            report: None,
+            trouble: None,
+            stop: false,
+        }
     }
 }
 
@@ -289,13 +300,17 @@ impl RunningDaemon {
                 let name = self.name.clone();
                 return Err(match (&state.trouble, &state.report) {
                     (Some(reason), _) => DaemonError::Start { name, reason: reason.clone() },
-                    (None, report) => DaemonError::Ended { name, reason: report.as_ref().map_or("unknown".to_owned(), |report| format!("{:?}", report.cause)) },
+                    (None, report) => DaemonError::Ended {
+                        name,
+                        reason: report.as_ref().map_or("unknown".to_owned(), |report| format!("{:?}", report.cause)),
+                    },
                 });
             }
             if reached(&state.phase) {
                 return Ok(());
             }
-            let left = deadline.map_or(Duration::from_secs(3600), |deadline| deadline.saturating_duration_since(Instant::now()));
+            let left = deadline
+                .map_or(Duration::from_secs(3600), |deadline| deadline.saturating_duration_since(Instant::now()));
             if left.is_zero() {
                 return Err(DaemonError::NotReady { name: self.name.clone(), waited: timeout.unwrap_or_default() });
             }

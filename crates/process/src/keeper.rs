@@ -138,7 +138,8 @@ impl Keeper {
                 PollFd::new(&self.shared.wake, PollFlags::IN),
                 PollFd::from_borrowed_fd(attempt.child.link().shepherd.as_fd(), PollFlags::IN),
             ];
-            watched.extend(attempt.output.as_ref().map(|output| PollFd::from_borrowed_fd(output.as_fd(), PollFlags::IN)));
+            watched
+                .extend(attempt.output.as_ref().map(|output| PollFd::from_borrowed_fd(output.as_fd(), PollFlags::IN)));
             let _ = rustix::event::poll(&mut watched, timeout.as_ref());
             if watched.get(2).is_some_and(|output| !output.revents().is_empty()) {
                 self.read(attempt);
@@ -152,10 +153,8 @@ impl Keeper {
         let mut ended = false;
         while let Some(output) = &attempt.output {
             let end = attempt.child.link().shepherd.as_fd();
-            let mut watched = [
-                PollFd::from_borrowed_fd(output.as_fd(), PollFlags::IN),
-                PollFd::from_borrowed_fd(end, PollFlags::IN),
-            ];
+            let mut watched =
+                [PollFd::from_borrowed_fd(output.as_fd(), PollFlags::IN), PollFd::from_borrowed_fd(end, PollFlags::IN)];
             let _ = rustix::event::poll(&mut watched, ended.then_some(&moment));
             let (written, over) = (!watched[0].revents().is_empty(), !watched[1].revents().is_empty());
             if written {

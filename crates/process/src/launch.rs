@@ -4,7 +4,9 @@ use crate::cgroup::{self, LimitFiles};
 use crate::child::Child;
 use crate::command::{Command, Isolation, Orphans, ParentDeath};
 use crate::error::{SpawnError, Stage};
-use crate::frame::{self, Failed, Group, HEADER, MAX_FDS, Put, Spawn, Started, UNSET, flag, group, kind, orphans, stdio};
+use crate::frame::{
+    self, Failed, Group, HEADER, MAX_FDS, Put, Spawn, Started, UNSET, flag, group, kind, orphans, stdio,
+};
 use crate::guarantee::{Enforcement, Guarantee, Limit, Protection};
 use crate::ladder::nanoseconds;
 use crate::link::{Link, LinkParts};
@@ -91,7 +93,9 @@ pub(crate) fn launch(command: &Command) -> Result<Child, SpawnError> {
     fds.extend(given.iter().map(AsFd::as_fd));
     fds.extend(command.fds.values().map(|fd| fd.as_fd()));
     if fds.len() > MAX_FDS {
-        return Err(attempt.invalid(format!("{} descriptors are more than fit beside one message ({MAX_FDS})", fds.len())));
+        return Err(
+            attempt.invalid(format!("{} descriptors are more than fit beside one message ({MAX_FDS})", fds.len()))
+        );
     }
     let spawn = describe(&attempt, modes, &buffers)?;
     let (ours, theirs) =
@@ -154,7 +158,9 @@ fn check(attempt: &Attempt<'_>) -> Result<(), SpawnError> {
         return refuse("only stderr can be merged, into stdout");
     }
     if command.isolation == Isolation::PidNamespace && command.orphans == Orphans::Leave {
-        return refuse("a pid namespace ends with its shepherd, so nothing can be left in it: choose Orphans::Wait or another isolation");
+        return refuse(
+            "a pid namespace ends with its shepherd, so nothing can be left in it: choose Orphans::Wait or another isolation",
+        );
     }
     if command.fds.keys().next().is_some_and(|number| *number < 3) {
         return refuse("descriptors 0 to 2 are the standard streams: give others numbers from 3");
@@ -191,8 +197,7 @@ fn protection(
     rlimits: &mut Rlimits,
 ) -> Result<(Guarantee, Option<std::path::PathBuf>), SpawnError> {
     let command = attempt.0;
-    let mut guarantee =
-        Guarantee { protection: Protection::PidNamespace, unavailable: Vec::new(), limits: Vec::new() };
+    let mut guarantee = Guarantee { protection: Protection::PidNamespace, unavailable: Vec::new(), limits: Vec::new() };
     let not_asked = || "not asked for".to_owned();
     let mut unified = None;
     if command.isolation != Isolation::PidNamespace {
@@ -241,7 +246,8 @@ fn protection(
     for (kind, base, writes, required) in wanted {
         let dir = base.join(format!("ginnel-{id}"));
         let path = [dir.as_os_str().as_bytes(), b"\0"].concat();
-        let files: Vec<u8> = writes.iter().flat_map(|(name, value)| [*name, "\0", value, "\0"]).flat_map(str::bytes).collect();
+        let files: Vec<u8> =
+            writes.iter().flat_map(|(name, value)| [*name, "\0", value, "\0"]).flat_map(str::bytes).collect();
         let mut buf = vec![0; HEADER + path.len() + files.len() + 64];
         let mut put = Put::new(&mut buf, 0, 0);
         Group { kind, required, path: &path, writes: &files }.put(&mut put);
@@ -305,7 +311,9 @@ fn fill(attempt: &Attempt<'_>, env: &[CString], buffers: &mut Buffers) -> Result
     for dir in path.unwrap_or(b"/usr/local/bin:/bin:/usr/bin").split(|&byte| byte == b':') {
         let dir = if dir.is_empty() { b".".as_slice() } else { dir };
         let candidate = [dir, b"/", program].concat();
-        buffers.candidates.extend(attempt.c_string("the program's name", OsStr::from_bytes(&candidate))?.into_bytes_with_nul());
+        buffers
+            .candidates
+            .extend(attempt.c_string("the program's name", OsStr::from_bytes(&candidate))?.into_bytes_with_nul());
     }
     Ok(())
 }
@@ -395,7 +403,10 @@ fn describe<'a>(attempt: &Attempt<'a>, modes: [u8; 3], buffers: &'a Buffers) -> 
         uid: command.uid.unwrap_or(UNSET),
         gid: command.gid.unwrap_or(UNSET),
         nice: command.nice.unwrap_or(0),
-        size: command.pty.as_ref().map_or([0; 4], |pty| [pty.size.rows, pty.size.columns, pty.size.width, pty.size.height]),
+        size: command
+            .pty
+            .as_ref()
+            .map_or([0; 4], |pty| [pty.size.rows, pty.size.columns, pty.size.width, pty.size.height]),
         termios: command.pty.as_ref().and_then(|pty| pty.modes.as_ref()).map_or(&[], |modes| modes.as_slice()),
         targets: &buffers.targets,
         groups: &buffers.groups,
@@ -408,8 +419,22 @@ fn describe<'a>(attempt: &Attempt<'a>, modes: [u8; 3], buffers: &'a Buffers) -> 
 }
 
 /// Puts the frame into the socket before the shepherd exists: it need not wait for it.
-fn send_spawn(attempt: &Attempt<'_>, socket: &OwnedFd, spawn: &Spawn<'_>, fds: &[BorrowedFd<'_>]) -> Result<(), SpawnError> {
-    let lists = [spawn.termios, spawn.targets, spawn.groups, spawn.affinity, spawn.rlimits, spawn.cwd, spawn.candidates, spawn.cgroups];
+fn send_spawn(
+    attempt: &Attempt<'_>,
+    socket: &OwnedFd,
+    spawn: &Spawn<'_>,
+    fds: &[BorrowedFd<'_>],
+) -> Result<(), SpawnError> {
+    let lists = [
+        spawn.termios,
+        spawn.targets,
+        spawn.groups,
+        spawn.affinity,
+        spawn.rlimits,
+        spawn.cwd,
+        spawn.candidates,
+        spawn.cgroups,
+    ];
     let mut buf = vec![0; HEADER + 256 + lists.iter().map(|list| list.len()).sum::<usize>()];
     let mut put = Put::new(&mut buf, kind::SPAWN, 0);
     spawn.put(&mut put);

@@ -223,7 +223,8 @@ impl Link {
 
 /// Reaps a shepherd that has ended. Somebody else may have done so (a `wait` for any child, an ignored `SIGCHLD`).
 pub(crate) fn reap(shepherd: &OwnedFd) {
-    let _ = rustix::io::retry_on_intr(|| rustix::process::waitid(WaitId::PidFd(shepherd.as_fd()), WaitIdOptions::EXITED));
+    let _ =
+        rustix::io::retry_on_intr(|| rustix::process::waitid(WaitId::PidFd(shepherd.as_fd()), WaitIdOptions::EXITED));
 }
 
 /// What has gone through the parent's ends. One addition a read.

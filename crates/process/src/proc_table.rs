@@ -121,7 +121,8 @@ mod tests {
 
     #[test]
     fn descendants_are_found_in_any_order_of_the_table() {
-        let of = |pid, parent| parse(pid, &format!("{pid} (x) S {parent} 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 1 0 1 0 1")).unwrap();
+        let of =
+            |pid, parent| parse(pid, &format!("{pid} (x) S {parent} 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 1 0 1 0 1")).unwrap();
         let table = [of(9, 30), of(30, 4), of(4, 1), of(5, 1), of(31, 9)];
         let mut pids: Vec<i32> = descendants(&table, &[4]).iter().map(|entry| entry.pid).collect();
         pids.sort_unstable();

@@ -77,7 +77,10 @@ impl Identity {
                 deliver(member, Signal::STOP);
             }
             let again = self.members(&mut known);
-            if again.iter().all(|member| members.iter().any(|other| (other.pid, other.start) == (member.pid, member.start))) {
+            if again
+                .iter()
+                .all(|member| members.iter().any(|other| (other.pid, other.start) == (member.pid, member.start)))
+            {
                 for member in &again {
                     deliver(member, Signal::KILL);
                 }
@@ -97,7 +100,8 @@ impl Identity {
         let roots: Vec<i32> = table.iter().filter(|entry| ours(entry)).map(|entry| entry.pid).collect();
         let below = proc_table::descendants(&table, &roots);
         let found: HashSet<i32> = roots.iter().copied().chain(below.iter().map(|entry| entry.pid)).collect();
-        let members: Vec<Entry> = table.into_iter().filter(|entry| found.contains(&entry.pid) && entry.runs()).collect();
+        let members: Vec<Entry> =
+            table.into_iter().filter(|entry| found.contains(&entry.pid) && entry.runs()).collect();
         known.extend(members.iter().map(|entry| (entry.pid, entry.start)));
         members
     }

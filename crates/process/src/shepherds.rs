@@ -59,7 +59,10 @@ pub fn shepherds() -> io::Result<Vec<Shepherd>> {
     let me = rustix::process::geteuid();
     let now = uptime()?;
     let candidates = table.iter().filter(|entry| entry.name == "ginnel-shepherd" && entry.runs());
-    Ok(candidates.filter_map(|entry| describe(entry, &table, now)).filter(|shepherd| me.is_root() || shepherd.uid == me.as_raw()).collect())
+    Ok(candidates
+        .filter_map(|entry| describe(entry, &table, now))
+        .filter(|shepherd| me.is_root() || shepherd.uid == me.as_raw())
+        .collect())
 }
 
 fn describe(entry: &Entry, table: &[Entry], now: Duration) -> Option<Shepherd> {
@@ -104,7 +107,11 @@ fn process(entry: &Entry, now: Duration) -> TreeProcess {
 fn command_line(pid: i32) -> Vec<String> {
     let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let line = line.strip_suffix(b"\0").unwrap_or(&line);
-    if line.is_empty() { Vec::new() } else { line.split(|&byte| byte == 0).map(|arg| String::from_utf8_lossy(arg).into_owned()).collect() }
+    if line.is_empty() {
+        Vec::new()
+    } else {
+        line.split(|&byte| byte == 0).map(|arg| String::from_utf8_lossy(arg).into_owned()).collect()
+    }
 }
 
 fn age(entry: &Entry, now: Duration) -> Duration {
@@ -114,5 +121,7 @@ fn age(entry: &Entry, now: Duration) -> Duration {
 fn uptime() -> io::Result<Duration> {
     let text = fs::read_to_string("/proc/uptime")?;
     let seconds = text.split(' ').next().and_then(|seconds| seconds.parse().ok());
-    seconds.map(Duration::from_secs_f64).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "/proc/uptime is not a number"))
+    seconds
+        .map(Duration::from_secs_f64)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "/proc/uptime is not a number"))
 }

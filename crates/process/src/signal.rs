@@ -34,17 +34,101 @@ macro_rules! signals {
 }
 
 macro_rules! concat_sig {
-    (HUP) => { SIGHUP }; (INT) => { SIGINT }; (QUIT) => { SIGQUIT }; (ILL) => { SIGILL }; (TRAP) => { SIGTRAP };
-    (ABRT) => { SIGABRT }; (BUS) => { SIGBUS }; (FPE) => { SIGFPE }; (KILL) => { SIGKILL }; (USR1) => { SIGUSR1 };
-    (SEGV) => { SIGSEGV }; (USR2) => { SIGUSR2 }; (PIPE) => { SIGPIPE }; (ALRM) => { SIGALRM }; (TERM) => { SIGTERM };
-    (CHLD) => { SIGCHLD }; (CONT) => { SIGCONT }; (STOP) => { SIGSTOP }; (TSTP) => { SIGTSTP }; (TTIN) => { SIGTTIN };
-    (TTOU) => { SIGTTOU }; (URG) => { SIGURG }; (XCPU) => { SIGXCPU }; (XFSZ) => { SIGXFSZ }; (VTALRM) => { SIGVTALRM };
-    (PROF) => { SIGPROF }; (WINCH) => { SIGWINCH }; (IO) => { SIGIO }; (PWR) => { SIGPWR }; (SYS) => { SIGSYS };
+    (HUP) => {
+        SIGHUP
+    };
+    (INT) => {
+        SIGINT
+    };
+    (QUIT) => {
+        SIGQUIT
+    };
+    (ILL) => {
+        SIGILL
+    };
+    (TRAP) => {
+        SIGTRAP
+    };
+    (ABRT) => {
+        SIGABRT
+    };
+    (BUS) => {
+        SIGBUS
+    };
+    (FPE) => {
+        SIGFPE
+    };
+    (KILL) => {
+        SIGKILL
+    };
+    (USR1) => {
+        SIGUSR1
+    };
+    (SEGV) => {
+        SIGSEGV
+    };
+    (USR2) => {
+        SIGUSR2
+    };
+    (PIPE) => {
+        SIGPIPE
+    };
+    (ALRM) => {
+        SIGALRM
+    };
+    (TERM) => {
+        SIGTERM
+    };
+    (CHLD) => {
+        SIGCHLD
+    };
+    (CONT) => {
+        SIGCONT
+    };
+    (STOP) => {
+        SIGSTOP
+    };
+    (TSTP) => {
+        SIGTSTP
+    };
+    (TTIN) => {
+        SIGTTIN
+    };
+    (TTOU) => {
+        SIGTTOU
+    };
+    (URG) => {
+        SIGURG
+    };
+    (XCPU) => {
+        SIGXCPU
+    };
+    (XFSZ) => {
+        SIGXFSZ
+    };
+    (VTALRM) => {
+        SIGVTALRM
+    };
+    (PROF) => {
+        SIGPROF
+    };
+    (WINCH) => {
+        SIGWINCH
+    };
+    (IO) => {
+        SIGIO
+    };
+    (PWR) => {
+        SIGPWR
+    };
+    (SYS) => {
+        SIGSYS
+    };
 }
 
 signals!(
-    HUP, INT, QUIT, ILL, TRAP, ABRT, BUS, FPE, KILL, USR1, SEGV, USR2, PIPE, ALRM, TERM, CHLD, CONT, STOP, TSTP, TTIN, TTOU, URG,
-    XCPU, XFSZ, VTALRM, PROF, WINCH, IO, PWR, SYS
+    HUP, INT, QUIT, ILL, TRAP, ABRT, BUS, FPE, KILL, USR1, SEGV, USR2, PIPE, ALRM, TERM, CHLD, CONT, STOP, TSTP, TTIN,
+    TTOU, URG, XCPU, XFSZ, VTALRM, PROF, WINCH, IO, PWR, SYS
 );
 
 impl Signal {

@@ -3,7 +3,9 @@
 mod common;
 
 use common::{LONG, Mark, wait_until};
-use ginnel_process::{Backoff, Cause, Check, Command, Daemon, DaemonError, DaemonSet, KillLadder, Restart, SetError, Sink};
+use ginnel_process::{
+    Backoff, Cause, Check, Command, Daemon, DaemonError, DaemonSet, KillLadder, Restart, SetError, Sink,
+};
 use std::fs;
 use std::os::unix::net::UnixListener;
 use std::sync::{Arc, Mutex};
@@ -36,11 +38,17 @@ fn a_daemon_that_fails_is_started_again_and_one_that_succeeds_is_not() {
 fn a_killed_daemon_comes_back_with_nothing_of_its_predecessor() {
     let mark = Mark::new();
     let command = mark.shell("sleep 1000 & echo up; wait");
-    let daemon = Daemon::new("server", command).restart(Restart::Always).backoff(quick()).ready(Check::Line("up".into())).start().unwrap();
+    let daemon = Daemon::new("server", command)
+        .restart(Restart::Always)
+        .backoff(quick())
+        .ready(Check::Line("up".into()))
+        .start()
+        .unwrap();
     daemon.wait_ready(LONG).unwrap();
     let first = daemon.id().unwrap();
     mark.await_alive(2);
-    rustix::process::kill_process(rustix::process::Pid::from_raw(first as i32).unwrap(), rustix::process::Signal::KILL).unwrap();
+    rustix::process::kill_process(rustix::process::Pid::from_raw(first as i32).unwrap(), rustix::process::Signal::KILL)
+        .unwrap();
     assert!(wait_until(LONG, || daemon.restarts() == 1 && daemon.is_ready()));
     assert_ne!(daemon.id(), Some(first));
     assert!(wait_until(LONG, || mark.alive().len() == 2), "{:?}", mark.alive());
@@ -59,7 +67,8 @@ fn a_command_that_cannot_start_is_told_by_start() {
 fn pauses_grow_between_failures() {
     let begun = Instant::now();
     let backoff = Backoff::new(Duration::from_millis(20), Duration::from_millis(80));
-    let daemon = Daemon::new("failing", Command::new("false")).restart(Restart::OnFailure).backoff(backoff).start().unwrap();
+    let daemon =
+        Daemon::new("failing", Command::new("false")).restart(Restart::OnFailure).backoff(backoff).start().unwrap();
     assert!(wait_until(LONG, || daemon.restarts() >= 4));
     // 20, 40, 80 and 80 milliseconds.
     assert!(begun.elapsed() >= Duration::from_millis(220));
@@ -70,7 +79,10 @@ fn readiness_is_what_was_asked_for() {
     let dir = tempfile::tempdir().unwrap();
     let (file, socket) = (dir.path().join("ready"), dir.path().join("socket"));
     let mark = Mark::new();
-    let daemon = Daemon::new("by-file", mark.shell("while :; do sleep 0.05; done")).ready(Check::File(file.clone())).start().unwrap();
+    let daemon = Daemon::new("by-file", mark.shell("while :; do sleep 0.05; done"))
+        .ready(Check::File(file.clone()))
+        .start()
+        .unwrap();
     assert_eq!(
         daemon.wait_ready(Duration::from_millis(100)),
         Err(DaemonError::NotReady { name: "by-file".into(), waited: Duration::from_millis(100) })
@@ -133,13 +145,19 @@ fn one_that_falls_ill_is_replaced() {
 #[test]
 fn output_reaches_the_sink_line_by_line_also_the_last_one() {
     let (lines, sink) = collected();
-    let daemon = Daemon::new("talker", Command::new("sh").args(["-c", "echo one; echo two >&2; printf three"]).clone()).output(sink).start().unwrap();
+    let daemon = Daemon::new("talker", Command::new("sh").args(["-c", "echo one; echo two >&2; printf three"]).clone())
+        .output(sink)
+        .start()
+        .unwrap();
     assert!(wait_until(LONG, || daemon.has_ended()));
     assert_eq!(*lines.lock().unwrap(), ["one", "two", "three"]);
 
     let mut file = tempfile::NamedTempFile::new().unwrap();
     let sink = Sink::File(file.reopen().unwrap());
-    let daemon = Daemon::new("writer", Command::new("sh").args(["-c", "echo one; echo two >&2"]).clone()).output(sink).start().unwrap();
+    let daemon = Daemon::new("writer", Command::new("sh").args(["-c", "echo one; echo two >&2"]).clone())
+        .output(sink)
+        .start()
+        .unwrap();
     assert!(wait_until(LONG, || daemon.has_ended()));
     let mut text = String::new();
     std::io::Read::read_to_string(file.as_file_mut(), &mut text).unwrap();
@@ -150,7 +168,11 @@ fn output_reaches_the_sink_line_by_line_also_the_last_one() {
 fn what_it_says_while_it_stops_is_heard() {
     let (lines, sink) = collected();
     let script = "trap 'echo goodbye; exit 0' TERM; echo hello; while :; do sleep 0.02; done";
-    let daemon = Daemon::new("polite", Command::new("sh").args(["-c", script]).clone()).ready(Check::Line("hello".into())).output(sink).start().unwrap();
+    let daemon = Daemon::new("polite", Command::new("sh").args(["-c", script]).clone())
+        .ready(Check::Line("hello".into()))
+        .output(sink)
+        .start()
+        .unwrap();
     daemon.wait_ready(LONG).unwrap();
     let report = daemon.stop().unwrap();
     assert_eq!((report.cause, report.code()), (Cause::Stopped, Some(0)));
@@ -172,7 +194,9 @@ fn a_sink_that_panics_takes_its_daemon_down_and_nobody_waits_for_ever() {
 
 /// A daemon that takes a moment, and logs when it is up and when it is told to end.
 fn logging(name: &str, dir: &std::path::Path, mark: &Mark) -> Daemon {
-    let script = format!("trap 'echo -{name} >> log; exit 0' TERM; sleep 0.05; echo +{name} >> log; echo up; while :; do sleep 0.02; done");
+    let script = format!(
+        "trap 'echo -{name} >> log; exit 0' TERM; sleep 0.05; echo +{name} >> log; echo up; while :; do sleep 0.02; done"
+    );
     let mut command = mark.shell(&script);
     command.current_dir(dir);
     Daemon::new(name, command).ready(Check::Line("up".into()))
@@ -216,7 +240,10 @@ fn a_set_that_contradicts_itself_is_not_started() {
     let daemon = |name: &str| Daemon::new(name, Command::new("/never/started"));
     let start = |set: DaemonSet| set.start(LONG).unwrap_err();
     assert_eq!(start(DaemonSet::new().add(daemon("a"), &[]).add(daemon("a"), &[])), SetError::Duplicate("a".into()));
-    assert_eq!(start(DaemonSet::new().add(daemon("a"), &["b"])), SetError::Unknown { name: "a".into(), needs: "b".into() });
+    assert_eq!(
+        start(DaemonSet::new().add(daemon("a"), &["b"])),
+        SetError::Unknown { name: "a".into(), needs: "b".into() }
+    );
     let circle = DaemonSet::new().add(daemon("a"), &["b"]).add(daemon("b"), &["a"]).add(daemon("c"), &[]);
     assert_eq!(start(circle), SetError::Circle(vec!["a".into(), "b".into()]));
 }

@@ -18,7 +18,8 @@ fn fails(command: &Command, stage: Stage, errno: i32) -> SpawnError {
     assert_eq!((error.stage(), error.errno()), (Some(stage), Some(errno)), "{error}");
     assert_eq!(descriptors(), before);
     let parent = format!("PPid:\t{}", std::process::id());
-    let ours = |pid: &u32| fs::read_to_string(format!("/proc/{pid}/status")).is_ok_and(|status| status.contains(&parent));
+    let ours =
+        |pid: &u32| fs::read_to_string(format!("/proc/{pid}/status")).is_ok_and(|status| status.contains(&parent));
     assert_eq!(pids().filter(ours).filter(|pid| is_shepherd(*pid)).count(), 0);
     error
 }
@@ -31,7 +32,10 @@ fn descriptors() -> usize {
 fn a_missing_file_is_enoent() {
     for isolation in [Isolation::Subreaper, Isolation::Auto, Isolation::PidNamespace] {
         let error = fails(Command::new("/nowhere/at/all").isolation(isolation), Stage::Exec, libc::ENOENT);
-        assert_eq!(error.to_string(), r#"cannot run "/nowhere/at/all": executing: No such file or directory (os error 2)"#);
+        assert_eq!(
+            error.to_string(),
+            r#"cannot run "/nowhere/at/all": executing: No such file or directory (os error 2)"#
+        );
         assert_eq!(std::io::Error::from(error).kind(), std::io::ErrorKind::NotFound);
     }
 }
@@ -100,7 +104,11 @@ fn a_bad_group_is_named_as_the_stage() {
 fn limits_the_kernel_refuses_are_named_as_the_stage() {
     fails(Command::new("true").rlimit(Resource::OpenFiles, 100, 50), Stage::Rlimit, libc::EINVAL);
     fails(Command::new("true").affinity(&[4000]), Stage::Affinity, libc::EINVAL);
-    fails(Command::new("true").env("X", "y").inherit_as(2_000_000_000, fs::File::open("/dev/null").unwrap()), Stage::Descriptors, libc::EINVAL);
+    fails(
+        Command::new("true").env("X", "y").inherit_as(2_000_000_000, fs::File::open("/dev/null").unwrap()),
+        Stage::Descriptors,
+        libc::EINVAL,
+    );
 }
 
 #[test]

@@ -11,7 +11,8 @@ use std::os::fd::AsRawFd;
 fn footprint() -> (usize, usize, usize) {
     let count = |dir: &str| fs::read_dir(dir).unwrap().count();
     let parent = format!("PPid:\t{}\n", std::process::id());
-    let child = |pid: &u32| fs::read_to_string(format!("/proc/{pid}/status")).is_ok_and(|status| status.contains(&parent));
+    let child =
+        |pid: &u32| fs::read_to_string(format!("/proc/{pid}/status")).is_ok_and(|status| status.contains(&parent));
     (count("/proc/self/fd"), count("/proc/self/task"), pids().filter(child).count())
 }
 
@@ -53,7 +54,8 @@ fn two_hundred_parallel_runs_do_not_disturb_each_other() {
     std::thread::scope(|scope| {
         for number in 0..200 {
             scope.spawn(move || {
-                let output = Command::new("sh").args(["-c", &format!("echo {number}; exit {}", number % 100)]).run().unwrap();
+                let output =
+                    Command::new("sh").args(["-c", &format!("echo {number}; exit {}", number % 100)]).run().unwrap();
                 assert_eq!(String::from_utf8(output.stdout).unwrap(), format!("{number}\n"));
                 assert_eq!(output.report.code(), Some(number % 100));
             });
@@ -92,7 +94,12 @@ fn a_command_sees_its_own_descriptors_only() {
 #[test]
 fn the_shepherd_holds_no_stream_of_the_command() {
     // Else a reader would not see the end of a stream that the command has closed.
-    let mut child = Command::new("sh").args(["-c", "exec >&- 2>&-; exec sleep 1000"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = Command::new("sh")
+        .args(["-c", "exec >&- 2>&-; exec sleep 1000"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     let mut rest = Vec::new();
     std::io::Read::read_to_end(&mut child.stdout.take().unwrap(), &mut rest).unwrap();
     std::io::Read::read_to_end(&mut child.stderr.take().unwrap(), &mut rest).unwrap();
@@ -101,7 +108,8 @@ fn the_shepherd_holds_no_stream_of_the_command() {
 
 #[test]
 fn the_command_starts_as_a_program_expects_to() {
-    let field = |status: &str, name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned();
+    let field =
+        |status: &str, name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned();
     let own = fs::read_to_string("/proc/thread-self/status").unwrap();
     let output = Command::new("cat").arg("/proc/self/status").run().unwrap();
     let status = String::from_utf8(output.stdout).unwrap();
@@ -119,7 +127,9 @@ fn the_shepherd_is_what_it_claims_to_be() {
     let read = |file: &str| fs::read_to_string(format!("/proc/{}/{file}", child.shepherd_id())).unwrap();
     assert!(is_shepherd(child.shepherd_id()));
     let status = read("status");
-    let mask = |name: &str| u64::from_str_radix(status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim(), 16).unwrap();
+    let mask = |name: &str| {
+        u64::from_str_radix(status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim(), 16).unwrap()
+    };
     // Everything that can be blocked is (not KILL and STOP), and SIGPIPE is ignored.
     assert_eq!(mask("SigBlk:"), !(1 << 8 | 1 << 18));
     assert_ne!(mask("SigIgn:") & 1 << 12, 0);
@@ -131,7 +141,12 @@ fn the_shepherd_is_what_it_claims_to_be() {
     let exe = fs::read_link(format!("/proc/{}/exe", child.shepherd_id())).unwrap();
     assert_eq!(exe.to_str().unwrap(), "/memfd:ginnel-shepherd (deleted)");
     let private = read("smaps_rollup");
-    let kib = |name: &str| private.lines().find_map(|line| line.strip_prefix(name)?.trim().trim_end_matches(" kB").parse::<u64>().ok()).unwrap();
+    let kib = |name: &str| {
+        private
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.trim().trim_end_matches(" kB").parse::<u64>().ok())
+            .unwrap()
+    };
     assert!(kib("Private_Clean:") + kib("Private_Dirty:") < 300, "{private}");
 }
 
@@ -140,7 +155,8 @@ fn an_idle_shepherd_sleeps() {
     let child = Command::new("sleep").arg("1000").spawn().unwrap();
     let switches = || {
         let status = fs::read_to_string(format!("/proc/{}/status", child.shepherd_id())).unwrap();
-        let of = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok()).unwrap();
+        let of =
+            |name: &str| status.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok()).unwrap();
         of("voluntary_ctxt_switches:") + of("nonvoluntary_ctxt_switches:")
     };
     let asleep = || fs::read_to_string(format!("/proc/{}/stat", child.shepherd_id())).unwrap().contains(") S ");
@@ -152,10 +168,18 @@ fn an_idle_shepherd_sleeps() {
 
 #[test]
 fn a_large_environment_is_not_kept_by_the_shepherd() {
-    let child = Command::new("sleep").arg("1000").env("LARGE", "x".repeat(120_000)).env("LARGER", "y".repeat(120_000)).spawn().unwrap();
+    let child = Command::new("sleep")
+        .arg("1000")
+        .env("LARGE", "x".repeat(120_000))
+        .env("LARGER", "y".repeat(120_000))
+        .spawn()
+        .unwrap();
     let resident = || {
         let status = fs::read_to_string(format!("/proc/{}/status", child.shepherd_id())).unwrap();
-        status.lines().find_map(|line| line.strip_prefix("RssAnon:")?.trim().trim_end_matches(" kB").parse::<u64>().ok()).unwrap()
+        status
+            .lines()
+            .find_map(|line| line.strip_prefix("RssAnon:")?.trim().trim_end_matches(" kB").parse::<u64>().ok())
+            .unwrap()
     };
     assert!(wait_until(LONG, || resident() < 100), "{} KiB", resident());
 }

@@ -31,7 +31,8 @@ fn expect(master: &mut PtyMaster, text: &str) -> String {
 
 #[test]
 fn all_three_streams_are_the_controlling_terminal() {
-    let (mut child, mut master) = start("test -t 0 && test -t 1 && test -t 2 && : >/dev/tty && echo a terminal", usual());
+    let (mut child, mut master) =
+        start("test -t 0 && test -t 1 && test -t 2 && : >/dev/tty && echo a terminal", usual());
     let mut seen = String::new();
     master.read_to_string(&mut seen).unwrap();
     assert_eq!(seen, "a terminal\r\n");

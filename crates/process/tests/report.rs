@@ -75,7 +75,8 @@ fn a_timeout_a_stop_and_a_limit_are_told_apart() {
 
 #[test]
 fn a_leader_that_answers_term_with_a_code_has_both_told() {
-    let mut child = shell("trap 'exit 5' TERM; echo; while :; do sleep 0.01; done").stdout(Stdio::piped()).spawn().unwrap();
+    let mut child =
+        shell("trap 'exit 5' TERM; echo; while :; do sleep 0.01; done").stdout(Stdio::piped()).spawn().unwrap();
     child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
     let report = child.stop().unwrap();
     assert_eq!((report.cause, report.code()), (Cause::Stopped, Some(5)));
@@ -102,7 +103,11 @@ fn parent_with_a_report() {
 fn the_death_of_the_parent_is_reported_to_whoever_outlives_it_exactly_once() {
     let mark = Mark::new();
     let file = tempfile::NamedTempFile::new().unwrap();
-    let mut parent = role("parent_with_a_report", &mark).env("REPORT", file.path()).stdin(std::process::Stdio::piped()).spawn().unwrap();
+    let mut parent = role("parent_with_a_report", &mark)
+        .env("REPORT", file.path())
+        .stdin(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
     mark.await_alive(2);
     parent.kill().unwrap();
     parent.wait().unwrap();

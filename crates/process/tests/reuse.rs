@@ -16,7 +16,8 @@ const PID_MAX: u32 = 330;
 /// Starts processes until one has the number, which it then keeps.
 fn occupy(number: u32, mark: &Mark) -> Option<std::process::Child> {
     for _ in 0..20 * PID_MAX {
-        let mut child = std::process::Command::new("sleep").arg("1000").env(common::MARK, mark.value()).spawn().unwrap();
+        let mut child =
+            std::process::Command::new("sleep").arg("1000").env(common::MARK, mark.value()).spawn().unwrap();
         if child.id() == number {
             return Some(child);
         }

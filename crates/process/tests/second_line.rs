@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 roles!(parent_in_a_namespace, parent_that_reads);
 
 /// As stubborn as it gets: TERM is ignored, one is in a session of its own, one was forked twice.
-const STUBBORN: &str = "trap '' TERM HUP; sleep 1000 & setsid sleep 1001 & (sleep 1002 &); echo ready; wait; sleep 1003";
+const STUBBORN: &str =
+    "trap '' TERM HUP; sleep 1000 & setsid sleep 1001 & (sleep 1002 &); echo ready; wait; sleep 1003";
 const STUBBORN_PROCESSES: usize = 4;
 
 fn start(mark: &Mark, isolation: Isolation) -> Child {
@@ -78,7 +79,9 @@ fn the_control_groups_directory_is_removed() {
     child.wait().unwrap_err();
     assert_eq!(group.contains("ginnel-"), has_unified_groups());
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-    if let Some(point) = mounts.lines().find(|line| line.contains(" - cgroup2 ")).and_then(|line| line.split(' ').nth(4)) {
+    if let Some(point) =
+        mounts.lines().find(|line| line.contains(" - cgroup2 ")).and_then(|line| line.split(' ').nth(4))
+    {
         assert!(!group.contains("ginnel-") || !std::path::Path::new(&format!("{point}{group}")).exists());
     }
 }
@@ -126,7 +129,10 @@ fn a_parent_that_only_reads_its_own_input_still_ends_the_tree() {
     mark.await_alive(1 + STUBBORN_PROCESSES);
     let shepherd = common::pids()
         .filter(|pid| common::is_shepherd(*pid))
-        .find(|pid| std::fs::read_to_string(format!("/proc/{pid}/status")).is_ok_and(|status| status.contains(&format!("PPid:\t{}\n", parent.id()))))
+        .find(|pid| {
+            std::fs::read_to_string(format!("/proc/{pid}/status"))
+                .is_ok_and(|status| status.contains(&format!("PPid:\t{}\n", parent.id())))
+        })
         .unwrap();
     kill(shepherd);
     // The parent alone is left.

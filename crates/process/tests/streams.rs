@@ -162,7 +162,8 @@ fn a_run_ends_with_its_leader_when_an_orphan_is_left_with_the_pipe() {
 
 #[test]
 fn an_orphan_that_may_finish_is_waited_for() {
-    let output = Command::new("sh").args(["-c", "(sleep 0.3; echo late) & exit 4"]).orphans(Orphans::Wait).run().unwrap();
+    let output =
+        Command::new("sh").args(["-c", "(sleep 0.3; echo late) & exit 4"]).orphans(Orphans::Wait).run().unwrap();
     assert_eq!((output.stdout.as_slice(), output.report.code()), (b"late\n".as_slice(), Some(4)));
 }
 

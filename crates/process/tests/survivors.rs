@@ -52,7 +52,9 @@ fn a_tree_that_ignores_term_is_gone_after_stop() {
 #[test]
 fn a_leader_that_ignores_term_is_killed_after_its_grace() {
     each_isolation(|isolation, mark| {
-        let mut child = ready(mark.shell("trap '' TERM; echo ready; while :; do sleep 1; done").isolation(isolation).kill_ladder(short()));
+        let mut child = ready(
+            mark.shell("trap '' TERM; echo ready; while :; do sleep 1; done").isolation(isolation).kill_ladder(short()),
+        );
         let begun = Instant::now();
         let report = child.stop().unwrap();
         assert!(begun.elapsed() >= Duration::from_millis(100));
@@ -86,7 +88,9 @@ fn a_leader_that_exits_does_not_leave_a_grandchild_that_ignores_term() {
 #[test]
 fn a_grandchild_in_a_session_of_its_own_is_found() {
     each_isolation(|isolation, mark| {
-        let mut child = ready(mark.shell("setsid -f setsid -f sleep 1000; echo ready; wait").isolation(isolation).kill_ladder(short()));
+        let mut child = ready(
+            mark.shell("setsid -f setsid -f sleep 1000; echo ready; wait").isolation(isolation).kill_ladder(short()),
+        );
         let report = child.wait().unwrap();
         assert_eq!(report.cause, Cause::Exited(0));
     });
@@ -114,7 +118,11 @@ fn a_background_child_ends_with_a_leader_that_exits() {
 #[test]
 fn a_stopped_process_cannot_outlast_the_grace() {
     each_isolation(|isolation, mark| {
-        let mut child = ready(mark.shell("sleep 1000 & kill -STOP $!; echo ready; kill -STOP $$").isolation(isolation).kill_ladder(KillLadder::grace(LONG)));
+        let mut child = ready(
+            mark.shell("sleep 1000 & kill -STOP $!; echo ready; kill -STOP $$")
+                .isolation(isolation)
+                .kill_ladder(KillLadder::grace(LONG)),
+        );
         let report = child.stop().unwrap();
         // It was woken to obey TERM.
         assert_eq!((report.signal(), report.killed), (Some(Signal::TERM), 0));
@@ -155,7 +163,8 @@ fn a_fork_storm_is_ended_without_a_control_group() {
 fn a_stop_during_startup_leaves_nothing() {
     each_isolation(|isolation, mark| {
         for _ in 0..10 {
-            let mut child = mark.shell(STUBBORN).stdout(Stdio::null()).isolation(isolation).kill_ladder(short()).spawn().unwrap();
+            let mut child =
+                mark.shell(STUBBORN).stdout(Stdio::null()).isolation(isolation).kill_ladder(short()).spawn().unwrap();
             child.kill().unwrap();
             mark.assert_gone();
         }
@@ -166,7 +175,8 @@ fn a_stop_during_startup_leaves_nothing() {
 fn a_timeout_ends_the_tree() {
     each_isolation(|isolation, mark| {
         let mut command = mark.shell(STUBBORN);
-        let report = command.isolation(isolation).kill_ladder(short()).timeout(Duration::from_millis(300)).run().unwrap().report;
+        let report =
+            command.isolation(isolation).kill_ladder(short()).timeout(Duration::from_millis(300)).run().unwrap().report;
         assert_eq!(report.cause, Cause::TimedOut);
         assert!(report.duration >= Duration::from_millis(300));
     });

@@ -27,7 +27,12 @@ fn a_stop_takes_the_grace_and_at_most_50_ms_more() {
         let taken = best(limit, || {
             let mut command = Command::new("sh");
             command.args(["-c", "trap '' TERM; setsid sleep 1000 & sleep 1001 & echo ready; wait; sleep 1002"]);
-            let mut child = command.isolation(isolation).kill_ladder(KillLadder::grace(grace)).stdout(Stdio::piped()).spawn().unwrap();
+            let mut child = command
+                .isolation(isolation)
+                .kill_ladder(KillLadder::grace(grace))
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap();
             BufReader::new(child.stdout.take().unwrap()).read_line(&mut String::new()).unwrap();
             let begun = Instant::now();
             child.stop().unwrap();
@@ -41,7 +46,8 @@ fn a_stop_takes_the_grace_and_at_most_50_ms_more() {
 fn a_stop_of_an_obedient_tree_does_not_wait_for_the_grace() {
     let limit = Duration::from_millis(100);
     let taken = best(limit, || {
-        let mut child = Command::new("sleep").arg("1000").kill_ladder(KillLadder::grace(Duration::from_secs(60))).spawn().unwrap();
+        let mut child =
+            Command::new("sleep").arg("1000").kill_ladder(KillLadder::grace(Duration::from_secs(60))).spawn().unwrap();
         let begun = Instant::now();
         child.stop().unwrap();
         begun.elapsed()
@@ -73,7 +79,11 @@ fn dropping_a_child_does_not_block() {
     let limit = Duration::from_millis(50);
     let taken = best(limit, || {
         let mut command = Command::new("sh");
-        let child = command.args(["-c", "trap '' TERM; while :; do sleep 1; done"]).kill_ladder(KillLadder::grace(Duration::from_millis(300))).spawn().unwrap();
+        let child = command
+            .args(["-c", "trap '' TERM; while :; do sleep 1; done"])
+            .kill_ladder(KillLadder::grace(Duration::from_millis(300)))
+            .spawn()
+            .unwrap();
         let shepherd = child.shepherd_id();
         let begun = Instant::now();
         drop(child);

@@ -37,7 +37,10 @@ async fn a_gibibyte_is_not_needed_to_see_backpressure_and_every_byte() {
 #[tokio::test]
 async fn a_wait_discards_what_nobody_reads_from_both_streams() {
     let mut command = Command::new("sh");
-    command.args(["-c", "head -c 3000000 /dev/zero >&2; head -c 2000000 /dev/zero; exit 3"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+        .args(["-c", "head -c 3000000 /dev/zero >&2; head -c 2000000 /dev/zero; exit 3"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     let report = timeout(LONG, child.wait_async()).await.unwrap().unwrap();
     assert_eq!((report.code(), report.stdout.discarded, report.stderr.discarded), (Some(3), 2_000_000, 3_000_000));

@@ -3,13 +3,23 @@
 mod common;
 
 use common::{LONG, Mark, inherited_mark, role, wait_until};
-use ginnel_process::{Cause, Command, Enforcement, Isolation, KillLadder, Limit, Protection, SpawnError, Stage, Stdio, WaitError};
+use ginnel_process::{
+    Cause, Command, Enforcement, Isolation, KillLadder, Limit, Protection, SpawnError, Stage, Stdio, WaitError,
+};
 use std::io::{BufRead, BufReader, Read};
 use std::time::Duration;
 
-roles!(the_tree_is_gone, the_shepherd_is_killed, a_pid_namespace, errors_are_typed, limits_are_honest, parent_with_a_tree);
+roles!(
+    the_tree_is_gone,
+    the_shepherd_is_killed,
+    a_pid_namespace,
+    errors_are_typed,
+    limits_are_honest,
+    parent_with_a_tree
+);
 
-const STUBBORN: &str = "trap '' TERM HUP; sleep 1000 & setsid sleep 1001 & (sleep 1002 &); echo ready; wait; sleep 1003";
+const STUBBORN: &str =
+    "trap '' TERM HUP; sleep 1000 & setsid sleep 1001 & (sleep 1002 &); echo ready; wait; sleep 1003";
 
 /// Root gives root up; whoever runs the tests as an ordinary user stays so.
 fn as_nobody() -> Mark {
@@ -24,7 +34,12 @@ fn as_nobody() -> Mark {
 fn passes(name: &str) {
     let mark = Mark::new();
     let output = role(name, &mark).output().unwrap();
-    assert!(output.status.success(), "{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
     mark.assert_gone_soon();
 }
 
@@ -139,7 +154,10 @@ fn limits_are_honest() {
     match mark.command("true").pids_limit(10).spawn() {
         Err(SpawnError::LimitUnavailable { limit: Limit::Pids, reason, .. }) => assert!(!reason.is_empty()),
         Ok(mut child) => {
-            assert!(matches!(child.guarantee().limits[..], [(Limit::Pids, Enforcement::CgroupV2 | Enforcement::CgroupV1)]));
+            assert!(matches!(
+                child.guarantee().limits[..],
+                [(Limit::Pids, Enforcement::CgroupV2 | Enforcement::CgroupV1)]
+            ));
             child.wait().unwrap();
         }
         Err(error) => panic!("{error}"),

@@ -4,11 +4,15 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fd::AsFd;
 use std::time::Instant;
 
-/// This process ends with the thread that started it, and in any case after five minutes.
+/// This process ends with the thread that started it.
 pub(crate) fn die_with_parent() {
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).expect("prctl");
+}
+
+/// This process ends after some minutes, whatever happens.
+pub(crate) fn die_in_time() {
     // SAFETY: takes a number.
-    unsafe { libc::alarm(300) };
+    unsafe { libc::alarm(if crate::actor::soak() { 3600 } else { 300 }) };
 }
 
 /// Waits until `fd` is readable; false if the deadline comes first.
@@ -85,4 +89,84 @@ pub(crate) fn trace(thread: i32) -> Vec<(u64, Vec<i64>)> {
         }
         ptrace(libc::PTRACE_SYSCALL, 0, forward);
     }
+}
+
+pub(crate) fn root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// Gives this thread a mount namespace of its own, and in it a file system of `bytes` at `path`.
+pub(crate) fn mount_tmpfs(path: &std::path::Path, bytes: u64) {
+    let text = |text: &str| std::ffi::CString::new(text).expect("no NUL");
+    let target = text(path.to_str().expect("a path of ours"));
+    let options = text(&format!("size={bytes}"));
+    // SAFETY: strings that live across the calls; null where the call takes none.
+    unsafe {
+        assert_eq!(libc::unshare(libc::CLONE_NEWNS), 0, "unshare: {}", std::io::Error::last_os_error());
+        let private = libc::MS_REC | libc::MS_PRIVATE;
+        let root = text("/");
+        let done = libc::mount(std::ptr::null(), root.as_ptr(), std::ptr::null(), private, std::ptr::null());
+        assert_eq!(done, 0, "private mounts: {}", std::io::Error::last_os_error());
+        let kind = text("tmpfs");
+        let done = libc::mount(kind.as_ptr(), target.as_ptr(), kind.as_ptr(), 0, options.as_ptr().cast());
+        assert_eq!(done, 0, "mount: {}", std::io::Error::last_os_error());
+    }
+}
+
+/// From now on no descriptor is to be had; returns the former limit.
+pub(crate) fn forbid_descriptors() -> rustix::process::Rlimit {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    allow_descriptors(rustix::process::Rlimit { current: Some(3), maximum: limit.maximum });
+    limit
+}
+
+pub(crate) fn allow_descriptors(limit: rustix::process::Rlimit) {
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).expect("setrlimit");
+}
+
+/// Becomes another user, for good.
+pub(crate) fn become_user(uid: u32) {
+    // SAFETY: take numbers, and a null list of length 0. The C library changes all threads.
+    unsafe {
+        assert_eq!(libc::setgroups(0, std::ptr::null()), 0);
+        assert_eq!(libc::setgid(uid), 0);
+        assert_eq!(libc::setuid(uid), 0);
+    }
+    die_with_parent(); // a change of user clears that
+    // And without it /proc/self belongs to root, which would make the attacks fail for nothing.
+    // SAFETY: takes numbers.
+    unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0) };
+}
+
+/// Tries to make memory writable; says whether that worked.
+pub(crate) fn make_writable(start: usize, len: usize) -> bool {
+    // SAFETY: the caller expects a refusal, and ends the test if there is none.
+    unsafe { libc::mprotect(start as *mut libc::c_void, len, libc::PROT_READ | libc::PROT_WRITE) == 0 }
+}
+
+pub(crate) fn set_umask(umask: u32) {
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(umask));
+}
+
+pub(crate) fn make_fifo(path: &std::path::Path) {
+    rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0).expect("mkfifo");
+}
+
+/// The open descriptors that an exec would hand on.
+pub(crate) fn inherited_descriptors() -> Vec<i32> {
+    let mut inherited: Vec<i32> = std::fs::read_dir("/proc/self/fd")
+        .expect("descriptors")
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        // SAFETY: asks for flags; a number that is not open any more gives an error.
+        .filter(|&fd| matches!(unsafe { libc::fcntl(fd, libc::F_GETFD) }, 0))
+        .collect();
+    inherited.sort_unstable();
+    inherited
+}
+
+/// Sets a variable of this process: for roles, which have one thread that looks.
+pub(crate) fn set_env(name: &str, value: &str) -> bool {
+    // SAFETY: the harness's main thread waits for this one and reads no environment meanwhile.
+    unsafe { std::env::set_var(name, value) };
+    true
 }

@@ -56,13 +56,19 @@ pub struct Consumer {
 
 impl Consumer {
     /// How often a look is repeated when the writer is faster: each is a few loads.
-    const TRIES: u32 = if cfg!(loom) { 3 } else { 10_000 };
+    const TRIES: u32 = if cfg!(loom) {
+        3
+    } else if cfg!(fuzzing) {
+        100 // a fuzzer makes hopeless looks by the million
+    } else {
+        10_000
+    };
     /// How often a join is tried again. After the first ones come naps, half a second in all: a writer that was suspended
     /// within its change of mark gets on with it.
     const JOINS: u32 = if cfg!(loom) {
         3
     } else if cfg!(fuzzing) {
-        100 // a fuzzer makes hopeless joins by the million
+        100
     } else {
         5_000
     };

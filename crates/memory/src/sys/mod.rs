@@ -1,5 +1,6 @@
 //! The system calls of this crate (Linux).
 
+pub(crate) mod futex;
 mod guard;
 mod mapping;
 mod membarrier;

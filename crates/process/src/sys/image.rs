@@ -19,7 +19,8 @@ static IMAGE: Mutex<Option<Image>> = Mutex::new(None);
 pub(crate) fn shepherd_image() -> Result<Arc<OwnedFd>, Errno> {
     let mut image = IMAGE.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(known) = image.take() {
-        let same = rustix::fs::fstat(&known.fd).is_ok_and(|stat| (stat.st_dev, stat.st_ino) == (known.device, known.inode));
+        let same =
+            rustix::fs::fstat(&known.fd).is_ok_and(|stat| (stat.st_dev, stat.st_ino) == (known.device, known.inode));
         if same {
             let fd = Arc::clone(&known.fd);
             *image = Some(known);

@@ -1,9 +1,13 @@
 //! The system calls that `rustix` lacks, and the clone of the shepherd. All `unsafe` of the library is here.
 #![allow(unsafe_code)]
 
+#[cfg(feature = "tokio")]
+mod async_fd;
 mod clone;
 mod image;
 
+#[cfg(feature = "tokio")]
+pub(crate) use async_fd::watch;
 pub(crate) use clone::{Launch, Namespace, clone_shepherd};
 pub(crate) use image::shepherd_image;
 

@@ -75,7 +75,11 @@ impl Mark {
     /// Waits until so many run.
     #[track_caller]
     pub fn await_alive(&self, count: usize) {
-        assert!(wait_until(LONG, || self.alive().len() >= count), "only {} of {count} have started", self.alive().len());
+        assert!(
+            wait_until(LONG, || self.alive().len() >= count),
+            "only {} of {count} have started",
+            self.alive().len()
+        );
     }
 }
 
@@ -128,7 +132,8 @@ pub fn has_unified_groups() -> bool {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
     let point = mounts.lines().find(|line| line.contains(" - cgroup2 ")).and_then(|line| line.split(' ').nth(4));
     let own = fs::read_to_string("/proc/self/cgroup").unwrap();
-    let path = own.lines().find_map(|line| line.strip_prefix("0::")).map(|path| path.trim_start_matches('/').to_owned());
+    let path =
+        own.lines().find_map(|line| line.strip_prefix("0::")).map(|path| path.trim_start_matches('/').to_owned());
     let Some(dir) = point.zip(path).map(|(point, path)| PathBuf::from(point).join(path)) else { return false };
     let trial = dir.join(format!("ginnel-test-{}", std::process::id()));
     let made = fs::create_dir(&trial).is_ok();

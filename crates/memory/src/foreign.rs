@@ -1,0 +1,278 @@
+//! A shared file whose layout another protocol dictates: no header of ours, 32-bit words beside 64-bit ones, and a futex
+//! word that sleepers of other programs use.
+//!
+//! The rules are the crate's: a shrunk file reads as zeros and is marked (M4), offsets are checked against the private
+//! length (M3), bytes are copied out before they are judged (M5).
+
+use crate::sys::{Mapping, Protection, futex};
+use crate::words::{WordsMut, as_uninit};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{FallocateFlags, FileType, Mode, OFlags};
+use rustix::io::{Errno, Result};
+use rustix::path::Arg;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+/// A mapped file of somebody else's layout. Unmapped on drop; the file stays.
+#[derive(Debug)]
+pub struct ForeignFile {
+    words: WordsMut,
+    mapping: Arc<Mapping>,
+    len: usize,
+    fd: OwnedFd,
+}
+
+impl ForeignFile {
+    /// Creates `name` in `dir` with `len` zero bytes, all of them backed, mode 0600. It must not exist.
+    ///
+    /// # Errors
+    /// The system's; `EXIST` if the name is taken, `NOSPC` if there is no room. Nothing is left behind.
+    pub fn create(dir: impl AsFd, name: impl Arg + Copy, len: usize) -> Result<Self> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(&dir, name, flags, Mode::RUSR | Mode::WUSR)?;
+        let made = rustix::fs::fchmod(&fd, Mode::RUSR | Mode::WUSR)
+            .and_then(|()| allocate(&fd, len))
+            .and_then(|()| Self::map(fd, len));
+        if made.is_err() {
+            let _ = rustix::fs::unlinkat(&dir, name, rustix::fs::AtFlags::empty());
+        }
+        made
+    }
+
+    /// Opens and maps the whole of `name` in `dir` for reading and writing. Symbolic links are not followed.
+    ///
+    /// # Errors
+    /// The system's; `INVAL` if it is empty or no regular file.
+    pub fn open(dir: impl AsFd, name: impl Arg) -> Result<Self> {
+        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let fd = rustix::fs::openat(dir, name, flags, Mode::empty())?;
+        let stat = rustix::fs::fstat(&fd)?;
+        let len = usize::try_from(stat.st_size).map_err(|_| Errno::INVAL)?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || len == 0 {
+            return Err(Errno::INVAL);
+        }
+        Self::map(fd, len)
+    }
+
+    fn map(fd: OwnedFd, len: usize) -> Result<Self> {
+        let pages = len.checked_next_multiple_of(rustix::param::page_size()).ok_or(Errno::OVERFLOW)?;
+        let mapping = Arc::new(Mapping::new(fd.as_fd(), pages, 0, false, Protection::ReadWrite, true)?);
+        // The bytes between `len` and the end of the last page are memory, but never touched.
+        let words = WordsMut::new(&mapping, 0, len / 8);
+        Ok(Self { words, mapping, len, fd })
+    }
+
+    /// Bytes of the file when it was mapped.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none; never true.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The file was cut short by somebody: what is read now are zeros, not data.
+    #[must_use]
+    pub fn truncated(&self) -> bool {
+        self.words.truncated()
+    }
+
+    /// The file.
+    #[must_use]
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// Reads the 64-bit word at byte `at`.
+    ///
+    /// # Panics
+    /// If `at` is misaligned or out of range: callers derive it from private values only.
+    #[inline]
+    #[must_use]
+    pub fn load_u64(&self, at: usize, order: Ordering) -> u64 {
+        self.u64_at(at).load(order)
+    }
+
+    /// Adds to the 64-bit word at byte `at` and returns what it was.
+    ///
+    /// # Panics
+    /// As [`ForeignFile::load_u64`].
+    #[inline]
+    pub fn add_u64(&self, at: usize, value: u64, order: Ordering) -> u64 {
+        self.u64_at(at).fetch_add(value, order)
+    }
+
+    /// Reads the 32-bit word at byte `at`.
+    ///
+    /// # Panics
+    /// As [`ForeignFile::load_u64`].
+    #[inline]
+    #[must_use]
+    pub fn load_u32(&self, at: usize, order: Ordering) -> u32 {
+        self.u32_at(at).load(order)
+    }
+
+    /// Writes the 32-bit word at byte `at`.
+    ///
+    /// # Panics
+    /// As [`ForeignFile::load_u64`].
+    #[inline]
+    pub fn store_u32(&self, at: usize, value: u32, order: Ordering) {
+        self.u32_at(at).store(value, order);
+    }
+
+    /// Adds to the 32-bit word at byte `at` and returns what it was.
+    ///
+    /// # Panics
+    /// As [`ForeignFile::load_u64`].
+    #[inline]
+    pub fn add_u32(&self, at: usize, value: u32, order: Ordering) -> u32 {
+        self.u32_at(at).fetch_add(value, order)
+    }
+
+    /// Sleeps while the word at byte `at` holds `expected`, at most for `timeout`. May return early: look again.
+    ///
+    /// # Errors
+    /// `TIMEDOUT`, `AGAIN` if the word holds something else, `INTR` on a signal, `FAULT` if the file was cut short.
+    ///
+    /// # Panics
+    /// As [`ForeignFile::load_u64`].
+    pub fn futex_wait(&self, at: usize, expected: u32, timeout: Option<Duration>) -> Result<()> {
+        futex::wait(self.u32_at(at), expected, timeout)
+    }
+
+    /// Wakes at most `count` sleepers of the word at byte `at`, in whatever process, and says how many.
+    ///
+    /// # Errors
+    /// `FAULT` if the file was cut short.
+    ///
+    /// # Panics
+    /// As [`ForeignFile::load_u64`].
+    pub fn futex_wake(&self, at: usize, count: i32) -> Result<usize> {
+        futex::wake(self.u32_at(at), count)
+    }
+
+    /// Copies bytes out of the file. They may be torn and may change behind: judge the copy.
+    ///
+    /// # Panics
+    /// If `at` is no multiple of 8 or the range leaves the file.
+    #[inline]
+    pub fn copy_out(&self, at: usize, out: &mut [u8]) {
+        assert!(at.is_multiple_of(8), "copy from a misaligned offset");
+        self.words.copy_out(at / 8, as_uninit(out));
+    }
+
+    /// Copies bytes into the file. Up to 7 bytes behind them, in the same word, may become zero.
+    ///
+    /// # Panics
+    /// If `at` is no multiple of 8 or the range leaves the file.
+    #[inline]
+    pub fn copy_in(&self, at: usize, bytes: &[u8]) {
+        assert!(at.is_multiple_of(8), "copy to a misaligned offset");
+        self.words.copy_in(at / 8, bytes);
+    }
+
+    #[inline]
+    fn u64_at(&self, at: usize) -> &AtomicU64 {
+        assert!(at.is_multiple_of(8) && at + 8 <= self.len, "word outside its file");
+        // SAFETY: aligned, in range (M3) and mapped as long as `self` (M1); only ever accessed as atomics (M2).
+        unsafe { self.mapping.base().add(at).cast::<AtomicU64>().as_ref() }
+    }
+
+    #[inline]
+    fn u32_at(&self, at: usize) -> &AtomicU32 {
+        assert!(at.is_multiple_of(4) && at + 4 <= self.len, "word outside its file");
+        // SAFETY: as in `u64_at`. No protocol uses the same bytes as a 64-bit word too.
+        unsafe { self.mapping.base().add(at).cast::<AtomicU32>().as_ref() }
+    }
+}
+
+fn allocate(fd: &OwnedFd, len: usize) -> Result<()> {
+    loop {
+        match rustix::fs::fallocate(fd, FallocateFlags::empty(), 0, len as u64) {
+            Err(Errno::INTR) => {}
+            done => return done,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn dir() -> (tempfile::TempDir, File) {
+        let dir = tempfile::tempdir().unwrap();
+        let fd = File::open(dir.path()).unwrap();
+        (dir, fd)
+    }
+
+    #[test]
+    fn what_one_mapping_writes_another_reads() {
+        let (path, dir) = dir();
+        let owner = ForeignFile::create(&dir, "region", 4096 + 72).unwrap();
+        assert_eq!(std::fs::metadata(path.path().join("region")).unwrap().permissions().mode() & 0o7777, 0o600);
+        assert_eq!(ForeignFile::create(&dir, "region", 64).unwrap_err(), Errno::EXIST);
+        let other = ForeignFile::open(&dir, "region").unwrap();
+        assert_eq!((owner.len(), other.len()), (4168, 4168));
+        owner.copy_in(4096, b"seventy-two bytes end here");
+        owner.store_u32(4, 7, Ordering::Release);
+        assert_eq!(other.add_u32(4, 1, Ordering::AcqRel), 7);
+        assert_eq!(owner.load_u32(4, Ordering::Acquire), 8);
+        owner.add_u64(8, 5, Ordering::AcqRel);
+        assert_eq!(other.load_u64(8, Ordering::Acquire), 5);
+        let mut out = [0; 26];
+        other.copy_out(4096, &mut out);
+        assert_eq!(&out, b"seventy-two bytes end here");
+    }
+
+    #[test]
+    fn a_sleeper_is_woken_and_a_changed_word_does_not_sleep() {
+        let (_path, dir) = dir();
+        let file = ForeignFile::create(&dir, "region", 64).unwrap();
+        assert_eq!(file.futex_wait(8, 1, None), Err(Errno::AGAIN));
+        assert_eq!(file.futex_wait(8, 0, Some(Duration::from_millis(1))), Err(Errno::TIMEDOUT));
+        let other = ForeignFile::open(&dir, "region").unwrap();
+        std::thread::scope(|scope| {
+            let sleeper = scope.spawn(|| {
+                while file.load_u32(8, Ordering::Acquire) == 0 {
+                    let _ = file.futex_wait(8, 0, Some(Duration::from_secs(20)));
+                }
+            });
+            other.add_u32(8, 1, Ordering::AcqRel);
+            other.futex_wake(8, 1).unwrap();
+            sleeper.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn a_file_cut_short_in_use_reads_as_zeros_and_says_so() {
+        let (_path, dir) = dir();
+        let file = ForeignFile::create(&dir, "region", 16384).unwrap();
+        file.copy_in(8192, b"there");
+        assert!(!file.truncated());
+        rustix::fs::ftruncate(file.fd(), 0).unwrap();
+        let mut out = [1; 5];
+        file.copy_out(8192, &mut out);
+        assert_eq!(out, [0; 5]);
+        assert!(file.truncated());
+    }
+
+    #[test]
+    fn links_directories_and_empty_files_are_refused() {
+        let (path, dir) = dir();
+        std::fs::write(path.path().join("empty"), "").unwrap();
+        std::fs::write(path.path().join("full"), "content!").unwrap();
+        std::os::unix::fs::symlink("full", path.path().join("link")).unwrap();
+        assert_eq!(ForeignFile::open(&dir, "empty").unwrap_err(), Errno::INVAL);
+        assert_eq!(ForeignFile::open(&dir, "link").unwrap_err(), Errno::LOOP);
+        assert_eq!(ForeignFile::open(&dir, "absent").unwrap_err(), Errno::NOENT);
+        assert_eq!(ForeignFile::open(&dir, ".").unwrap_err(), Errno::ISDIR);
+        assert_eq!(ForeignFile::create(&dir, "link", 64).unwrap_err(), Errno::EXIST);
+    }
+}

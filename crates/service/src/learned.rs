@@ -1,0 +1,98 @@
+//! Sizes that both sides learn: powers of two, within a ceiling, and taken back when a server refuses them.
+
+/// Largest size that is learned when nothing else is said, in bytes. The field's ceiling.
+pub const DEFAULT_CEILING: u32 = 1 << 20;
+
+/// The smallest power of two that holds `len`, at least 16; `None` beyond `ceiling`, unless `len` itself fits it.
+pub(crate) fn grown(len: usize, ceiling: u32) -> Option<u32> {
+    let len = u32::try_from(len).ok().filter(|len| *len <= ceiling)?;
+    Some(len.max(16).checked_next_power_of_two().map_or(ceiling, |size| size.min(ceiling)))
+}
+
+/// A limit that grows on demand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Learned {
+    /// What to propose or offer next.
+    pub(crate) current: u32,
+    /// What the other side has accepted last.
+    accepted: u32,
+    start: u32,
+    ceiling: u32,
+}
+
+impl Learned {
+    pub(crate) fn new(start: u32, ceiling: u32) -> Self {
+        Self { current: start, accepted: start, start, ceiling: ceiling.max(start) }
+    }
+
+    /// Grows to hold `len`; false if it does already or never will.
+    pub(crate) fn hold(&mut self, len: usize) -> bool {
+        match grown(len, self.ceiling) {
+            Some(size) if size > self.current => {
+                self.current = size;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Doubles; false at the ceiling.
+    pub(crate) fn double(&mut self) -> bool {
+        let doubled = self.current.saturating_mul(2).min(self.ceiling);
+        std::mem::replace(&mut self.current, doubled) != doubled
+    }
+
+    pub(crate) fn accept(&mut self) {
+        self.accepted = self.current;
+    }
+
+    /// Back to what was accepted last or, when that is what was refused, to the start. False if there is nothing to take
+    /// back.
+    pub(crate) fn roll_back(&mut self) -> bool {
+        let refused = self.current;
+        self.current = if refused == self.accepted { self.start } else { self.accepted };
+        self.accepted = self.current;
+        self.current != refused
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_grow_in_powers_of_two_up_to_the_ceiling() {
+        assert_eq!(grown(0, 1024), Some(16));
+        assert_eq!(grown(17, 1024), Some(32));
+        assert_eq!(grown(1024, 1024), Some(1024));
+        assert_eq!(grown(900, 1000), Some(1000));
+        assert_eq!(grown(1025, 1024), None);
+        assert_eq!(grown(usize::MAX, u32::MAX), None);
+        assert_eq!(grown((1 << 31) + 1, u32::MAX), Some(u32::MAX));
+    }
+
+    #[test]
+    fn a_refused_size_is_taken_back_and_an_accepted_one_stays() {
+        let mut learned = Learned::new(1024, 1 << 20);
+        assert!(learned.hold(5000) && learned.current == 8192);
+        assert!(!learned.hold(8192), "it holds that already");
+        assert!(learned.roll_back() && learned.current == 1024);
+        assert!(!learned.roll_back());
+        assert!(learned.hold(2000));
+        learned.accept();
+        assert!(!learned.hold((1 << 20) + 1) && learned.current == 2048);
+        assert!(learned.hold(1 << 20) && learned.roll_back() && learned.current == 2048);
+        // Another server may take less than the last one did.
+        assert!(learned.roll_back() && learned.current == 1024);
+        assert!(!learned.roll_back());
+    }
+
+    #[test]
+    fn doubling_ends_at_the_ceiling() {
+        let mut learned = Learned::new(600_000, 1 << 20);
+        assert!(learned.double() && learned.current == 1 << 20);
+        assert!(!learned.double());
+        let mut fixed = Learned::new(1 << 24, 1 << 20);
+        assert!(!fixed.double() && fixed.current == 1 << 24, "a configured size above the ceiling stays");
+    }
+}

@@ -1,0 +1,38 @@
+//! Clients and servers of netipc services, above the byte level of [`ginnel_session`].
+//!
+//! A [`Server`] answers one service on one endpoint with a [`Handler`], for many sessions at once. A [`Client`] finds the
+//! service, late or restarted as it may be, retries a call at most once, and learns the sizes it needs.
+//!
+//! ```
+//! use ginnel_service::{Client, ClientOptions, Failure, Request, Server, ServerOptions};
+//! use ginnel_session::Endpoint;
+//!
+//! let dir = tempfile::tempdir()?;
+//! let endpoint = Endpoint::seqpacket(dir.path(), "shout")?;
+//! let shout = |request: &Request<'_>, response: &mut Vec<u8>| -> Result<(), Failure> {
+//!     response.extend(request.payload.to_ascii_uppercase());
+//!     Ok(())
+//! };
+//! let server = Server::start(&endpoint, ServerOptions::default(), 7, shout)?;
+//!
+//! let mut client = Client::new(&endpoint, ClientOptions::default())?;
+//! assert!(client.refresh().is_ready());
+//! assert_eq!(client.call(7, b"hello")?, b"HELLO");
+//! server.stop();
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+#![forbid(unsafe_code)]
+
+mod accept;
+mod client;
+mod handler;
+mod learned;
+mod serve;
+mod server;
+mod state;
+
+pub use client::{BatchReply, CallError, Client, ClientCounters, ClientOptions};
+pub use handler::{Failure, Handler, Request};
+pub use learned::DEFAULT_CEILING;
+pub use server::{Drained, Server, ServerCounters, ServerOptions};
+pub use state::State;

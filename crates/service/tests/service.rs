@@ -1,0 +1,260 @@
+//! Clients and servers in one process: calls, batches, pipelines, failures, fullness, drain and stop.
+
+mod common;
+
+use common::{CARRIERS, CODE, Carrier, PATIENCE, await_state, echo, eventually, files, ready, soon};
+use ginnel_service::{CallError, Client, Drained, Failure, Request, Server, State};
+use ginnel_wire::Status;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+fn start(carrier: Carrier, dir: &tempfile::TempDir) -> Server {
+    Server::start(&carrier.endpoint(dir.path(), 0), carrier.server(), CODE, echo).unwrap()
+}
+
+#[test]
+fn calls_batches_and_pipelines_work_over_every_carrier() {
+    for carrier in CARRIERS {
+        let dir = tempfile::tempdir().unwrap();
+        let server = start(carrier, &dir);
+        let mut client = ready(server.endpoint(), carrier.client());
+        assert_eq!(client.call(CODE, b"").unwrap(), b"");
+        assert_eq!(client.call(CODE, b"hello").unwrap(), b"hello");
+
+        for count in [0_usize, 1, 2, 50] {
+            let items: Vec<Vec<u8>> = (0..count).map(|item| vec![item as u8; item % 13]).collect();
+            let reply = client.call_batch(CODE, items.iter().map(Vec::as_slice), soon()).unwrap();
+            assert_eq!(reply.len(), count);
+            assert!(items.iter().enumerate().all(|(index, item)| reply.get(index) == Some(item)), "{carrier:?}");
+        }
+
+        let payloads: Vec<Vec<u8>> = (0..500_u32).map(|item| item.to_ne_bytes().to_vec()).collect();
+        let borrowed: Vec<&[u8]> = payloads.iter().map(Vec::as_slice).collect();
+        let mut answered = vec![0; 500];
+        client
+            .pipeline(CODE, &borrowed, 16, soon(), |index, response| {
+                assert_eq!(response.unwrap(), payloads[index]);
+                answered[index] += 1;
+            })
+            .unwrap();
+        assert!(answered.iter().all(|count| *count == 1));
+        assert_eq!(server.counters().failures, 0);
+    }
+}
+
+#[test]
+fn a_wrong_method_is_told_and_the_session_stays() {
+    for carrier in CARRIERS {
+        let dir = tempfile::tempdir().unwrap();
+        let server = start(carrier, &dir);
+        let mut client = ready(server.endpoint(), carrier.client());
+        assert!(matches!(client.call(CODE + 1, b"x"), Err(CallError::Status(Status::UNSUPPORTED))));
+        assert_eq!(client.call(CODE, b"x").unwrap(), b"x");
+        assert_eq!((server.counters().sessions, client.counters().reconnects), (1, 0));
+    }
+}
+
+#[test]
+fn a_panic_or_a_failure_costs_its_request_and_no_more() {
+    for carrier in CARRIERS {
+        let dir = tempfile::tempdir().unwrap();
+        let server = start(carrier, &dir);
+        let mut client = ready(server.endpoint(), carrier.client());
+        for bad in [&b"!panic"[..], b"!fail"] {
+            assert!(matches!(client.call(CODE, bad), Err(CallError::Status(Status::INTERNAL_ERROR))));
+            assert_eq!(client.call(CODE, b"x").unwrap(), b"x");
+        }
+        let items = [&b"fine"[..], b"!panic"];
+        let refused = client.call_batch(CODE, items, soon());
+        assert!(matches!(refused, Err(CallError::Status(Status::INTERNAL_ERROR))));
+        assert_eq!((server.counters().sessions, server.counters().failures), (1, 3));
+    }
+}
+
+#[test]
+fn a_malformed_request_is_told_and_its_session_ends() {
+    for carrier in CARRIERS {
+        let dir = tempfile::tempdir().unwrap();
+        let server = start(carrier, &dir);
+        let mut client = ready(server.endpoint(), carrier.client());
+        assert!(matches!(client.call(CODE, b"!malformed"), Err(CallError::Status(Status::BAD_ENVELOPE))));
+        eventually("the session has ended", || server.counters().active == 0);
+        // The next call finds it closed, and another one in its place.
+        assert_eq!(client.call(CODE, b"x").unwrap(), b"x");
+        assert_eq!((server.counters().sessions, client.counters().retries), (2, 1));
+    }
+}
+
+#[test]
+fn a_full_server_refuses_in_the_handshake_and_takes_the_client_when_there_is_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = Carrier::Seqpacket.server();
+    options.max_sessions = 2;
+    let server = Server::start(&Carrier::Seqpacket.endpoint(dir.path(), 0), options, CODE, echo).unwrap();
+    let first = ready(server.endpoint(), Carrier::Seqpacket.client());
+    let mut second = ready(server.endpoint(), Carrier::Seqpacket.client());
+    let mut third = Client::new(server.endpoint(), Carrier::Seqpacket.client()).unwrap();
+    assert_eq!(third.refresh(), State::Disconnected);
+    assert!(matches!(third.call(CODE, b"x"), Err(CallError::NotReady(State::Disconnected))));
+    assert_eq!(second.call(CODE, b"x").unwrap(), b"x");
+    drop(first);
+    await_state(&mut third, State::Ready);
+    assert_eq!(third.call(CODE, b"x").unwrap(), b"x");
+}
+
+#[test]
+fn a_call_ends_at_its_deadline_and_the_client_recovers() {
+    for carrier in CARRIERS {
+        let dir = tempfile::tempdir().unwrap();
+        let (release, held) = mpsc::channel::<()>();
+        let held = std::sync::Mutex::new(held);
+        let hold = move |request: &Request<'_>, response: &mut Vec<u8>| -> Result<(), Failure> {
+            if request.payload == b"hold" {
+                let _ = held.lock().unwrap().recv();
+            }
+            response.extend_from_slice(request.payload);
+            Ok(())
+        };
+        let server = Server::start(&carrier.endpoint(dir.path(), 0), carrier.server(), CODE, hold).unwrap();
+        let mut client = ready(server.endpoint(), carrier.client());
+        let begin = Instant::now();
+        let late = client.call_until(CODE, b"hold", begin + Duration::from_millis(30));
+        assert!(matches!(late, Err(CallError::TimedOut)), "{late:?}");
+        assert!(begin.elapsed() >= Duration::from_millis(30));
+        assert_eq!((client.state(), client.counters().retries), (State::Broken, 0));
+        assert!(matches!(client.call(CODE, b"x"), Err(CallError::NotReady(State::Broken))));
+        assert_eq!(client.refresh(), State::Ready);
+        assert_eq!(client.call(CODE, b"x").unwrap(), b"x");
+        assert_eq!((client.counters().connects, client.counters().reconnects), (1, 1));
+        drop(release);
+    }
+}
+
+#[test]
+fn an_abort_ends_a_call_from_another_thread() {
+    for carrier in CARRIERS {
+        let dir = tempfile::tempdir().unwrap();
+        let (entered, inside) = mpsc::channel();
+        let (release, held) = mpsc::channel::<()>();
+        let (entered, held) = (std::sync::Mutex::new(entered), std::sync::Mutex::new(held));
+        let hold = move |_: &Request<'_>, _: &mut Vec<u8>| -> Result<(), Failure> {
+            entered.lock().unwrap().send(()).unwrap();
+            let _ = held.lock().unwrap().recv();
+            Ok(())
+        };
+        let server = Server::start(&carrier.endpoint(dir.path(), 0), carrier.server(), CODE, hold).unwrap();
+        let mut client = ready(server.endpoint(), carrier.client());
+        let abort = client.abort_handle();
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                inside.recv_timeout(PATIENCE).unwrap();
+                abort.raise();
+            });
+            let ended = client.call_until(CODE, b"x", soon() + PATIENCE);
+            assert!(matches!(ended, Err(CallError::Aborted)), "{ended:?}");
+        });
+        assert_eq!(client.state(), State::Broken);
+        // It stays raised until it is cleared.
+        assert_eq!(client.refresh(), State::Disconnected);
+        client.close();
+        assert_eq!(client.refresh(), State::Ready);
+        drop(release);
+    }
+}
+
+#[test]
+fn stop_ends_idle_sessions_at_once_and_frees_the_name() {
+    for carrier in CARRIERS {
+        let dir = tempfile::tempdir().unwrap();
+        let server = start(carrier, &dir);
+        let mut clients: Vec<Client> = (0..5).map(|_| ready(server.endpoint(), carrier.client())).collect();
+        eventually("all sessions are up", || server.counters().active == 5);
+        server.stop();
+        assert_eq!(files(dir.path()), [""; 0], "{carrier:?}");
+        for client in &mut clients {
+            assert!(!client.refresh().is_ready(), "a refresh notices that the server has gone");
+        }
+    }
+}
+
+#[test]
+fn drain_finishes_what_runs_refuses_what_comes_and_says_what_it_cut_off() {
+    for carrier in CARRIERS {
+        let dir = tempfile::tempdir().unwrap();
+        let (entered, inside) = mpsc::channel();
+        let (release, held) = mpsc::channel::<()>();
+        let (entered, held) = (std::sync::Mutex::new(entered), std::sync::Mutex::new(held));
+        let hold = move |request: &Request<'_>, response: &mut Vec<u8>| -> Result<(), Failure> {
+            entered.lock().unwrap().send(()).unwrap();
+            let _ = held.lock().unwrap().recv();
+            response.extend_from_slice(request.payload);
+            Ok(())
+        };
+        let server = Server::start(&carrier.endpoint(dir.path(), 0), carrier.server(), CODE, hold).unwrap();
+        let endpoint = server.endpoint().clone();
+        let mut client = ready(&endpoint, carrier.client());
+        let idle = ready(&endpoint, carrier.client());
+        std::thread::scope(|scope| {
+            let call = scope.spawn(|| client.call(CODE, b"finished").map(<[u8]>::to_vec));
+            inside.recv_timeout(PATIENCE).unwrap();
+            let draining = scope.spawn(|| server.drain(PATIENCE));
+            eventually("the name is free", || {
+                Client::new(&endpoint, carrier.client()).unwrap().refresh() == State::NotFound
+            });
+            assert!(!draining.is_finished(), "a request still runs");
+            release.send(()).unwrap();
+            assert_eq!(call.join().unwrap().unwrap(), b"finished");
+            assert_eq!(draining.join().unwrap(), Drained { cut_off: 0, stuck: 0 });
+        });
+        drop(idle);
+    }
+}
+
+#[test]
+fn a_handler_that_hangs_cannot_hold_up_a_stop() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(Carrier::Seqpacket, &dir);
+    let mut client = ready(server.endpoint(), Carrier::Seqpacket.client());
+    std::thread::scope(|scope| {
+        let call = scope.spawn(|| client.call(CODE, b"!hang").map(<[u8]>::to_vec));
+        eventually("the handler runs", || server.counters().requests == 1);
+        assert_eq!(server.drain(Duration::from_millis(20)), Drained { cut_off: 1, stuck: 1 });
+        // The client is hung up on, although the handler's thread lives on.
+        assert!(matches!(call.join().unwrap(), Err(CallError::Connect(_))));
+    });
+}
+
+#[test]
+fn an_idle_server_with_idle_sessions_uses_no_processor_time() {
+    // Every thread sleeps until something happens: between two looks at their voluntary context switches, nothing did.
+    fn switches() -> Vec<(String, u64)> {
+        let mut all: Vec<(String, u64)> = std::fs::read_dir("/proc/self/task")
+            .unwrap()
+            .filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("status")).ok())
+            .filter_map(|status| {
+                let field =
+                    |name: &str| Some(status.lines().find_map(|line| line.strip_prefix(name))?.trim().to_owned());
+                let name = field("Name:")?;
+                name.starts_with("ginnel").then_some((name, field("voluntary_ctxt_switches:")?.parse().ok()?))
+            })
+            .collect();
+        all.sort();
+        all
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(Carrier::Shm, &dir);
+    let shm = ready(server.endpoint(), Carrier::Shm.client());
+    let socket = ready(server.endpoint(), Carrier::Seqpacket.client());
+    eventually("both sessions are up", || server.counters().active == 2);
+    // Until all of them have gone to sleep.
+    let mut before = switches();
+    eventually("all threads sleep", || {
+        std::thread::sleep(Duration::from_millis(20));
+        let now = switches();
+        now == std::mem::replace(&mut before, now.clone())
+    });
+    assert_eq!(before.len(), 4, "accept, watch and two sessions: {before:?}");
+    std::thread::sleep(Duration::from_millis(400));
+    assert_eq!(switches(), before, "something woke up without a reason");
+    drop((shm, socket));
+}

@@ -1,0 +1,13 @@
+//! The shared-memory profile 0x02/0x04: one region per session, one slot per direction, futex wake-ups; the socket stays
+//! open as liveness signal.
+
+mod layout;
+mod region;
+mod slot;
+mod stale;
+mod watch;
+
+pub(crate) use layout::Layout;
+pub(crate) use region::{OwnedRegion, attach, create, region_name};
+pub(crate) use slot::Slot;
+pub(crate) use stale::sweep;

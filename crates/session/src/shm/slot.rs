@@ -1,0 +1,251 @@
+//! The carrier: publish into one slot, take from the other, sleep on a futex that hang-up and abort ring as well.
+//!
+//! The signal word of the receiving lane is only ever compared by this side, so this side may count it up itself: that is
+//! how a hang-up of the socket (told by the watch thread) and an abort end the sleep of a thread in `futex`, without a
+//! timer and without a lost wake-up. The sleeper reads the signal, then looks at message, hang-up and abort, then sleeps
+//! on the value it has read; whoever raises one of them does so *before* counting the signal up.
+
+use super::layout::Lane;
+use super::region::{OwnedRegion, Region};
+use super::watch::{self, Watched};
+use crate::carrier::{Carrier, Interest, Ready};
+use crate::core::Role;
+use crate::error::{ProtocolError, SessionError};
+use crate::wait::{Wait, Wake};
+use ginnel_memory::Spin;
+use rustix::fd::OwnedFd;
+use rustix::io::Errno;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+#[derive(Debug)]
+pub(crate) struct Slot {
+    region: Arc<Region>,
+    role: Role,
+    send: Lane,
+    recv: Lane,
+    received: u64,
+    // Client: a request waits for its response. Server: a request waits for its answer. One at a time, says the profile.
+    pending: bool,
+    spin: Spin,
+    sleeper: Arc<Sleeper>,
+    // Field order is drop order: no longer watched, then closed, then unlinked.
+    _watched: Watched,
+    socket: OwnedFd,
+    _owned: Option<OwnedRegion>,
+}
+
+#[derive(Debug)]
+struct Sleeper {
+    region: Arc<Region>,
+    signal: usize,
+    hung_up: AtomicBool,
+}
+
+impl Wake for Sleeper {
+    fn wake(&self) {
+        self.region.file.add_u32(self.signal, 1, Ordering::AcqRel);
+        // Fails only if the file is cut short, and then the sleeper's deadline or hang-up ends its sleep.
+        let _ = self.region.file.futex_wake(self.signal, i32::MAX);
+    }
+}
+
+impl watch::OnHangUp for Sleeper {
+    fn hang_up(&self) {
+        // SYNC slot.hung_up: before the signal, see the top of this file.
+        self.hung_up.store(true, Ordering::Release);
+        self.wake();
+    }
+}
+
+impl Slot {
+    pub(crate) fn server(owned: OwnedRegion, socket: OwnedFd) -> Result<Self, SessionError> {
+        let region = Arc::clone(&owned.region);
+        Self::new(Role::Server, region, socket, Some(owned))
+    }
+
+    pub(crate) fn client(region: Arc<Region>, socket: OwnedFd) -> Result<Self, SessionError> {
+        Self::new(Role::Client, region, socket, None)
+    }
+
+    fn new(role: Role, region: Arc<Region>, socket: OwnedFd, owned: Option<OwnedRegion>) -> Result<Self, SessionError> {
+        let (send, recv) = match role {
+            Role::Client => (region.layout.request, region.layout.response),
+            Role::Server => (region.layout.response, region.layout.request),
+        };
+        let received = region.file.load_u64(recv.seq, Ordering::Acquire);
+        let sleeper =
+            Arc::new(Sleeper { region: Arc::clone(&region), signal: recv.signal, hung_up: AtomicBool::new(false) });
+        let watched = watch::watch(socket.as_fd(), Arc::clone(&sleeper) as _)
+            .map_err(|source| SessionError::Io { doing: "watch the socket", source })?;
+        Ok(Self {
+            region,
+            role,
+            send,
+            recv,
+            received,
+            pending: false,
+            spin: Spin::default(),
+            sleeper,
+            _watched: watched,
+            socket,
+            _owned: owned,
+        })
+    }
+
+    fn has_message(&self) -> bool {
+        // SYNC slot.seq: pairs with the publisher's release of the count, after length and bytes.
+        self.region.file.load_u64(self.recv.seq, Ordering::Acquire) > self.received
+    }
+
+    fn check_region(&self) -> Result<(), SessionError> {
+        if self.region.file.truncated() { Err(ProtocolError::RegionTruncated.into()) } else { Ok(()) }
+    }
+
+    fn hung_up(&self) -> bool {
+        // SYNC slot.hung_up
+        self.sleeper.hung_up.load(Ordering::Acquire)
+    }
+
+    fn can_send(&self) -> bool {
+        self.role == Role::Server || !self.pending
+    }
+}
+
+/// Waits for a slot's next message without the slot: for the async face, whose waits are dropped at will.
+#[cfg(feature = "tokio")]
+pub(crate) struct Waiter {
+    region: Arc<Region>,
+    recv: Lane,
+    received: u64,
+    sleeper: Arc<Sleeper>,
+}
+
+#[cfg(feature = "tokio")]
+impl Waiter {
+    /// Looks for as long as the known peers do before they sleep.
+    pub(crate) fn spin(&self) -> bool {
+        (0..128).any(|_| {
+            std::hint::spin_loop();
+            self.found()
+        })
+    }
+
+    /// Sleeps until there is a message, a hang-up or an abort. Spurious returns are possible.
+    pub(crate) fn sleep(&self, abort: &crate::Abort) {
+        let _registered = abort.register(Arc::clone(&self.sleeper) as _);
+        loop {
+            let signal = self.region.file.load_u32(self.recv.signal, Ordering::Acquire);
+            if self.found() || abort.is_raised() {
+                return;
+            }
+            match self.region.file.futex_wait(self.recv.signal, signal, None) {
+                Ok(()) | Err(Errno::AGAIN | Errno::INTR) => {}
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn found(&self) -> bool {
+        let file = &self.region.file;
+        file.load_u64(self.recv.seq, Ordering::Acquire) > self.received
+            || self.sleeper.hung_up.load(Ordering::Acquire)
+            || file.truncated()
+    }
+}
+
+#[cfg(feature = "tokio")]
+impl Slot {
+    pub(crate) fn waiter(&self) -> Waiter {
+        let (region, sleeper) = (Arc::clone(&self.region), Arc::clone(&self.sleeper));
+        Waiter { region, recv: self.recv, received: self.received, sleeper }
+    }
+}
+
+impl Carrier for Slot {
+    fn try_send(&mut self, head: &[u8], body: &[u8]) -> Result<Option<usize>, SessionError> {
+        match (self.role, self.pending) {
+            (Role::Client, true) => return Ok(None),
+            (Role::Server, false) => return Err(SessionError::NothingToAnswer),
+            _ => {}
+        }
+        if self.hung_up() {
+            return Err(SessionError::Closed);
+        }
+        let (file, lane) = (&self.region.file, &self.send);
+        let len = head.len() + body.len();
+        let announced = match u32::try_from(len) {
+            Ok(announced) if announced <= lane.capacity => announced,
+            _ => {
+                return Err(SessionError::PayloadTooLarge {
+                    len: body.len(),
+                    limit: lane.capacity - head.len() as u32,
+                });
+            }
+        };
+        // The envelope is 32 bytes, so the payload is as aligned as the area.
+        file.copy_in(lane.offset, head);
+        file.copy_in(lane.offset + head.len(), body);
+        file.store_u32(lane.len, announced, Ordering::Release);
+        file.add_u64(lane.seq, 1, Ordering::Release); // SYNC slot.seq
+        file.add_u32(lane.signal, 1, Ordering::Release);
+        self.check_region()?;
+        // On every publish: a netipc peer does not say whether it sleeps.
+        file.futex_wake(lane.signal, 1).map_err(|_| ProtocolError::RegionTruncated)?;
+        self.pending = self.role == Role::Client;
+        Ok(Some(len))
+    }
+
+    fn try_recv(&mut self, space: &mut [u8]) -> Result<Option<usize>, SessionError> {
+        self.check_region()?;
+        if !self.has_message() {
+            return if self.hung_up() { Err(SessionError::Closed) } else { Ok(None) };
+        }
+        let (file, lane) = (&self.region.file, &self.recv);
+        // Read once, judged here, used from here.
+        let len = file.load_u32(lane.len, Ordering::Acquire);
+        self.received += 1;
+        let fits = len > 0 && len <= lane.capacity && len as usize <= space.len();
+        if !fits {
+            self.check_region()?;
+            return Err(ProtocolError::SlotLength { len, capacity: lane.capacity }.into());
+        }
+        file.copy_out(lane.offset, &mut space[..len as usize]);
+        self.check_region()?;
+        self.pending = self.role == Role::Server;
+        Ok(Some(len as usize))
+    }
+
+    fn wait(&mut self, interest: Interest, wait: &Wait<'_>) -> Result<Ready, SessionError> {
+        let send = interest != Interest::Receive && self.can_send();
+        let found = |slot: &Self| slot.has_message() || slot.hung_up() || slot.region.file.truncated();
+        if send || found(self) {
+            wait.check()?;
+            return Ok(Ready { receive: found(self), send });
+        }
+        let mut spin = self.spin.clone();
+        let seen = spin.until(|| found(self).then_some(()));
+        self.spin = spin;
+        if seen.is_some() {
+            wait.check()?;
+            return Ok(Ready { receive: true, send });
+        }
+        let _registered = wait.abort().map(|abort| abort.register(Arc::clone(&self.sleeper) as _));
+        loop {
+            let signal = self.region.file.load_u32(self.recv.signal, Ordering::Acquire);
+            if found(self) {
+                return Ok(Ready { receive: true, send });
+            }
+            wait.check()?;
+            match self.region.file.futex_wait(self.recv.signal, signal, wait.remaining()) {
+                Ok(()) | Err(Errno::AGAIN | Errno::INTR | Errno::TIMEDOUT) => {}
+                Err(_) => return Err(ProtocolError::RegionTruncated.into()),
+            }
+        }
+    }
+
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
