@@ -148,10 +148,12 @@ pub(crate) fn connect(endpoint: &Endpoint, wait: &Wait<'_>) -> Result<OwnedFd, C
     Ok(socket)
 }
 
-/// Options of a connected socket. Requests and responses are whole messages: Nagle would only delay them.
+/// Options of a connected socket. Requests and responses are whole messages: Nagle would only delay them. A host that
+/// disappears says nothing: keep-alive finds out.
 pub(crate) fn prepare(socket: &OwnedFd, endpoint: &Endpoint) {
     if endpoint.tcp_address().is_some() {
         let _ = sockopt::set_tcp_nodelay(socket, true);
+        let _ = sockopt::set_socket_keepalive(socket, true);
     }
 }
 
