@@ -2,6 +2,7 @@
 
 mod channel;
 mod machine;
+mod netipc;
 mod report;
 mod runner;
 mod statistics;
@@ -17,12 +18,15 @@ pub(crate) struct Bench {
 enum What {
     /// The channels: latency, throughput, set-up, against the floors of the machine, iceoryx2 and ipc-channel.
     Channel(channel::Channel),
+    /// The netipc services: sockets and shared memory, single, batched, pipelined; snapshots, lookups, the cache.
+    Netipc(netipc::Netipc),
 }
 
 impl Bench {
     pub(crate) fn run(self) -> Result<(), String> {
         match self.what {
             What::Channel(task) => task.run(),
+            What::Netipc(task) => task.run(),
         }
     }
 }

@@ -1,0 +1,97 @@
+//! What all `netipc` commands must know to find a service: where, with which token, over what.
+
+use clap::{Args, ValueEnum};
+use ginnel_session::{Abort, Endpoint, token_from_invocation_id};
+use ginnel_wire::Profiles;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use std::path::PathBuf;
+
+/// Where Netdata's plugins meet.
+const RUN_DIR: &str = "/run/netdata";
+
+#[derive(Args)]
+pub(crate) struct Connection {
+    /// Directory of the services' sockets.
+    #[arg(long, value_name = "DIR", default_value = RUN_DIR)]
+    run_dir: PathBuf,
+    /// Name of the socket, where it is not the service's own.
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// Auth token: a number, decimal or 0x….
+    #[arg(long, value_name = "TOKEN", value_parser = parse_token, conflicts_with = "token_from_env")]
+    token: Option<u64>,
+    /// Derive the auth token from the invocation id in this environment variable, as Netdata does.
+    #[arg(long, value_name = "VARIABLE", num_args = 0..=1, default_missing_value = "NETDATA_INVOCATION_ID")]
+    token_from_env: Option<String>,
+    /// What carries the messages.
+    #[arg(long, value_enum, default_value_t = Profile::Auto)]
+    profile: Profile,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Profile {
+    /// Shared memory where both sides can, else the socket.
+    Auto,
+    /// The socket alone.
+    Baseline,
+    /// Shared memory or nothing (profile 0x02).
+    Shm,
+    /// Shared memory or nothing, by its other number (profile 0x04).
+    ShmFutex,
+}
+
+impl Connection {
+    pub(crate) fn endpoint(&self, service: &str) -> Result<Endpoint, String> {
+        let name = self.name.as_deref().unwrap_or(service);
+        Endpoint::seqpacket(&self.run_dir, name).map_err(|error| error.to_string())
+    }
+
+    pub(crate) fn token(&self) -> Result<u64, String> {
+        let Some(variable) = &self.token_from_env else { return Ok(self.token.unwrap_or(0)) };
+        let id = std::env::var(variable)
+            .map_err(|_| format!("the environment has no {variable}: export it, or give --token"))?;
+        token_from_invocation_id(&id).map_err(|error| format!("{variable}: {error}"))
+    }
+
+    /// Supported and preferred profiles.
+    pub(crate) fn profiles(&self) -> (Profiles, Profiles) {
+        let all = Profiles(Profiles::BASELINE.0 | Profiles::SHM_HYBRID.0 | Profiles::SHM_FUTEX.0);
+        match self.profile {
+            Profile::Auto => (all, Profiles::SHM_HYBRID),
+            Profile::Baseline => (Profiles::BASELINE, Profiles::BASELINE),
+            Profile::Shm => (Profiles::SHM_HYBRID, Profiles::SHM_HYBRID),
+            Profile::ShmFutex => (Profiles::SHM_FUTEX, Profiles::SHM_FUTEX),
+        }
+    }
+}
+
+/// The profile as the command line spells it.
+pub(crate) fn profile_name(profile: Profiles) -> String {
+    match profile {
+        Profiles::BASELINE => "baseline".into(),
+        Profiles::SHM_HYBRID => "shm".into(),
+        Profiles::SHM_FUTEX => "shm-futex".into(),
+        other => other.to_string(),
+    }
+}
+
+fn parse_token(text: &str) -> Result<u64, String> {
+    let parsed = match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+        Some(digits) => u64::from_str_radix(digits, 16),
+        None => text.parse(),
+    };
+    parsed.map_err(|error| format!("a token is a 64-bit number such as 12345 or 0xDEADBEEF ({error})"))
+}
+
+/// Lets Ctrl-C and SIGTERM raise `abort`: the library's waits end at once, and what was opened is cleaned up on the way out.
+pub(crate) fn raise_on_signal(abort: &Abort) -> Result<(), String> {
+    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(|error| format!("cannot watch for Ctrl-C: {error}"))?;
+    let raised = abort.clone();
+    std::thread::spawn(move || {
+        for _ in signals.forever() {
+            raised.raise();
+        }
+    });
+    Ok(())
+}
