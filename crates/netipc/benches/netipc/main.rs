@@ -83,9 +83,9 @@ fn measure(row: &Row, span: Span) -> Result<(), String> {
         (pace, [cores::cpu_seconds(std::process::id()) - cpu, 0.0])
     } else {
         let served = Served::start(row)?;
-        // A tenth of the time, unmeasured: page faults, frequency, the server's learning.
-        drive(row, &served, Span { millis: span.millis / 10, requests: span.requests })
-            .map_err(|error| error.to_string())?;
+        // A tenth of the time, unmeasured: page faults, frequency, the server's learning. Where requests are counted, always as many.
+        let warm_up = Span { millis: span.millis / 10, requests: span.requests.min(50) };
+        drive(row, &served, warm_up).map_err(|error| error.to_string())?;
         let cpu = [cores::cpu_seconds(std::process::id()), served.cpu_seconds()];
         // The client is kept: with it the server's thread would end, and take its count of time along.
         let (pace, _client) = drive(row, &served, span).map_err(|error| error.to_string())?;
