@@ -3,7 +3,6 @@
 mod channel;
 mod machine;
 mod netipc;
-mod process;
 mod report;
 mod runner;
 mod statistics;
@@ -19,8 +18,6 @@ pub(crate) struct Bench {
 enum What {
     /// The channels: latency, throughput, set-up, against the floors of the machine, iceoryx2 and ipc-channel.
     Channel(channel::Channel),
-    /// The processes: spawning, streams and killing, against std, tokio and posix_spawn.
-    Process(process::Process),
     /// The netipc services: sockets and shared memory, single, batched, pipelined; snapshots, lookups, the cache.
     Netipc(netipc::Netipc),
 }
@@ -29,7 +26,6 @@ impl Bench {
     pub(crate) fn run(self) -> Result<(), String> {
         match self.what {
             What::Channel(task) => task.run(),
-            What::Process(task) => task.run(),
             What::Netipc(task) => task.run(),
         }
     }

@@ -32,6 +32,9 @@ enum Command {
     Channel(channel::Channel),
     /// The quick start: two processes talk through shared memory and show what that costs.
     Demo(demo::Demo),
+    /// The other process of `demo`.
+    #[command(hide = true)]
+    DemoChild(demo::DemoChild),
     Ps(ps::Ps),
     Run(run::Run),
     /// Netdata's services: serve this machine's cgroups and processes, ask any such service, measure one.
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Channel(channel) => channel.run(),
         Command::Demo(demo) => demo.run(),
+        Command::DemoChild(child) => child.run(),
         Command::Ps(ps) => ps.run(),
         Command::Run(run) => run.run(),
         Command::Netipc(netipc) => netipc.run(),

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{House, eventually, line};
-use ginnel::channel::Reader;
+use ginnel::channel::{CloseCause, Reader, RecvError};
 use rustix::process::Signal;
 use std::fs::File;
 use std::io::{BufWriter, Read, Write};
@@ -149,7 +149,7 @@ fn a_record_is_a_line_with_its_newline_for_every_reader() {
     assert_eq!(reader.recv().unwrap(), b"one\n");
     assert_eq!(reader.recv().unwrap(), b"\n");
     assert_eq!(reader.recv().unwrap(), b"three");
-    drop(reader.recv().unwrap_err());
+    assert!(matches!(reader.recv(), Err(RecvError::Closed { cause: CloseCause::Closed })));
 }
 
 #[test]

@@ -84,6 +84,37 @@ fn a_cache_follows_what_the_machine_does() {
 }
 
 #[test]
+fn real_cgroups_and_the_processes_in_them_are_followed() {
+    let Some(cgroup) = netipc_common::RealCgroup::new() else {
+        // The same is proved with a made-up machine above; a container may forbid the real thing.
+        eprintln!("cgroups of this machine may not be made");
+        return;
+    };
+    let run = RunDir::new();
+    let _snapshot = Serving::start(&run, &["cgroups-snapshot", "--max-age", "0"]);
+    let _apps = Serving::start(&run, &["apps-lookup", "--max-age", "0"]);
+    let mut refresher =
+        CacheRefresher::new(&endpoint(&run, "cgroups-snapshot"), options(Profiles::SHM_HYBRID)).unwrap();
+    let mut reader = refresher.cache().reader();
+    let name = cgroup.path().strip_prefix('/').unwrap().as_bytes().to_vec();
+    let hash = fnv1(&name);
+    refresher.refresh().unwrap();
+    assert_eq!(reader.get(hash, &name).expect("it was just made").enabled, 0);
+
+    let pid = cgroup.populate();
+    refresher.refresh().unwrap();
+    assert_eq!(reader.get(hash, &name).unwrap().enabled, 1);
+    let output = ginnel(&run, &["get", "apps-lookup", "--json", &pid.to_string()]);
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(answer["apps"][0]["comm"], "sleep");
+    assert_eq!(answer["apps"][0]["cgroup"]["path"], cgroup.path());
+
+    drop(cgroup);
+    refresher.refresh().unwrap();
+    assert_eq!(reader.get(hash, &name), None);
+}
+
+#[test]
 fn the_cache_keeps_its_data_while_the_provider_is_dead_and_goes_on_when_it_is_back() {
     let (run, machine) = (RunDir::new(), Machine::new());
     machine.cgroup("lxc/web", "populated 1\n");

@@ -266,6 +266,24 @@ struct Shared {
 }
 
 /// The cache: hands out readers, takes snapshots. Clones share one table; all methods may be called from any thread.
+///
+/// ```
+/// use ginnel_netipc::{Cgroup, CgroupCache, SnapshotBuilder};
+///
+/// let mut payload = Vec::new();
+/// let mut builder = SnapshotBuilder::new(&mut payload, 4096, 1, 999, 1)?;
+/// builder.push(&Cgroup { hash: 7, options: 0, enabled: 1, name: b"web", path: b"/sys/fs/cgroup/web" })?;
+/// builder.finish();
+///
+/// let cache = CgroupCache::new();
+/// let mut reader = cache.reader();
+/// assert!(reader.get(7, b"web").is_none());
+/// cache.apply(&payload)?;
+/// assert_eq!(reader.get(7, b"web").unwrap().path, b"/sys/fs/cgroup/web");
+/// assert!(cache.apply(b"torn").is_err());
+/// assert!(reader.get(7, b"web").is_some(), "the last good data stays");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct CgroupCache {
     shared: Arc<Shared>,

@@ -106,7 +106,11 @@ impl<S> ServiceClient<S> {
 
     /// Connects if that is due; see [`Client::refresh`].
     pub fn refresh(&mut self) -> State {
-        self.base.refresh()
+        let was_ready = self.base.state().is_ready();
+        let state = self.base.refresh();
+        // Another server may take what the last one refused.
+        self.may_grow |= state.is_ready() && !was_ready;
+        state
     }
 
     /// The client below: state, agreement, counters, abort.

@@ -241,6 +241,11 @@ impl<'a, L: Lookup> LookupResponse<'a, L> {
         Answer { key, outcome }
     }
 
+    /// A payload that was checked before, or stitched from items that were.
+    pub(crate) fn checked(payload: &'a [u8]) -> Self {
+        Self { bytes: payload, directory: Directory::checked(payload, HEADER), lookup: PhantomData }
+    }
+
     pub(crate) fn raw_item(&self, index: usize) -> &'a [u8] {
         self.directory.item(index).1
     }

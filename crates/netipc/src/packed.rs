@@ -166,6 +166,11 @@ impl<'a> Directory<'a> {
         Ok(directory)
     }
 
+    /// The directory of a message that was checked before, or written here.
+    pub(crate) fn checked(bytes: &'a [u8], header: usize) -> Self {
+        Self { bytes, header, count: u32_at(bytes, COUNT_AT) as usize }
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.count
     }

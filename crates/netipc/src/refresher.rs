@@ -32,6 +32,8 @@ use ginnel_session::Endpoint;
 pub struct CacheRefresher {
     client: ServiceClient<CgroupsSnapshot>,
     cache: CgroupCache,
+    /// Whether the last refresh failed: only changes are worth an event.
+    failing: bool,
 }
 
 impl CacheRefresher {
@@ -40,7 +42,7 @@ impl CacheRefresher {
     /// # Errors
     /// If the process is out of file descriptors.
     pub fn new(endpoint: &Endpoint, options: ClientOptions) -> std::io::Result<Self> {
-        Ok(Self { client: ServiceClient::new(endpoint, options)?, cache: CgroupCache::new() })
+        Ok(Self { client: ServiceClient::new(endpoint, options)?, cache: CgroupCache::new(), failing: false })
     }
 
     /// The cache that is refreshed. Clones share its data.
@@ -69,6 +71,12 @@ impl CacheRefresher {
             }
         };
         self.cache.note_connection(self.client.base().state());
+        match &outcome {
+            Err(error) if !self.failing => tracing::warn!(%error, "no new snapshot; the cache keeps what it has"),
+            Ok(()) if self.failing => tracing::info!("snapshots come again"),
+            _ => {}
+        }
+        self.failing = outcome.is_err();
         outcome
     }
 }

@@ -68,6 +68,32 @@ where
 
 /// CGROUPS_LOOKUP or APPS_LOOKUP: `provide` answers the keys that the dispatch shows, as
 /// [`HostProvider::cgroups`](crate::HostProvider::cgroups) and [`HostProvider::apps`](crate::HostProvider::apps) do.
+///
+/// Give such a server a fixed response limit: a full response is no error, so nothing would teach the server a larger one.
+///
+/// ```
+/// use ginnel_netipc::host::{Cgroups, Host};
+/// use ginnel_netipc::{AppOutcome, AppsLookup, HostProvider, Lookup, ServiceClient, lookup_handler};
+/// use ginnel_service::{ClientOptions, Server, ServerOptions};
+/// use ginnel_session::Endpoint;
+/// use std::{sync::Arc, time::Duration};
+///
+/// let provider = HostProvider::new(Arc::new(Cgroups::new(Host::default(), Duration::from_secs(1))));
+/// let handler = lookup_handler::<AppsLookup, _>(move |dispatch| provider.apps(dispatch));
+/// let mut options = ServerOptions::default();
+/// options.session.max_response_payload = 1 << 20;
+/// let dir = tempfile::tempdir()?;
+/// let endpoint = Endpoint::seqpacket(dir.path(), AppsLookup::SERVICE)?;
+/// let server = Server::start(&endpoint, options, AppsLookup::METHOD, handler)?;
+///
+/// let mut client = ServiceClient::<AppsLookup>::new(&endpoint, ClientOptions::default())?;
+/// client.refresh();
+/// let answer = client.lookup(&[std::process::id()])?;
+/// let AppOutcome::Known(me) = answer.response().get(0).unwrap().outcome else { panic!("this process lives") };
+/// println!("{} is a child of {}", String::from_utf8_lossy(me.comm), me.ppid);
+/// server.stop();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[must_use]
 pub fn lookup_handler<L, F>(provide: F) -> impl Handler
 where

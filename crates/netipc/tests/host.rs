@@ -137,8 +137,10 @@ fn two_containers_of_one_name_stay_two_cgroups() {
     let machine = Machine::new();
     machine.cgroup("unified", "/lxc/web", "populated 1\n");
     machine.cgroup("unified", "/lxc.payload.web", "populated 1\n");
+    // Even one whose own path is the name that another took.
+    machine.cgroup("unified", "/web", "populated 1\n");
     let names: Vec<_> = items(&snapshot(&machine.provider())).into_iter().map(|(name, ..)| name).collect();
-    assert_eq!(names.len(), 3, "{names:?}");
+    assert_eq!(names.len(), 4, "{names:?}");
     assert!(names.contains(&"web".to_owned()));
     let mut unique = names.clone();
     unique.dedup();
@@ -244,6 +246,48 @@ fn a_machine_without_a_mount_table_is_an_error_not_an_empty_answer() {
     assert!(matches!(error, ProviderError::Read(_)), "{error}");
 }
 
+/// Directories of all mounted cgroup hierarchies, found without the library: `mount` paths from the text, then a plain walk.
+fn cgroup_directories() -> std::collections::BTreeSet<std::path::PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let kinds = |line: &&str| line.contains(" - cgroup ") || line.contains(" - cgroup2 ");
+    let mut open: Vec<_> =
+        mounts.lines().filter(kinds).map(|line| Path::new(line.split(' ').nth(4).unwrap()).to_owned()).collect();
+    let mut found = std::collections::BTreeSet::new();
+    while let Some(directory) = open.pop() {
+        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) && found.insert(entry.path()) {
+                open.push(entry.path());
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn every_cgroup_of_this_machine_is_in_the_snapshot() {
+    // Other programs come and go: what was there before and after must be there in between.
+    let before = cgroup_directories();
+    let cgroups = Cgroups::new(Host::default(), Duration::ZERO);
+    let index = cgroups.index().unwrap();
+    let after = cgroup_directories();
+    for directory in before.intersection(&after) {
+        let name = directory.file_name().unwrap().to_str().unwrap();
+        assert!(index.records().iter().any(|record| record.path.ends_with(name.as_bytes())), "{}", directory.display());
+    }
+    let provider = HostProvider::new(Arc::new(cgroups));
+    for record in index.records() {
+        let directory: &std::ffi::OsStr = std::os::unix::ffi::OsStrExt::from_bytes(&record.directory[..]);
+        if !after.contains(Path::new(directory)) {
+            continue;
+        }
+        let response = ask_cgroups(&provider, &[&record.path, &record.directory]);
+        for answer in LookupResponse::<CgroupsLookup>::decode(&response).unwrap().iter() {
+            let known = matches!(answer.outcome, CgroupOutcome::Known { .. });
+            assert!(known || !Path::new(directory).exists(), "{answer:?}");
+        }
+    }
+}
+
 #[test]
 fn this_machines_own_processes_are_known() {
     let host = Host::default();
@@ -282,10 +326,13 @@ fn processes_that_die_while_they_are_read_harm_nobody() {
 
 #[test]
 fn every_process_of_this_machine_has_an_answer() {
-    let pids = Processes::new(Host::default()).pids().unwrap();
+    let entries = fs::read_dir("/proc").unwrap();
+    let pids: Vec<u32> = entries.filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok()).collect();
     assert!(pids.contains(&std::process::id()));
-    assert!(Path::new("/proc/1").exists() == pids.contains(&1));
     let provider = HostProvider::new(Arc::new(Cgroups::new(Host::default(), Duration::from_secs(60))));
     let response = ask_apps(&provider, &pids);
-    assert_eq!(LookupResponse::<AppsLookup>::decode(&response).unwrap().len(), pids.len());
+    for answer in LookupResponse::<AppsLookup>::decode(&response).unwrap().iter() {
+        let known = matches!(answer.outcome, AppOutcome::Known(_));
+        assert!(known || !Path::new(&format!("/proc/{}", answer.key)).exists(), "{answer:?}");
+    }
 }

@@ -89,7 +89,8 @@ impl<'a> Groups<'a> {
     /// What the controllers counted.
     pub(crate) fn account(&self, exit: &mut Exit) {
         for made in self.made.iter().flatten().filter(|made| made.limits) {
-            let counter = |file, key: &[u8]| read(made, file).and_then(|content| text::value_of(content.as_bytes(), key));
+            let counter =
+                |file, key: &[u8]| read(made, file).and_then(|content| text::value_of(content.as_bytes(), key));
             let plain = |file| read(made, file).and_then(|content| text::parse(content.as_bytes().trim_ascii()));
             let (oom, forks, peak) = match made.kind {
                 group::UNIFIED => {

@@ -98,7 +98,8 @@ fn launch<'a>(socket: &Fd, args: Args, spawn: &'a Spawn<'a>, fds: &mut [i32]) ->
         unified_errno: 0,
     };
     let started = sys::now();
-    let (leader, pidfd) = sys::vfork(&mut plan, child::run, groups.unified()).map_err(|errno| at(stage::FORK, errno))?;
+    let (leader, pidfd) =
+        sys::vfork(&mut plan, child::run, groups.unified()).map_err(|errno| at(stage::FORK, errno))?;
     let (failed, unified_errno) = (plan.failed, plan.unified_errno);
     if failed.stage != 0 {
         sys::reap_this(leader);
@@ -150,13 +151,12 @@ fn streams(spawn: &Spawn<'_>, given: &[i32]) -> Result<(Ends, [i32; 3]), Failed>
             }
             stdio::PTY if index > 0 => sources[0],
             stdio::PTY => {
-                let (master, terminal) = terminal(spawn).map_err(|errno| Failed { stage: stage::PTY, errno, index: 0 })?;
+                let (master, terminal) =
+                    terminal(spawn).map_err(|errno| Failed { stage: stage::PTY, errno, index: 0 })?;
                 ends.parent[0] = Some(master);
                 ends.child[0].insert(terminal).number()
             }
-            _ => ends.child[index]
-                .insert(sys::open_at(sys::AT_FDCWD, c"/dev/null", sys::O_RDWR).map_err(at)?)
-                .number(),
+            _ => ends.child[index].insert(sys::open_at(sys::AT_FDCWD, c"/dev/null", sys::O_RDWR).map_err(at)?).number(),
         };
     }
     Ok((ends, sources))

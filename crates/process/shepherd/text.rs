@@ -20,7 +20,8 @@ pub(crate) fn strings(list: &[u8]) -> impl Iterator<Item = Path<'_>> {
 
 /// The value behind `key` in a file of `key value` lines.
 pub(crate) fn value_of(file: &[u8], key: &[u8]) -> Option<u64> {
-    let line = file.split(|&byte| byte == b'\n').find(|line| line.starts_with(key) && line.get(key.len()) == Some(&b' '))?;
+    let line =
+        file.split(|&byte| byte == b'\n').find(|line| line.starts_with(key) && line.get(key.len()) == Some(&b' '))?;
     parse(&line[key.len() + 1..])
 }
 

@@ -12,7 +12,11 @@ enum Phase {
     /// On this rung of the ladder, until then.
     Asked(usize, u64),
     /// Being killed; the next round is due then, and after the second moment we give up.
-    Killing { next: u64, until: u64, round: u32 },
+    Killing {
+        next: u64,
+        until: u64,
+        round: u32,
+    },
 }
 
 /// Between two rounds of killing.

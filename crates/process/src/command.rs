@@ -67,6 +67,7 @@ pub enum Resource {
 }
 
 impl Resource {
+    #[allow(clippy::unnecessary_cast, reason = "it is necessary with musl")]
     pub(crate) fn number(self) -> u32 {
         // The type of the C library's constants differs between C libraries.
         (match self {

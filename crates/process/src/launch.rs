@@ -1,15 +1,13 @@
 //! From a `Command` to a running `Child`.
 
-use crate::cgroup::{self, LimitFiles};
 use crate::child::Child;
 use crate::command::{Command, Isolation, Orphans, ParentDeath};
 use crate::error::{SpawnError, Stage};
-use crate::frame::{
-    self, Failed, Group, HEADER, MAX_FDS, Put, Spawn, Started, UNSET, flag, group, kind, orphans, stdio,
-};
-use crate::guarantee::{Enforcement, Guarantee, Limit, Protection};
+use crate::frame::{self, Failed, HEADER, MAX_FDS, Put, Spawn, Started, UNSET, flag, kind, orphans, stdio};
+use crate::guarantee::{Guarantee, Protection};
 use crate::ladder::nanoseconds;
 use crate::link::{Link, LinkParts};
+use crate::protect::protect;
 use crate::second_line::Identity;
 use crate::stdio::Kind;
 use crate::sys::{self, Launch, Namespace};
@@ -37,7 +35,7 @@ const START_DEADLINE: Duration = Duration::from_secs(30);
 pub(crate) const MARK: &str = "GINNEL_TREE";
 
 /// Errors know the program they are about.
-struct Attempt<'a>(&'a Command);
+pub(crate) struct Attempt<'a>(pub(crate) &'a Command);
 
 impl Attempt<'_> {
     fn failed(&self, stage: Stage, errno: Errno) -> SpawnError {
@@ -48,7 +46,7 @@ impl Attempt<'_> {
         move |errno| self.failed(stage, errno)
     }
 
-    fn invalid(&self, reason: impl Into<String>) -> SpawnError {
+    pub(crate) fn invalid(&self, reason: impl Into<String>) -> SpawnError {
         SpawnError::Invalid { program: self.0.program.clone(), reason: reason.into() }
     }
 
@@ -75,7 +73,7 @@ pub(crate) fn launch(command: &Command) -> Result<Child, SpawnError> {
     let id = unique_id();
     let mut buffers = Buffers::default();
     let mut rlimits = command.rlimits.iter().map(|(resource, limit)| (resource.number(), *limit)).collect();
-    let (mut guarantee, group) = protection(&attempt, &id, &mut buffers.cgroups, &mut rlimits)?;
+    let (mut guarantee, group) = protect(&attempt, &id, &mut buffers.cgroups, &mut rlimits)?;
     for (resource, (soft, hard)) in rlimits {
         buffers.rlimits.extend(resource.to_le_bytes());
         buffers.rlimits.extend(soft.to_le_bytes());
@@ -185,79 +183,6 @@ fn unique_id() -> String {
     random.write_u64(COUNTER.fetch_add(1, Ordering::Relaxed));
     random.write_u32(std::process::id());
     format!("{}-{:016x}", std::process::id(), random.finish())
-}
-
-type Rlimits = std::collections::BTreeMap<u32, (u64, u64)>;
-
-/// Decides what protects the command, and writes the control groups it needs. Gives the unified group's directory.
-fn protection(
-    attempt: &Attempt<'_>,
-    id: &str,
-    cgroups: &mut Vec<u8>,
-    rlimits: &mut Rlimits,
-) -> Result<(Guarantee, Option<std::path::PathBuf>), SpawnError> {
-    let command = attempt.0;
-    let mut guarantee = Guarantee { protection: Protection::PidNamespace, unavailable: Vec::new(), limits: Vec::new() };
-    let not_asked = || "not asked for".to_owned();
-    let mut unified = None;
-    if command.isolation != Isolation::PidNamespace {
-        guarantee.lower(Protection::Cgroup, not_asked());
-        let base = match (command.isolation, command.orphans) {
-            (Isolation::Subreaper, _) => Err(not_asked()),
-            (_, Orphans::Leave) => Err("orphans are to be left, and a group would hold them".to_owned()),
-            _ => cgroup::unified(),
-        };
-        match base {
-            Ok(base) => unified = Some(base.to_path_buf()),
-            Err(reason) => guarantee.lower(Protection::Subreaper, reason),
-        }
-    }
-    let mut wanted: Vec<(u8, std::path::PathBuf, Vec<(&str, String)>, bool)> = Vec::new();
-    wanted.extend(unified.map(|base| (group::UNIFIED, base, Vec::new(), false)));
-    let limits = [
-        (Limit::Memory, command.memory.map(LimitFiles::memory)),
-        (Limit::Pids, command.pids.map(LimitFiles::pids)),
-        (Limit::Cpu, command.cpus.map(LimitFiles::cpu)),
-    ];
-    for (limit, files) in limits.into_iter().filter_map(|(limit, files)| Some((limit, files?))) {
-        match files.find() {
-            Ok(found) => {
-                let v2 = found.kind == group::UNIFIED;
-                guarantee.limits.push((limit, if v2 { Enforcement::CgroupV2 } else { Enforcement::CgroupV1 }));
-                match wanted.iter_mut().find(|(kind, ..)| *kind == found.kind) {
-                    Some((_, _, writes, required)) => {
-                        writes.extend(found.writes);
-                        *required = true;
-                    }
-                    None => wanted.push((found.kind, found.base, found.writes, true)),
-                }
-            }
-            Err(reason) => match (limit, command.memory) {
-                (Limit::Memory, Some(bytes)) => {
-                    guarantee.limits.push((limit, Enforcement::Rlimit));
-                    rlimits.insert(crate::command::Resource::AddressSpace.number(), (bytes, bytes));
-                    tracing::debug!(%reason, "no memory control group: each process's address space is limited instead");
-                }
-                _ => return Err(SpawnError::LimitUnavailable { program: command.program.clone(), limit, reason }),
-            },
-        }
-    }
-    let mut unified_dir = None;
-    for (kind, base, writes, required) in wanted {
-        let dir = base.join(format!("ginnel-{id}"));
-        let path = [dir.as_os_str().as_bytes(), b"\0"].concat();
-        let files: Vec<u8> =
-            writes.iter().flat_map(|(name, value)| [*name, "\0", value, "\0"]).flat_map(str::bytes).collect();
-        let mut buf = vec![0; HEADER + path.len() + files.len() + 64];
-        let mut put = Put::new(&mut buf, 0, 0);
-        Group { kind, required, path: &path, writes: &files }.put(&mut put);
-        let len = put.finish().ok_or_else(|| attempt.invalid("a control group's path is too long"))?;
-        cgroups.extend(&buf[HEADER..len]);
-        if kind == group::UNIFIED {
-            unified_dir = Some(dir);
-        }
-    }
-    Ok((guarantee, unified_dir))
 }
 
 fn environment(attempt: &Attempt<'_>, mark: Option<&str>) -> Result<Vec<CString>, SpawnError> {
@@ -494,8 +419,11 @@ fn decode(attempt: &Attempt<'_>, bytes: &[u8], fds: Vec<OwnedFd>) -> Result<(Sta
     }
 }
 
+/// A message and its descriptors.
+type Received = (Vec<u8>, Vec<OwnedFd>);
+
 /// One message and its descriptors, without waiting; `None` is the end.
-pub(crate) fn receive(socket: &OwnedFd) -> Result<Option<(Vec<u8>, Vec<OwnedFd>)>, Errno> {
+pub(crate) fn receive(socket: &OwnedFd) -> Result<Option<Received>, Errno> {
     let mut buf = [0u8; HEADER + 512];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
     let mut control = RecvAncillaryBuffer::new(&mut space);

@@ -40,6 +40,7 @@ mod ladder;
 mod launch;
 mod link;
 mod proc_table;
+mod protect;
 mod pty;
 mod report;
 mod restart;

@@ -210,6 +210,34 @@ fn a_server_that_is_killed_while_it_starts_leaves_nothing_that_hinders_the_next(
 }
 
 #[test]
+fn a_live_region_of_another_pid_namespace_is_left_alone_and_a_dead_one_is_not() {
+    if !rustix::process::getuid().is_root() {
+        return eprintln!("not root: cannot make a pid namespace");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let mut there = Process::start_in_namespace("server", Carrier::Shm, dir.path());
+    there.line("port ");
+    let mut client = client(Carrier::Shm, &dir);
+    assert_eq!(client.refresh(), State::Ready);
+    assert_eq!(client.call(CODE, b"x").unwrap(), b"x");
+    let regions = || files(dir.path()).into_iter().filter(|name| name.ends_with(".ipcshm")).collect::<Vec<_>>();
+    let region = regions();
+    assert_eq!(region.len(), 1);
+    // Its name taken away, as by an administrator, so that another server can start here beside the live one.
+    std::fs::remove_file(dir.path().join("svc.sock")).unwrap();
+    let here = server(Carrier::Shm, &dir, &[]);
+    assert_eq!(regions(), region, "its owner has no meaning as a pid here, but it lives");
+    assert_eq!(client.call(CODE, b"still served from there").unwrap(), b"still served from there");
+    here.end();
+    there.kill();
+    eventually("the client notices", || client.refresh() != State::Ready);
+    eventually("the next start sweeps it up", || {
+        server(Carrier::Shm, &dir, &[]).end();
+        files(dir.path()).is_empty()
+    });
+}
+
+#[test]
 fn fifty_clients_of_a_real_server_are_served_at_once() {
     for carrier in CARRIERS {
         let dir = tempfile::tempdir().unwrap();

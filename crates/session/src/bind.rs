@@ -107,7 +107,9 @@ fn bind_unix(endpoint: &Endpoint, path: &Path, config: &ServerConfig) -> Result<
         .and_then(|identity| put_in_place(&dir, name, stale, endpoint).map(|()| identity));
     match listening {
         Ok(identity) => {
-            crate::shm::sweep(&dir, service);
+            if endpoint.is_seqpacket() {
+                crate::shm::sweep(&dir, service);
+            }
             let name = name.to_owned();
             // The lock goes with the last descriptor of its open file: keep another one for the day of removal.
             let kept =

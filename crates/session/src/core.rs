@@ -6,6 +6,7 @@ use crate::error::{ProtocolError, SessionError};
 use crate::inbound::{Framing, Inbound};
 use ginnel_wire::{Envelope, HelloAck, Kind, Message, Packet, Packets};
 use std::collections::HashSet;
+use std::hash::{BuildHasherDefault, Hasher};
 
 /// Which side of a session this is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +33,27 @@ impl Role {
     }
 }
 
+/// Hashes message ids. What is in the set was chosen by this side, so nobody can make it collide; a peer only looks up.
+#[derive(Debug, Default)]
+struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, id: u64) {
+        // The golden ratio spreads counting ids over the high bits, which pick the bucket's tag, and the low ones alike.
+        self.0 = (self.0 ^ id).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32);
+    }
+}
+
 /// The state of one session after its handshake.
 #[derive(Debug)]
 pub struct Core {
@@ -39,7 +61,7 @@ pub struct Core {
     framing: Framing,
     outbound: Limits,
     inbound: Inbound,
-    in_flight: HashSet<u64>,
+    in_flight: HashSet<u64, BuildHasherDefault<IdHasher>>,
     // The id of the ready message was checked; a stream can have several ready, one after the other.
     checked: bool,
 }
@@ -59,7 +81,7 @@ impl Core {
             framing,
             outbound,
             inbound: Inbound::new(framing, inbound, role.receives()),
-            in_flight: HashSet::new(),
+            in_flight: HashSet::default(),
             checked: false,
         }
     }
@@ -90,7 +112,7 @@ impl Core {
         let envelope = Envelope { payload_len, ..*envelope };
         let packet_size = match self.framing {
             Framing::Packets(size) => size,
-            Framing::Stream | Framing::Slot => u32::MAX,
+            Framing::Stream | Framing::Slot(_) => u32::MAX,
         };
         let Some(packets) = Packets::new(&envelope, packet_size) else {
             return Err(SessionError::PayloadTooLarge { len, limit });

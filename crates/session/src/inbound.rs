@@ -14,8 +14,8 @@ pub enum Framing {
     Packets(u32),
     /// A stream of bytes: each envelope says where its message ends. No chunks.
     Stream,
-    /// A shared-memory slot: one whole message at a time, whose length the slot tells.
-    Slot,
+    /// A shared-memory slot: one whole message at a time, whose length the slot tells. The number is the longest to take.
+    Slot(u32),
 }
 
 /// A stream is read in steps of at least this many bytes, so that many small messages cost one system call.
@@ -93,7 +93,7 @@ impl Inbound {
                 saved.copy_from_slice(&self.buffer[at..self.end]);
                 &mut self.buffer[at..at + len]
             }
-            (_, Framing::Packets(_) | Framing::Slot) => {
+            (_, Framing::Packets(_) | Framing::Slot(_)) => {
                 let len = self.first_space();
                 if self.buffer.len() < len {
                     // Fresh zeroed memory, not grown: pages that no message touches are never backed.
@@ -128,7 +128,7 @@ impl Inbound {
                 self.end += len;
                 self.parse_stream()
             }
-            Framing::Slot => self.take_slot(len),
+            Framing::Slot(_) => self.take_slot(len),
             Framing::Packets(packet_size) => {
                 if matches!(self.state, State::Chunks { .. }) {
                     self.take_chunk(len)
@@ -144,7 +144,8 @@ impl Inbound {
         let message = self.limits.max_payload as usize + ENVELOPE_LEN;
         match self.framing {
             Framing::Packets(packet_size) => message.min(packet_size as usize),
-            Framing::Stream | Framing::Slot => message,
+            Framing::Slot(capacity) => capacity as usize,
+            Framing::Stream => message,
         }
     }
 

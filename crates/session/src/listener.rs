@@ -213,7 +213,7 @@ impl Incoming {
         let (established, peer) = self.establish()?;
         let (framing, carrier): (_, Box<dyn Carrier>) = match established.link {
             Link::Socket(socket, framing) => (framing, Box::new(socket)),
-            Link::Slot(slot) => (Framing::Slot, Box::new(slot)),
+            Link::Slot(slot) => (Framing::Slot(slot.longest()), Box::new(slot)),
         };
         Ok(Session::new(Role::Server, framing, carrier, &established.ack, peer))
     }

@@ -105,7 +105,7 @@ impl Session {
         let established = establish(endpoint, carrier.into_fd(), ack, wait)?;
         let (framing, carrier): (_, Box<dyn Carrier>) = match established.link {
             Link::Socket(socket, framing) => (framing, Box::new(socket)),
-            Link::Slot(slot) => (Framing::Slot, Box::new(slot)),
+            Link::Slot(slot) => (Framing::Slot(slot.longest()), Box::new(slot)),
         };
         Ok(Self::new(Role::Client, framing, carrier, &established.ack, peer))
     }
@@ -268,11 +268,8 @@ pub(crate) fn establish(
     let link = match endpoint.service() {
         Some((run_dir, service)) if ack.selected.is_shared_memory() => {
             let path = run_dir.join(shm::region_name(service, ack.session_id));
-            let region = match shm::attach(&path, wait) {
-                Ok(region) => region,
-                Err(reason) => return Err(ConnectError::SharedMemory { path, reason }),
-            };
-            Link::Slot(shm::Slot::client(region, socket).map_err(ConnectError::Session)?)
+            let region = shm::attach(&path, wait)?;
+            Link::Slot(shm::Slot::client(region, socket, ack.max_response_payload).map_err(ConnectError::Session)?)
         }
         _ => Link::Socket(Socket::new(socket, endpoint.is_seqpacket()), socket_framing(endpoint, &ack)),
     };

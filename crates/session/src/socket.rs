@@ -144,14 +144,27 @@ pub(crate) fn connect(endpoint: &Endpoint, wait: &Wait<'_>) -> Result<OwnedFd, C
             Err(errno) => return Err(not_found(errno)),
         }
     }
-    prepare(&socket, endpoint);
+    connected(&socket, endpoint).map_err(not_found)?;
     Ok(socket)
 }
 
-/// Options of a connected socket. Requests and responses are whole messages: Nagle would only delay them.
+/// A connection attempt has succeeded: sets the options, and refuses a connection with oneself. TCP makes such a one when
+/// nobody listens on a port that the system has just picked for this very socket.
+pub(crate) fn connected(socket: &OwnedFd, endpoint: &Endpoint) -> Result<(), Errno> {
+    if endpoint.tcp_address().is_some() && Some(rustix::net::getsockname(socket)?) == rustix::net::getpeername(socket)?
+    {
+        return Err(Errno::CONNREFUSED);
+    }
+    prepare(socket, endpoint);
+    Ok(())
+}
+
+/// Options of a connected socket. Requests and responses are whole messages: Nagle would only delay them. A host that
+/// disappears says nothing: keep-alive finds out.
 pub(crate) fn prepare(socket: &OwnedFd, endpoint: &Endpoint) {
     if endpoint.tcp_address().is_some() {
         let _ = sockopt::set_tcp_nodelay(socket, true);
+        let _ = sockopt::set_socket_keepalive(socket, true);
     }
 }
 
@@ -173,4 +186,24 @@ pub(crate) fn peer_credentials(socket: impl AsFd, endpoint: &Endpoint) -> Option
         return None;
     }
     crate::sys::peer_credentials(socket.as_fd()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tcp_socket_that_has_connected_to_itself_has_found_no_server() {
+        let any = Endpoint::tcp("127.0.0.1:0".parse().unwrap()).unwrap();
+        let socket = unbound_socket(&any).unwrap();
+        rustix::net::bind(&socket, &any.tcp_address().unwrap()).unwrap();
+        let own: std::net::SocketAddr = rustix::net::getsockname(&socket).unwrap().try_into().unwrap();
+        let endpoint = Endpoint::tcp(own).unwrap();
+        match endpoint.connect(&socket) {
+            Ok(()) | Err(Errno::INPROGRESS) => {}
+            Err(errno) => panic!("{errno}"),
+        }
+        Wait::at_most(Duration::from_secs(30)).poll(socket.as_fd(), PollFlags::OUT).unwrap();
+        assert_eq!(connected(&socket, &endpoint), Err(Errno::CONNREFUSED));
+    }
 }

@@ -6,12 +6,13 @@
 mod report;
 mod sample;
 
+use super::machine::wait_for_quiet;
 use sample::{Row, Sample, Summary};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A repetition whose calibrations before and after differ by more says more about the machine than about us.
 const CALIBRATION_RATIO: f64 = 1.25;
@@ -20,11 +21,11 @@ const RETRIES: usize = 4;
 
 #[derive(clap::Args)]
 pub(crate) struct Netipc {
-    /// Only rows whose name contains one of these, comma separated.
+    /// Only these rows, comma separated: whole names, or parts of names that no row has as a whole.
     #[arg(long, value_delimiter = ',')]
     rows: Vec<String>,
     /// Repetitions of each row.
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(3..=99))]
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(5..=99))]
     repetitions: u32,
     /// Length of one repetition in milliseconds.
     #[arg(long, default_value_t = 1000)]
@@ -49,7 +50,13 @@ pub(crate) struct Netipc {
 impl Netipc {
     pub(crate) fn run(self) -> Result<(), String> {
         let program = Program::build()?;
-        let rows: Vec<Row> = program.rows()?.into_iter().filter(|row| self.selects(row)).collect();
+        let all = program.rows()?;
+        let is_whole = |part: &String| all.iter().any(|row| row.label == *part);
+        let selects = |row: &Row, part: &String| {
+            if is_whole(part) { row.label == *part } else { row.label.contains(part.as_str()) }
+        };
+        let selected = |row: &&Row| self.rows.is_empty() || self.rows.iter().any(|part| selects(row, part));
+        let rows: Vec<Row> = all.iter().filter(selected).cloned().collect();
         if rows.is_empty() {
             return Err("no row has such a name; `--rows` takes parts of names".into());
         }
@@ -62,7 +69,7 @@ impl Netipc {
         }
         if self.diagnose {
             for result in results.iter_mut().filter(|result| result.summary.spread_percent > self.spread) {
-                eprintln!("{} is unstable: again, alone", result.row.label());
+                eprintln!("{} is unstable: again, alone", result.row.label);
                 sleep(Duration::from_secs(3));
                 let again = self.measure(&program, &result.row)?;
                 eprintln!("{}", report::line(&again));
@@ -74,10 +81,6 @@ impl Netipc {
         }
         let complaints: Vec<String> = results.iter().filter_map(|result| self.complaint(result, &floors)).collect();
         if complaints.is_empty() { Ok(()) } else { Err(complaints.join("\nxtask: ")) }
-    }
-
-    fn selects(&self, row: &Row) -> bool {
-        self.rows.is_empty() || self.rows.iter().any(|part| row.label().contains(part.as_str()))
     }
 
     fn measure(&self, program: &Program, row: &Row) -> Result<Outcome, String> {
@@ -98,11 +101,11 @@ impl Netipc {
 
     /// Why this row fails the run. An unstable row that a diagnosis found stable is published with both, and still fails.
     fn complaint(&self, result: &Outcome, floors: &Floors) -> Option<String> {
-        let (label, summary) = (result.row.label(), &result.summary);
+        let (label, summary) = (&result.row.label, &result.summary);
         if summary.spread_percent > self.spread {
             return Some(format!("{label}: unstable, the core spreads over {:.0} %", summary.spread_percent));
         }
-        let floor = floors.0.get(&label)?.floor;
+        let floor = floors.0.get(label)?.floor;
         (summary.items_per_second < floor)
             .then(|| format!("{label}: {:.0} items/s, below the floor of {floor:.0}", summary.items_per_second))
     }
@@ -177,9 +180,9 @@ impl Program {
 
     fn measure(&self, row: &Row, millis: u64) -> Result<Sample, String> {
         let mut command = Command::new(&self.path);
-        command.arg("measure").args(row.arguments()).arg(format!("--millis={millis}"));
-        let output = Self::output(command).map_err(|error| format!("{}: {error}", row.label()))?;
-        serde_json::from_slice(&output).map_err(|error| format!("{}: {error}", row.label()))
+        command.arg("measure").arg(&row.label).arg(format!("--millis={millis}"));
+        let output = Self::output(command).map_err(|error| format!("{}: {error}", row.label))?;
+        serde_json::from_slice(&output).map_err(|error| format!("{}: {error}", row.label))
     }
 
     /// System calls of both sides per request, counted by strace in a run of its own; `None` where it is not installed.
@@ -191,7 +194,7 @@ impl Program {
             let log = std::env::temp_dir().join(format!("ginnel-bench-{}.strace", std::process::id()));
             let mut command = Command::new("strace");
             command.args(["-f", "-c", "-U", "calls,name", "-o"]).arg(&log).arg(&self.path).arg("measure");
-            command.args(row.arguments()).arg("--millis=0").arg(format!("--requests={requests}"));
+            command.arg(&row.label).arg("--millis=0").arg(format!("--requests={requests}"));
             let ran = Self::output(command);
             let table = std::fs::read_to_string(&log);
             let _ = std::fs::remove_file(&log);
@@ -203,25 +206,5 @@ impl Program {
         // The difference of two lengths leaves set-up and tear-down out.
         let (short, long) = (count(200)?, count(1200)?);
         Some(((long - short) / 1000.0).max(0.0))
-    }
-}
-
-/// Waits until both CPUs idled for a second, or for as long as there is patience.
-fn wait_for_quiet(patience: Duration) {
-    let idle = || -> Option<(u64, u64)> {
-        let stat = std::fs::read_to_string("/proc/stat").ok()?;
-        let fields: Vec<u64> =
-            stat.lines().next()?.split_whitespace().skip(1).take(8).filter_map(|text| text.parse().ok()).collect();
-        Some((fields.get(3)? + fields.get(4)?, fields.iter().sum()))
-    };
-    let started = Instant::now();
-    while started.elapsed() < patience {
-        let Some((idle_before, all_before)) = idle() else { return };
-        sleep(Duration::from_secs(1));
-        let Some((idle_after, all_after)) = idle() else { return };
-        let busy = 1.0 - (idle_after - idle_before) as f64 / (all_after - all_before).max(1) as f64;
-        if busy < 0.03 {
-            return;
-        }
     }
 }

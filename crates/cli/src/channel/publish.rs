@@ -111,10 +111,9 @@ impl Publisher {
     fn all(&mut self, readers: usize, keep: bool) -> Result<(), Stop> {
         self.wait_for_readers(readers)?;
         self.publish_input()?;
-        while keep {
-            // Welcomes readers too, though they could do without.
-            self.look()?;
-            let _ = self.writer.wait_for_readers(usize::MAX, LOOK_EVERY)?;
+        if keep {
+            // So many never come: this waits for Ctrl-C, and welcomes readers meanwhile.
+            self.wait_for_readers(usize::MAX)?;
         }
         if self.lossless { self.deliver() } else { Ok(()) }
     }

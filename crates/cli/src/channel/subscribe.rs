@@ -117,8 +117,11 @@ impl Subscription {
                 Ok(true) => {
                     self.put(&record)?;
                     let complete = self.reader.counters().received >= self.wanted;
-                    let full = self.out.len() >= CHUNK;
-                    if (complete || full) && !self.flush()? || complete {
+                    if complete {
+                        self.flush()?;
+                        return Ok(());
+                    }
+                    if self.out.len() >= CHUNK && !self.flush()? {
                         return Ok(());
                     }
                 }

@@ -9,11 +9,11 @@ use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 /// Far longer than anything here takes, even on a busy machine.
-pub const LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
 /// Waits until `condition` holds.
 #[track_caller]
-pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + LIMIT;
     while !condition() {
         assert!(Instant::now() < deadline, "not within {LIMIT:?}: {what}");
@@ -21,91 +21,91 @@ pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-pub struct House {
-    pub temp: tempfile::TempDir,
-    pub run: PathBuf,
+pub(crate) struct House {
+    pub(crate) temp: tempfile::TempDir,
+    pub(crate) run: PathBuf,
 }
 
 impl House {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let temp = tempfile::tempdir().unwrap();
         Self { run: temp.path().join("run"), temp }
     }
 
-    pub fn command(&self, args: &[&str]) -> Command {
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ginnel"));
         command.args(args).env("GINNEL_RUN_DIR", &self.run);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
 
-    pub fn start(&self, args: &[&str]) -> Running {
+    pub(crate) fn start(&self, args: &[&str]) -> Running {
         Running(self.command(args).spawn().unwrap())
     }
 
     /// Runs a command to its end, without input.
     #[track_caller]
-    pub fn run(&self, args: &[&str]) -> Ended {
+    pub(crate) fn run(&self, args: &[&str]) -> Ended {
         self.start(args).end()
     }
 
     /// Runs a command that must succeed and print JSON.
     #[track_caller]
-    pub fn json(&self, args: &[&str]) -> serde_json::Value {
+    pub(crate) fn json(&self, args: &[&str]) -> serde_json::Value {
         let ended = self.run(args);
         assert_eq!(ended.code(), Some(0), "{}", ended.stderr);
         serde_json::from_str(&ended.stdout).unwrap()
     }
 
     /// What `stat --json` says, `None` if there is no such channel.
-    pub fn stat(&self, name: &str) -> Option<serde_json::Value> {
+    pub(crate) fn stat(&self, name: &str) -> Option<serde_json::Value> {
         let ended = self.run(&["channel", "stat", name, "--json"]);
         (ended.code() == Some(0)).then(|| serde_json::from_str(&ended.stdout).unwrap())
     }
 
     /// The files in the runtime directory.
-    pub fn files(&self) -> Vec<String> {
+    pub(crate) fn files(&self) -> Vec<String> {
         let Ok(entries) = std::fs::read_dir(&self.run) else { return Vec::new() };
         entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
     }
 }
 
 /// A process that is killed, by its own id, when the test ends.
-pub struct Running(pub Child);
+pub(crate) struct Running(pub(crate) Child);
 
 impl Running {
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.0.id()
     }
 
-    pub fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.0), signal).unwrap();
     }
 
     /// Writes to its standard input, which stays open.
-    pub fn feed(&mut self, bytes: impl AsRef<[u8]>) {
+    pub(crate) fn feed(&mut self, bytes: impl AsRef<[u8]>) {
         self.0.stdin.as_mut().unwrap().write_all(bytes.as_ref()).unwrap();
     }
 
-    pub fn close_stdin(&mut self) {
+    pub(crate) fn close_stdin(&mut self) {
         self.0.stdin = None;
     }
 
-    pub fn take_stdout(&mut self) -> BufReader<ChildStdout> {
+    pub(crate) fn take_stdout(&mut self) -> BufReader<ChildStdout> {
         BufReader::new(self.0.stdout.take().unwrap())
     }
 
-    pub fn take_stderr(&mut self) -> ChildStderr {
+    pub(crate) fn take_stderr(&mut self) -> ChildStderr {
         self.0.stderr.take().unwrap()
     }
 
-    pub fn is_running(&mut self) -> bool {
+    pub(crate) fn is_running(&mut self) -> bool {
         self.0.try_wait().unwrap().is_none()
     }
 
     /// Closes its standard input and waits for its end.
     #[track_caller]
-    pub fn end(mut self) -> Ended {
+    pub(crate) fn end(mut self) -> Ended {
         self.close_stdin();
         let collect = |stream: Option<Box<dyn Read + Send>>| {
             std::thread::spawn(move || {
@@ -141,20 +141,20 @@ impl Drop for Running {
     }
 }
 
-pub struct Ended {
-    pub status: ExitStatus,
-    pub stdout: String,
-    pub stderr: String,
+pub(crate) struct Ended {
+    pub(crate) status: ExitStatus,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 impl Ended {
-    pub fn code(&self) -> Option<i32> {
+    pub(crate) fn code(&self) -> Option<i32> {
         self.status.code()
     }
 
     /// The one sentence on standard error.
     #[track_caller]
-    pub fn complaint(&self) -> &str {
+    pub(crate) fn complaint(&self) -> &str {
         let line = self.stderr.strip_suffix('\n').unwrap_or_else(|| panic!("no line: {:?}", self.stderr));
         assert!(!line.contains('\n'), "more than one line: {line}");
         line.strip_prefix("ginnel: ").unwrap_or_else(|| panic!("no sentence of ours: {line:?}"))
@@ -162,7 +162,7 @@ impl Ended {
 }
 
 /// The next line of a stream, without its newline.
-pub fn line(stream: &mut impl BufRead) -> String {
+pub(crate) fn line(stream: &mut impl BufRead) -> String {
     let mut line = String::new();
     stream.read_line(&mut line).unwrap();
     line.trim_end().to_owned()

@@ -148,6 +148,49 @@ impl Machine {
     }
 }
 
+/// A cgroup of this machine's version 2 hierarchy, removed at the end with the process in it.
+pub(crate) struct RealCgroup {
+    directory: PathBuf,
+    path: String,
+    process: std::cell::RefCell<Option<Reaped>>,
+}
+
+impl RealCgroup {
+    /// `None` where there is no such hierarchy, or this process may not change it.
+    pub(crate) fn new() -> Option<Self> {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let mount = mounts.lines().find(|line| line.contains(" - cgroup2 "))?.split(' ').nth(4)?;
+        let path = format!("/ginnel-netipc-test-{}", std::process::id());
+        let directory = PathBuf::from(format!("{mount}{path}"));
+        fs::create_dir(&directory).ok()?;
+        Some(Self { directory, path, process: std::cell::RefCell::new(None) })
+    }
+
+    pub(crate) fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Moves a new process into it.
+    pub(crate) fn populate(&self) -> u32 {
+        let process = Reaped(Command::new("sleep").arg("1000").spawn().unwrap());
+        let pid = process.0.id();
+        *self.process.borrow_mut() = Some(process);
+        fs::write(self.directory.join("cgroup.procs"), pid.to_string()).unwrap();
+        pid
+    }
+}
+
+impl Drop for RealCgroup {
+    fn drop(&mut self) {
+        self.process.borrow_mut().take();
+        // The kernel needs a moment after the last process is reaped.
+        let deadline = Instant::now() + PATIENCE;
+        while fs::remove_dir(&self.directory).is_err() && self.directory.exists() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
 /// What `ps` says about a process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Said {

@@ -28,7 +28,8 @@ pub(crate) struct Pace {
 impl Pace {
     pub(crate) fn new(span: Span, rate: u32) -> Self {
         let started = Instant::now();
-        let latencies = Histogram::new_with_bounds(1, 60_000_000_000, 3).unwrap_or_else(|error| panic!("bounds: {error}"));
+        let latencies =
+            Histogram::new_with_bounds(1, 60_000_000_000, 3).unwrap_or_else(|error| panic!("bounds: {error}"));
         Self {
             started,
             end: (span.requests == 0).then(|| started + Duration::from_millis(span.millis)),

@@ -3,7 +3,7 @@
 use super::identity::{Identity, Names};
 use super::mounts::{Hierarchy, hierarchies};
 use super::{Host, is_transient, read_bounded};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
@@ -195,12 +195,16 @@ fn walk(host: &Host, mounts: &[Hierarchy], names: &Names) -> Vec<CgroupRecord> {
     for mount in mounts {
         walk.descend(mount, &mount.mount, &mount.root, 0);
     }
-    let mut taken = HashMap::new();
+    let mut taken = HashSet::new();
     for record in &mut walk.records {
-        let owner = taken.entry(record.name.clone()).or_insert_with(|| record.path.clone());
-        if *owner != record.path {
-            record.name = record.path.strip_prefix(b"/").unwrap_or(&record.path).to_vec();
+        // Two containers may claim one name: the second goes by its path. No name starts with a slash unless it is such a path.
+        let plain = record.path.strip_prefix(b"/").unwrap_or(&record.path);
+        for fallback in [plain, &record.path] {
+            if taken.contains(&record.name) {
+                record.name = fallback.to_vec();
+            }
         }
+        taken.insert(record.name.clone());
         record.hash = fnv1(&record.name);
     }
     walk.records

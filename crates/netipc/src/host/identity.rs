@@ -82,7 +82,8 @@ impl Names {
         let segments: Vec<&str> = text.split('/').collect();
         // The innermost container wins; what is below it becomes part of the name.
         for depth in (0..segments.len()).rev() {
-            if let Some(mut identity) = self.container(host, &segments[..=depth])? {
+            if let Some(identity) = self.container(host, &segments[..=depth])? {
+                let mut identity = sendable(identity);
                 for below in &segments[depth + 1..] {
                     identity.name.push(b'/');
                     identity.name.extend_from_slice(below.as_bytes());
@@ -242,7 +243,7 @@ fn docker(host: &Host, id: &str) -> io::Result<Identity> {
         identity.labels =
             labels([("image".to_owned(), config.image)].into_iter().chain(config.labels.unwrap_or_default()));
     }
-    Ok(sendable(identity))
+    Ok(identity)
 }
 
 #[derive(Deserialize)]
@@ -274,7 +275,7 @@ fn podman(host: &Host) -> HashMap<String, Identity> {
             if let Ok(metadata) = serde_json::from_str::<PodmanMetadata>(&container.metadata) {
                 identity.labels = labels([("image".to_owned(), metadata.image)]);
             }
-            (container.id, sendable(identity))
+            (container.id, identity)
         })
         .collect()
 }
@@ -285,7 +286,8 @@ fn labels(pairs: impl IntoIterator<Item = (String, String)>) -> Vec<Label> {
     pairs.map(|(key, value)| (key.into(), value.into())).take(usize::from(u16::MAX)).collect()
 }
 
-/// JSON can hold what the wire cannot: NUL characters. Such a name or label is left out rather than the whole answer lost.
+/// JSON and escaped unit names can hold what the wire cannot: NUL. It is left out, rather than whoever wrote it there deciding that
+/// a whole answer is lost.
 fn sendable(mut identity: Identity) -> Identity {
     identity.name.retain(|byte| *byte != 0);
     identity.labels.retain(|(key, value)| !key.contains(&0) && !value.contains(&0));
@@ -329,6 +331,7 @@ mod tests {
             ("/qemu.slice/104.scope", Orchestrator::KVM, "104"),
             ("/machine.slice/systemd-nspawn@deb.service", Orchestrator::NSPAWN, "deb"),
             ("/machine.slice/machine-deb\\x2d12.scope", Orchestrator::NSPAWN, "deb-12"),
+            ("/machine.slice/machine-nul\\x00byte.scope", Orchestrator::NSPAWN, "nulbyte"),
         ] {
             assert_eq!(identify(&host, path), (orchestrator, name.to_owned(), vec![]), "{path}");
         }

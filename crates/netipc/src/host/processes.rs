@@ -57,15 +57,6 @@ impl Processes {
         process.cgroup = parse_cgroup(&read(&directory, "cgroup").ok()?);
         Some(process)
     }
-
-    /// The pids that exist right now, in no order.
-    ///
-    /// # Errors
-    /// `/proc` cannot be listed.
-    pub fn pids(&self) -> io::Result<Vec<u32>> {
-        let entries = std::fs::read_dir(self.host.file("/proc"))?;
-        Ok(entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
-    }
 }
 
 fn read(directory: &OwnedFd, name: &str) -> io::Result<Vec<u8>> {
@@ -107,7 +98,9 @@ fn parse_cgroup(text: &[u8]) -> Vec<u8> {
         let mut parts = line.splitn(3, |byte| *byte == b':').skip(1);
         Some((parts.next()?, parts.next()?))
     });
-    let inside = lines.filter(|(_, path)| *path != b"/").min_by_key(|(controllers, _)| rank(controllers));
+    let inside = lines
+        .filter(|(_, path)| path.starts_with(b"/") && path.len() > 1)
+        .min_by_key(|(controllers, _)| rank(controllers));
     inside.map_or_else(|| b"/".to_vec(), |(_, path)| path.to_vec())
 }
 
@@ -150,5 +143,6 @@ mod tests {
         assert_eq!(parse_cgroup(b"4:memory:/m\n9:name=systemd:/s\n0::/\n"), b"/s");
         assert_eq!(parse_cgroup(b"4:memory:/m\n0::/v2\n"), b"/v2");
         assert_eq!(parse_cgroup(b"4:memory:/\n0::/\n"), b"/");
+        assert_eq!(parse_cgroup(b"4:memory:\n0::\ngarbage"), b"/");
     }
 }

@@ -13,6 +13,7 @@ use crate::core::Role;
 use crate::error::{ProtocolError, SessionError};
 use crate::wait::{Wait, Wake};
 use ginnel_memory::Spin;
+use ginnel_wire::ENVELOPE_LEN;
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -26,6 +27,7 @@ pub(crate) struct Slot {
     send: Lane,
     recv: Lane,
     received: u64,
+    longest: u32,
     // Client: a request waits for its response. Server: a request waits for its answer. One at a time, says the profile.
     pending: bool,
     spin: Spin,
@@ -62,14 +64,24 @@ impl watch::OnHangUp for Sleeper {
 impl Slot {
     pub(crate) fn server(owned: OwnedRegion, socket: OwnedFd) -> Result<Self, SessionError> {
         let region = Arc::clone(&owned.region);
-        Self::new(Role::Server, region, socket, Some(owned))
+        // All that a client can write: what is above its limit is told so.
+        let longest = region.layout.request.capacity;
+        Self::new(Role::Server, region, socket, longest, Some(owned))
     }
 
-    pub(crate) fn client(region: Arc<Region>, socket: OwnedFd) -> Result<Self, SessionError> {
-        Self::new(Role::Client, region, socket, None)
+    pub(crate) fn client(region: Arc<Region>, socket: OwnedFd, max_payload: u32) -> Result<Self, SessionError> {
+        // Of two sizes that the server says, the smaller decides how much memory we set aside.
+        let longest = region.layout.response.capacity.min(max_payload.saturating_add(ENVELOPE_LEN as u32));
+        Self::new(Role::Client, region, socket, longest, None)
     }
 
-    fn new(role: Role, region: Arc<Region>, socket: OwnedFd, owned: Option<OwnedRegion>) -> Result<Self, SessionError> {
+    fn new(
+        role: Role,
+        region: Arc<Region>,
+        socket: OwnedFd,
+        longest: u32,
+        owned: Option<OwnedRegion>,
+    ) -> Result<Self, SessionError> {
         let (send, recv) = match role {
             Role::Client => (region.layout.request, region.layout.response),
             Role::Server => (region.layout.response, region.layout.request),
@@ -85,6 +97,7 @@ impl Slot {
             send,
             recv,
             received,
+            longest,
             pending: false,
             spin: Spin::default(),
             sleeper,
@@ -92,6 +105,11 @@ impl Slot {
             socket,
             _owned: owned,
         })
+    }
+
+    /// The longest message that this side takes, envelope included.
+    pub(crate) fn longest(&self) -> u32 {
+        self.longest
     }
 
     fn has_message(&self) -> bool {
@@ -221,14 +239,12 @@ impl Carrier for Slot {
         let send = interest != Interest::Receive && self.can_send();
         let found = |slot: &Self| slot.has_message() || slot.hung_up() || slot.region.file.truncated();
         if send || found(self) {
-            wait.check()?;
             return Ok(Ready { receive: found(self), send });
         }
         let mut spin = self.spin.clone();
         let seen = spin.until(|| found(self).then_some(()));
         self.spin = spin;
         if seen.is_some() {
-            wait.check()?;
             return Ok(Ready { receive: true, send });
         }
         let _registered = wait.abort().map(|abort| abort.register(Arc::clone(&self.sleeper) as _));

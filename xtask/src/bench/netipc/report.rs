@@ -1,5 +1,6 @@
 //! The published tables: CSV for machines, Markdown generated from the same numbers.
 
+use super::super::machine::Conditions;
 use super::sample::Summary;
 use super::{Floors, Outcome};
 use std::fmt::Write as _;
@@ -10,7 +11,7 @@ pub(super) fn line(result: &Outcome) -> String {
     let summary = &result.summary;
     format!(
         "{:34} {:>12} items/s ±{:>4.1} %   p50 {:>9} p99 {:>9}   {}",
-        result.row.label(),
+        result.row.label,
         number(summary.items_per_second),
         summary.spread_percent,
         nanoseconds(summary.p50_ns),
@@ -38,7 +39,7 @@ fn csv(results: &[Outcome]) -> String {
             let _ = writeln!(
                 text,
                 "{},{run},{},{},{},{:.0},{:.0},{:.1},{:.1},{:.1},{:.1},{:.1},{:.1},{syscalls},{:.0},{}",
-                result.row.label(),
+                result.row.label,
                 cores(result),
                 summary.repetitions,
                 result.discarded,
@@ -71,9 +72,9 @@ fn markdown(results: &[Outcome], floors: &Floors, widest: f64) -> String {
     text.push_str("| row | cores | items/s | ± | goal | p50 | p95 | p99 | CPU client | CPU server | calls | line |\n");
     text.push_str("|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n");
     for result in results {
-        let label = result.row.label();
-        let goal = floors.0.get(&label).and_then(|floor| floor.goal);
-        row(&mut text, &label, result, &result.summary, goal, widest);
+        let label = &result.row.label;
+        let goal = floors.0.get(label).and_then(|floor| floor.goal);
+        row(&mut text, label, result, &result.summary, goal, widest);
         if let Some(again) = &result.diagnosis {
             row(&mut text, &format!("{label} (alone)"), result, again, goal, widest);
         }
@@ -106,8 +107,8 @@ fn row(text: &mut String, label: &str, result: &Outcome, summary: &Summary, goal
 }
 
 fn missed(result: &Outcome, floors: &Floors) -> Option<String> {
-    let label = result.row.label();
-    let goal = floors.0.get(&label)?.goal?;
+    let label = &result.row.label;
+    let goal = floors.0.get(label)?.goal?;
     let reached = result.summary.items_per_second;
     let (distance, percent) = (result.summary.distance(), 100.0 * reached / goal);
     (reached < goal).then(|| format!("- {label}: {} of {} ({percent:.0} %), {distance}", number(reached), number(goal)))
@@ -118,12 +119,10 @@ fn cores(result: &Outcome) -> &'static str {
 }
 
 fn machine() -> String {
-    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    let cpuinfo = read("/proc/cpuinfo");
-    let model =
-        cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1)).unwrap_or("unknown CPU");
-    let count = cpuinfo.lines().filter(|line| line.starts_with("processor")).count();
-    format!("{model}, {count} CPUs, Linux {}", read("/proc/sys/kernel/osrelease").trim())
+    let machine = Conditions::read();
+    let guest = if machine.hypervisor { " (virtual)" } else { "" };
+    let Conditions { cpu, cores, kernel, compiler, commit, date, .. } = machine;
+    format!("{cpu}{guest}, {cores} CPUs, Linux {kernel}, {compiler}; commit {commit}, {date}")
 }
 
 fn number(value: f64) -> String {

@@ -5,32 +5,15 @@ use serde::Deserialize;
 /// One row of the benchmark, as the measuring program lists it.
 #[derive(Clone, Deserialize)]
 pub(crate) struct Row {
-    pub(crate) name: String,
-    /// Requests a second; 0 for as many as possible.
-    pub(crate) rate: u32,
-    /// Keys of a lookup, items of a batch, cgroups of a snapshot; 0 where it does not apply.
-    pub(crate) size: u32,
-    /// Which keys: known, unknown, mixed; empty where it does not apply.
-    pub(crate) mix: String,
+    pub(crate) label: String,
     /// Whether both sides share one core: blocking costs are judged so, spinning ones on two.
     pub(crate) same_core: bool,
 }
 
 impl Row {
-    pub(crate) fn label(&self) -> String {
-        let mut label = self.name.clone();
-        if !self.mix.is_empty() {
-            label = format!("{label}-{}-{}", self.mix, self.size);
-        }
-        if self.rate > 0 { format!("{label}@{}", self.rate) } else { label }
-    }
-
-    pub(crate) fn arguments(&self) -> [String; 2] {
-        [self.name.clone(), format!("--label={}", self.label())]
-    }
-
+    /// The cache is looked up in one process; all else makes system calls.
     pub(crate) fn is_io(&self) -> bool {
-        self.name != "lookup"
+        self.label != "lookup"
     }
 }
 
