@@ -279,7 +279,7 @@ impl Client {
         self.check_ready()?;
         let first = self.last_id + 1;
         self.last_id += payloads.len() as u64;
-        let mut open: Vec<usize> = (0..payloads.len()).collect();
+        let mut open = Open { answered: vec![false; payloads.len()], left: payloads.len() };
         if let Some(largest) = payloads.iter().map(|payload| payload.len()).max() {
             self.make_room(largest, deadline).map_err(|error| self.fail(error))?;
         }
@@ -289,7 +289,7 @@ impl Client {
             match self.pipeline_once(&round, &mut open, deadline, &mut on_response) {
                 Ok(()) => return Ok(()),
                 Err(error) => {
-                    self.recover(error, &mut retried, open.len() as u64, deadline).map_err(|error| self.fail(error))?;
+                    self.recover(error, &mut retried, open.left as u64, deadline).map_err(|error| self.fail(error))?;
                 }
             }
         }
@@ -299,28 +299,27 @@ impl Client {
     fn pipeline_once(
         &mut self,
         round: &Round<'_>,
-        open: &mut Vec<usize>,
+        open: &mut Open,
         deadline: Instant,
         on_response: &mut impl FnMut(usize, Result<&[u8], Status>),
     ) -> Result<(), SessionError> {
         let wait = Wait::until(deadline).or_abort(&self.abort);
         let session = self.session.as_mut().ok_or(SessionError::Closed)?;
-        let unsent = open.clone();
-        let mut unsent = unsent.iter();
-        while !open.is_empty() {
-            while session.in_flight() < round.depth
-                && let Some(index) = unsent.next()
-            {
-                let envelope = Envelope::request(round.code, round.first + *index as u64, 0);
-                session.send(&envelope, round.payloads[*index], &wait)?;
+        let mut next = 0;
+        while open.left > 0 {
+            while session.in_flight() < round.depth && next < round.payloads.len() {
+                if !open.answered[next] {
+                    let envelope = Envelope::request(round.code, round.first + next as u64, 0);
+                    session.send(&envelope, round.payloads[next], &wait)?;
+                }
+                next += 1;
             }
             let response = session.recv(&wait)?;
+            // In range: it was in flight.
             let index = (response.envelope.message_id - round.first) as usize;
             let status = response.envelope.status;
-            // Sorted, so found by halving.
-            if let Ok(at) = open.binary_search(&index) {
-                open.remove(at);
-            }
+            open.answered[index] = true;
+            open.left -= 1;
             self.counters.calls += 1;
             on_response(index, if status.is_ok() { Ok(response.payload) } else { Err(status) });
         }
@@ -539,6 +538,12 @@ impl Client {
         self.counters.errors += 1;
         error
     }
+}
+
+/// Which requests of a pipeline have no answer yet.
+struct Open {
+    answered: Vec<bool>,
+    left: usize,
 }
 
 struct Round<'a> {

@@ -386,3 +386,41 @@ fn an_endpoint_in_use_stays_its_server_s() {
     // The probe looked like a client that comes and goes.
     drop(first.accept(&Wait::until(soon())).unwrap());
 }
+
+#[test]
+fn a_broken_pipeline_sends_what_has_no_answer_once_more() {
+    let (first, second) = against(
+        |server| {
+            let (session, _) = server.session(1024);
+            let first: Vec<_> = (0..5).map(|_| session.recv()).collect();
+            for request in [&first[3], &first[0], &first[2]] {
+                session.answer(request, Status::OK, &request[32..]);
+            }
+            // It leaves; what it has said is read all the same.
+            drop(session);
+            let (session, _) = server.session(1024);
+            let second: Vec<_> = (0..2).map(|_| session.recv()).collect();
+            for request in &second {
+                session.answer(request, Status::INTERNAL_ERROR, b"");
+            }
+            session.recv();
+            (first, second)
+        },
+        |client| {
+            let payloads: [&[u8]; 5] = [b"zero", b"one", b"two", b"three", b"four"];
+            let mut answers = Vec::new();
+            client
+                .pipeline(CODE, &payloads, 8, soon(), |index, answer| {
+                    if let Ok(answer) = answer {
+                        assert_eq!(answer, payloads[index]);
+                    }
+                    answers.push((index, answer.err()));
+                })
+                .unwrap();
+            let failed = Some(Status::INTERNAL_ERROR);
+            assert_eq!(answers, [(3, None), (0, None), (2, None), (1, failed), (4, failed)]);
+            assert_eq!(client.counters().retries, 2);
+        },
+    );
+    assert_eq!(second, [first[1].clone(), first[4].clone()], "not a byte differs");
+}
