@@ -3,7 +3,7 @@
 #![no_main]
 
 use ginnel_session::proto::{Core, Framing, Role};
-use ginnel_wire::{Envelope, HelloAck, Profiles};
+use ginnel_wire::{Envelope, HelloAck, Kind, Profiles, Status};
 use libfuzzer_sys::fuzz_target;
 
 const LIMIT: u32 = 4096;
@@ -33,9 +33,18 @@ fuzz_target!(|input: (u8, &[u8], &[u8])| {
     }
     for step in steps {
         let space = core.space();
-        let len = (usize::from(*step) + 1).min(data.len());
+        let len = (usize::from(*step & 0x3f) * 3 + 1).min(data.len());
         let put = len.min(space.len());
         space[..put].copy_from_slice(&data[..put]);
+        // With the constants in place now and then, so that what lies behind their check is reached.
+        if put >= 32 && step & 0xc0 != 0 {
+            let envelope = Envelope { kind: role_receives(role), ..envelope_like(&data[16..]) };
+            match step >> 6 {
+                1 => space[..32].copy_from_slice(&Envelope { payload_len: put as u32 - 32, ..envelope }.encode()),
+                2 => space[..32].copy_from_slice(&envelope.encode()),
+                _ => space[..8].copy_from_slice(&[0x4b, 0x48, 0x43, 0x4e, 1, 0, 0, 0]),
+            }
+        }
         // A slot or a stream never delivers more than there is room for; a packet may have been longer.
         let told = if matches!(framing, Framing::Packets(_)) { len } else { put };
         data = &data[len..];
@@ -52,3 +61,21 @@ fuzz_target!(|input: (u8, &[u8], &[u8])| {
         }
     }
 });
+
+fn role_receives(role: Role) -> Kind {
+    if role == Role::Server { Kind::Request } else { Kind::Response }
+}
+
+/// An envelope with plausible fields.
+fn envelope_like(bytes: &[u8]) -> Envelope {
+    let at = |at: usize| bytes.get(at).copied().unwrap_or(0);
+    Envelope {
+        kind: Kind::Request,
+        batch: at(0) & 1 != 0,
+        code: 1,
+        status: Status(u16::from(at(1))),
+        payload_len: u32::from(u16::from_ne_bytes([at(2), at(3)])) % (LIMIT + 2),
+        item_count: u32::from(at(4)) % 10,
+        message_id: u64::from(at(5)) % 5,
+    }
+}

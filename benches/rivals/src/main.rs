@@ -54,8 +54,8 @@ struct Measure {
     /// A name that no other run has, for channels and services.
     #[arg(long, default_value_t = format!("rivals-{}", std::process::id()))]
     name: String,
-    /// Where to leave files; removed at the end.
-    #[arg(long, default_value_os_t = std::env::temp_dir().join(format!("rivals-{}", std::process::id())))]
+    /// Where to leave files; removed at the end. In memory, as runtime directories are: no disk shall be measured.
+    #[arg(long, default_value_os_t = PathBuf::from(format!("/dev/shm/rivals-{}", std::process::id())))]
     directory: PathBuf,
     /// How long to measure.
     #[arg(long, default_value_t = 200)]

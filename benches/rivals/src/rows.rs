@@ -137,7 +137,7 @@ pub fn all() -> Vec<Row> {
         row.readers = readers;
         rows.push(row);
     }
-    for (name, kind) in [("write", Kind::LatestWrite), ("read", Kind::LatestRead)] {
+    for (name, kind) in [("write", Kind::LatestWrite), ("write-and-read", Kind::LatestRead)] {
         let mut row = Row::new(format!("latest/{name}"), kind, 64, &["ginnel"]);
         row.mode = Mode::Latest;
         rows.push(row);

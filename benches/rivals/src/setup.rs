@@ -10,13 +10,16 @@ use std::sync::atomic::Ordering;
 
 /// A mechanism that can be set up over and over; `round` tells the set-ups apart.
 pub trait SetUp: Sized + 'static {
+    /// What a process makes once, however many channels it has. Not timed.
+    type Base;
     type Host;
     type Guest;
 
+    fn base(plan: &Plan) -> Outcome<Self::Base>;
     /// Everything that the sending side makes; sends at once if the mechanism keeps the message for a later reader.
-    fn host(plan: &Plan, round: u64) -> Outcome<Self::Host>;
+    fn host(base: &Self::Base, plan: &Plan, round: u64) -> Outcome<Self::Host>;
     /// Everything that the receiving side makes.
-    fn guest(plan: &Plan, round: u64) -> Outcome<Self::Guest>;
+    fn guest(base: &Self::Base, plan: &Plan, round: u64) -> Outcome<Self::Guest>;
     /// Sends, if `host` could not.
     fn greet(host: &mut Self::Host, round: u64) -> Outcome<()>;
     /// Waits for the first message and returns its first word.
@@ -67,10 +70,11 @@ fn wait_for(page: &Page, value: u64) -> bool {
 
 pub fn parent<S: SetUp>(plan: &Plan, page: &Page, budget: Budget) -> Outcome<Findings> {
     let mut findings = Findings { per_sample: 1, ..Findings::default() };
+    let base = S::base(plan)?;
     let begin = ticks();
     for round in 0..ROUNDS.min(budget.messages) {
         let start = ticks();
-        let mut host = S::host(plan, round)?;
+        let mut host = S::host(&base, plan, round)?;
         pass(page, STEPS * round + 1);
         wait_for(page, STEPS * round + 2);
         S::greet(&mut host, round)?;
@@ -92,12 +96,13 @@ pub fn parent<S: SetUp>(plan: &Plan, page: &Page, budget: Budget) -> Outcome<Fin
 pub fn child<S: SetUp>(plan: &Plan, page: &Page) -> Outcome<Report> {
     let mut tally = Tally::default();
     let mut samples = Vec::new();
+    let base = S::base(plan)?;
     for round in 0.. {
         if !wait_for(page, STEPS * round + 1) {
             break;
         }
         let start = ticks();
-        let mut guest = S::guest(plan, round)?;
+        let mut guest = S::guest(&base, plan, round)?;
         let opened = ticks() - start;
         pass(page, STEPS * round + 2);
         let resumed = ticks();

@@ -47,15 +47,17 @@ impl Aggregator {
         let stop = Arc::new(AtomicBool::new(false));
         let interrupt = inputs.interrupt();
         let stopped = Arc::clone(&stop);
+        output.stop_by(Arc::clone(&stop), interrupt.fd())?;
         let copy = move || {
             let mut done = Aggregated::default();
             while !stopped.load(Ordering::Acquire) {
                 let Some(merged) = inputs.recv() else { break };
                 match merged.record {
-                    Ok(record) => {
-                        output.publish(record.borrow())?;
-                        done.records += 1;
-                    }
+                    Ok(record) => match output.publish(record.borrow()) {
+                        Ok(()) => done.records += 1,
+                        Err(PublishError::Stopped) => break,
+                        Err(error) => return Err(error),
+                    },
                     Err(RecvError::Lagged { skipped }) => done.missed += skipped,
                     Err(RecvError::Decode(_)) => done.undecodable += 1,
                     Err(RecvError::Closed { cause: crate::CloseCause::Closed }) => {}

@@ -9,7 +9,7 @@ use crate::env::{self, Parts, Role, Source};
 use crate::error::{CreateError, EnvError, OpenError};
 use crate::hub::Hub;
 use crate::reader::Reader;
-use crate::tether::{self, Join, Tether};
+use crate::tether::{self, Join, Tether, Waker};
 use crate::writer::{OnFull, Writer};
 use ginnel_memory::identity::Identity;
 use ginnel_memory::ring::{Consumer, Control, Geometry, Mode, Producer, Start};
@@ -138,10 +138,13 @@ impl<T: ?Sized, C: Codec<T>> WriterBuilder<T, C> {
 
         let mut claimed = Claimed::take(dir, name, spec.instance)?;
         let control_spec = control_spec(&geometry, spec.instance);
-        let control = Segment::file(claimed.dir(), &control_file(spec.instance), &control_spec, shared_mode, group)?;
+        let about = |error: SegmentError| error.about(claimed.name().as_str());
+        let file = control_file(spec.instance);
+        let control = Segment::file(claimed.dir(), &file, &control_spec, shared_mode, group).map_err(about)?;
         let listener = claimed.listen(shared_mode, group)?;
         // Last, because this is the file that readers look for.
-        let data = Segment::file(claimed.dir(), &format!("{}{DATA}", claimed.name()), &spec, mode, group)?;
+        let file = format!("{}{DATA}", claimed.name());
+        let data = Segment::file(claimed.dir(), &file, &spec, mode, group).map_err(about)?;
         claimed.created();
         tracing::debug!(name = claimed.name().as_str(), ?geometry, "channel created");
         self.finish(geometry, data, control, Some(listener), Some(claimed), explicit)
@@ -180,7 +183,10 @@ impl<T: ?Sized, C: Codec<T>> WriterBuilder<T, C> {
         let system = |source| CreateError::System { what: "take over the inherited channel", source };
         tether::greet(parts.socket.as_fd()).map_err(system)?;
         let mut writer = self.finish(geometry, data, control, None, None, false)?;
-        writer.tie(parts.socket, parts.wake, parts.slot, parts.token).map_err(system)?;
+        let reading =
+            parts.reading.ok_or(CreateError::System { what: "find what wakes the reader", source: Errno::BADF })?;
+        let waker = Waker { writing: parts.wake, reading };
+        writer.tie(parts.socket, waker, parts.slot, parts.token).map_err(system)?;
         Ok(writer)
     }
 
@@ -420,7 +426,7 @@ impl<T: ?Sized, C: Codec<T>> ReaderBuilder<T, C> {
             SegmentError::Mismatch { field: "layout hash", found, expected, .. } => {
                 OpenError::WrongType { name, found, expected, type_name: self.type_name.clone() }
             }
-            other => other.into(),
+            other => other.about(&name).into(),
         }
     }
 
@@ -548,13 +554,14 @@ impl<T: ?Sized, C: Codec<T>> ReaderBuilder<T, C> {
         // Readers see an empty ring before the child has started.
         drop(Producer::new(geometry, data.header_mut(), data.data_mut(), slots.clone()));
         let system = |source| OpenError::System { what: "make the inherited channel", source };
-        let (near, far, wake) = tether::pair().map_err(system)?;
+        let (near, far, Waker { writing, reading }) = tether::pair().map_err(system)?;
         let duplicate = |fd: rustix::fd::BorrowedFd<'_>| rustix::io::fcntl_dupfd_cloexec(fd, 3).map_err(system);
         let parts = Parts {
             data: duplicate(data.fd())?,
             control: duplicate(control.fd())?,
             socket: far,
-            wake: duplicate(wake.as_fd())?,
+            wake: writing,
+            reading: Some(duplicate(reading.as_fd())?),
             slot,
             token,
         };
@@ -565,7 +572,7 @@ impl<T: ?Sized, C: Codec<T>> ReaderBuilder<T, C> {
         let data = Segment::inherit(name, fd, Access::Read, &expect)?;
         let mut consumer = self.consumer(name, geometry, &data, slots, slot, token)?;
         consumer.resume();
-        let tether = Tether::new(near, Some(wake)).map_err(system)?;
+        let tether = Tether::new(near, Some(reading)).map_err(system)?;
         parts.export(command, variable, Role::Writer);
         Ok(Reader::new(consumer, tether, data, control, self.spin))
     }

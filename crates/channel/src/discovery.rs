@@ -104,6 +104,9 @@ impl Claimed {
             let owner = peek(&dir, name.as_str()).map_or(Identity { pid: 0, start: 0 }, |data| data.owner());
             return Err(CreateError::InUse { name: name.as_str().to_owned(), owner });
         }
+        // The umask took part in its creation, and may have left nobody the right to ask for the lock.
+        rustix::fs::fchmod(&lock, FileMode::RUSR | FileMode::WUSR)
+            .map_err(system("set the mode of the channel's lock"))?;
         remove_dead(&dir, name.as_str())?;
         Ok(Self { dir, name, instance, abandoned: false, creating: Some(creating), _lock: lock })
     }
@@ -247,19 +250,25 @@ pub struct ReaderInfo {
 
 /// The channels of a runtime directory (`None`: this user's), sorted by name. Never blocks on any of them.
 pub fn list(dir: Option<&Path>) -> Result<Vec<ChannelInfo>, RunDirError> {
-    let dir = open_dir(dir)?;
+    let Some(dir) = existing(dir)? else { return Ok(Vec::new()) };
     let names = dir.list(DATA)?;
     Ok(names.iter().filter_map(|name| look(&dir, name)).collect())
 }
 
 /// One channel of a runtime directory (`None`: this user's), `None` if there is none of that name.
 pub fn inspect(dir: Option<&Path>, name: &str) -> Result<Option<ChannelInfo>, RunDirError> {
-    // What is no name names no channel, and above all no path.
-    Ok(if name.parse::<Name>().is_ok() { look(&open_dir(dir)?, name) } else { None })
+    // What is no name is nobody's, and must not be looked up as a path.
+    let Ok(name) = name.parse::<Name>() else { return Ok(None) };
+    Ok(existing(dir)?.and_then(|dir| look(&dir, name.as_str())))
 }
 
-fn open_dir(dir: Option<&Path>) -> Result<RunDir, RunDirError> {
-    dir.map_or_else(RunDir::open, RunDir::at)
+/// The runtime directory, `None` if nobody has made it yet: looking must not leave one behind.
+fn existing(dir: Option<&Path>) -> Result<Option<RunDir>, RunDirError> {
+    let path = dir.map_or_else(RunDir::user_path, Path::to_owned);
+    match RunDir::of(&path, &[0, rustix::process::geteuid().as_raw()]) {
+        Err(RunDirError::Open { source: Errno::NOENT, .. }) => Ok(None),
+        dir => dir.map(Some),
+    }
 }
 
 fn look(dir: &RunDir, name: &str) -> Option<ChannelInfo> {
@@ -327,9 +336,9 @@ pub struct Cleaned {
 ///
 /// Readers of a removed channel are not disturbed; their memory stays mapped.
 pub fn clean(dir: Option<&Path>) -> Result<Cleaned, RunDirError> {
-    let dir = open_dir(dir)?;
-    let _lock = dir.lock()?;
     let mut cleaned = Cleaned::default();
+    let Some(dir) = existing(dir)? else { return Ok(cleaned) };
+    let _lock = dir.lock()?;
     let mut alive = Vec::new();
     let mut names = dir.list(DATA)?;
     names.extend(dir.list(LOCK)?);

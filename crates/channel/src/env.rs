@@ -4,7 +4,7 @@
 //! NAME                          a named channel in the reader's own runtime directory
 //! /DIRECTORY/NAME               a named channel in that runtime directory
 //! fd:r:DATA,CONTROL,SOCKET,WAKE,SLOT,TOKEN   inherited descriptors for a reader that the parent has placed
-//! fd:w:DATA,CONTROL,SOCKET,WAKE,SLOT,TOKEN   inherited descriptors for the writer; slot and token are the parent's reader's
+//! fd:w:DATA,CONTROL,SOCKET,WAKE+READING,SLOT,TOKEN   inherited descriptors for the writer; slot and token are the parent's reader's
 //! ```
 
 use crate::error::EnvError;
@@ -26,7 +26,10 @@ pub(crate) struct Parts {
     pub(crate) data: OwnedFd,
     pub(crate) control: OwnedFd,
     pub(crate) socket: OwnedFd,
+    /// The end of the waking pipe that this part uses.
     pub(crate) wake: OwnedFd,
+    /// For a writer, also the pipe's other end, which it keeps open.
+    pub(crate) reading: Option<OwnedFd>,
     pub(crate) slot: usize,
     pub(crate) token: u64,
 }
@@ -45,17 +48,18 @@ impl Parts {
             Role::Reader => 'r',
             Role::Writer => 'w',
         };
-        let Self { data, control, socket, wake, slot, token } = self;
+        let Self { data, control, socket, wake, reading, slot, token } = self;
         let number = |fd: &OwnedFd| fd.as_raw_fd();
         let value = format!(
-            "fd:{role}:{},{},{},{},{slot},{token}",
+            "fd:{role}:{},{},{},{}{},{slot},{token}",
             number(&data),
             number(&control),
             number(&socket),
-            number(&wake)
+            number(&wake),
+            reading.as_ref().map_or_else(String::new, |reading| format!("+{}", number(reading))),
         );
         command.env(variable, value);
-        sys::inherit(command, vec![data, control, socket, wake]);
+        sys::inherit(command, [data, control, socket, wake].into_iter().chain(reading).collect());
     }
 }
 
@@ -89,7 +93,9 @@ fn parse(variable: &str, list: &str, malformed: impl Fn() -> EnvError) -> Result
     let slot = slot.parse().map_err(|_| malformed())?;
     let token = token.parse().map_err(|_| malformed())?;
     let number = |text: &str| text.parse::<RawFd>().map_err(|_| malformed());
+    let (wake, reading) = wake.split_once('+').map_or((wake, None), |(wake, reading)| (wake, Some(reading)));
     let numbers = [number(data)?, number(control)?, number(socket)?, number(wake)?];
+    let reading = reading.map(number).transpose()?;
     let take =
         |fd: RawFd| sys::take_inherited(fd).ok_or_else(|| EnvError::Descriptor { variable: variable.to_owned(), fd });
     Ok(Parts {
@@ -97,6 +103,7 @@ fn parse(variable: &str, list: &str, malformed: impl Fn() -> EnvError) -> Result
         control: take(numbers[1])?,
         socket: take(numbers[2])?,
         wake: take(numbers[3])?,
+        reading: reading.map(take).transpose()?,
         slot,
         token,
     })

@@ -206,6 +206,9 @@ pub enum PublishError {
         /// How many bytes the reader has still to read.
         backlog: u64,
     },
+    /// An aggregator was stopped while its output was full: the record was not published.
+    #[error("the writer was stopped while the channel was full")]
+    Stopped,
     /// The record cannot be encoded.
     #[error(transparent)]
     Encode(#[from] EncodeError),

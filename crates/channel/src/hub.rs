@@ -1,9 +1,9 @@
 //! The writer's ends of its readers' tethers (see [`crate::tether`]).
 
-use crate::tether::{self, Join};
+use crate::tether::{self, Join, Waker};
 use ginnel_memory::ring::{ATTENTION_JOINED, Admission, Mode, Producer};
 use rustix::event::{Timespec, epoll};
-use rustix::fd::{AsFd, OwnedFd};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SocketFlags};
 use std::mem::MaybeUninit;
@@ -13,6 +13,8 @@ const LISTENER: u64 = u64::MAX;
 const DEATH: u64 = 1 << 32;
 /// The event of any stranger.
 const STRANGER: u64 = u64::MAX - 1;
+/// The event of an interrupt (see [`Hub::interrupt_by`]).
+const INTERRUPT: u64 = u64::MAX - 2;
 /// Strangers that are kept; beyond that the oldest is dropped. Honest ones introduce themselves within microseconds.
 const MAX_STRANGERS: usize = 16;
 /// Refused connections that are taken from the queue in one go; the rest waits for the next look.
@@ -34,7 +36,7 @@ pub(crate) struct Hub {
 #[derive(Debug)]
 struct Tied {
     socket: OwnedFd,
-    wake: OwnedFd,
+    waker: Waker,
     slot: usize,
     token: u64,
     /// The writer no longer keeps records for it. Its slot stays its own until it leaves, for it still writes there.
@@ -60,11 +62,16 @@ impl Hub {
         Ok(Self { listener, epoll, readers: Vec::new(), strangers: Vec::new(), joined: 0, wakes: 0 })
     }
 
-    /// Ties a reader whose socket and eventfd were made here, for a child.
-    pub(crate) fn tie(&mut self, socket: OwnedFd, wake: OwnedFd, slot: usize, token: u64) -> Result<(), Errno> {
+    /// Ends every sleep for as long as `interrupt` is readable.
+    pub(crate) fn interrupt_by(&self, interrupt: BorrowedFd<'_>) -> Result<(), Errno> {
+        epoll::add(&self.epoll, interrupt, epoll::EventData::new_u64(INTERRUPT), epoll::EventFlags::IN)
+    }
+
+    /// Ties a reader whose socket and pipe were made here, for a child.
+    pub(crate) fn tie(&mut self, socket: OwnedFd, waker: Waker, slot: usize, token: u64) -> Result<(), Errno> {
         let events = epoll::EventFlags::IN | epoll::EventFlags::RDHUP;
         epoll::add(&self.epoll, &socket, epoll::EventData::new_u64(slot as u64), events)?;
-        self.enlist(Tied { socket, wake, slot, token, evicted: false, pidfd: None });
+        self.enlist(Tied { socket, waker, slot, token, evicted: false, pidfd: None });
         Ok(())
     }
 
@@ -89,8 +96,7 @@ impl Hub {
         }
         for tied in &self.readers {
             if producer.control().take_armed(tied.slot) {
-                // A counter at its limit means that the reader has not yet noticed earlier wake-ups: it will.
-                let _ = rustix::io::write(&tied.wake, &1_u64.to_ne_bytes());
+                tied.waker.wake();
                 self.wakes += 1;
             }
         }
@@ -149,8 +155,8 @@ impl Hub {
             // The slot changed hands: its former reader is dead, whether or not that news has been read yet.
             self.untie(producer, index);
         }
-        match tether::eventfd() {
-            Ok(wake) => self.welcome(producer, stranger.socket, wake, Join { slot, token }),
+        match Waker::new() {
+            Ok(waker) => self.welcome(producer, stranger.socket, waker, Join { slot, token }),
             Err(error) => {
                 self.keep(stranger);
                 Err(error)
@@ -167,9 +173,9 @@ impl Hub {
         self.strangers.push(stranger);
     }
 
-    fn welcome(&mut self, producer: &mut Producer, socket: OwnedFd, wake: OwnedFd, join: Join) -> Result<(), Errno> {
+    fn welcome(&mut self, producer: &mut Producer, socket: OwnedFd, waker: Waker, join: Join) -> Result<(), Errno> {
         let Join { slot, token } = join;
-        if tether::welcome(socket.as_fd(), wake.as_fd()).is_err() {
+        if tether::welcome(socket.as_fd(), waker.reading.as_fd()).is_err() {
             return Ok(()); // gone already
         }
         if producer.geometry().mode == Mode::Lossless && producer.admit(slot, token) == Admission::Refused {
@@ -178,7 +184,7 @@ impl Hub {
         tracing::debug!(slot, "a reader joined");
         let events = epoll::EventFlags::IN | epoll::EventFlags::RDHUP;
         epoll::modify(&self.epoll, &socket, epoll::EventData::new_u64(slot as u64), events)?;
-        self.enlist(Tied { socket, wake, slot, token, evicted: false, pidfd: None });
+        self.enlist(Tied { socket, waker, slot, token, evicted: false, pidfd: None });
         Ok(())
     }
 
@@ -203,6 +209,7 @@ impl Hub {
         for event in ready {
             match event.data.u64() {
                 LISTENER | STRANGER => joins = true,
+                INTERRUPT => {}
                 slot if slot & DEATH != 0 => self.bury(producer, (slot & !DEATH) as usize),
                 slot => self.hear(producer, slot as usize),
             }

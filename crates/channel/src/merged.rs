@@ -7,7 +7,7 @@ use crate::reader::{Reader, Watch};
 use crate::tether;
 use ginnel_memory::Spin;
 use rustix::event::epoll;
-use rustix::fd::{AsFd, OwnedFd};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use std::mem::MaybeUninit;
 use std::sync::Arc;
@@ -45,6 +45,10 @@ impl Interrupt {
     pub(crate) fn raise(&self) {
         // A counter that is full has been raised before.
         let _ = rustix::io::write(&*self.0, &1_u64.to_ne_bytes());
+    }
+
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 
     fn raised(&self) -> bool {

@@ -50,8 +50,11 @@ impl<T: ?Sized, C: Codec<T>> ReaderStream<T, C> {
     }
 
     fn poll_recv(&mut self, context: &mut Context<'_>) -> Poll<Result<C::Owned, RecvError>> {
+        // A channel that always has a record would otherwise never let its thread's other tasks run.
+        let budget = ready!(tokio::task::coop::poll_proceed(context));
         loop {
             if let Some(record) = self.reader.try_recv()? {
+                budget.made_progress();
                 return Poll::Ready(Ok(record));
             }
             if self.reader.watch()? == Watch::Ready {

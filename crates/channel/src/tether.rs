@@ -4,15 +4,15 @@
 //! the writer holds: whoever dies, the other's end hangs up at once, across pid namespaces and without polling. The
 //! writer needs no thread for it: a connection waits in the listener's queue until the writer next looks.
 //!
-//! The socket is too slow for wake-ups, so the writer answers with an eventfd of its own making (never one of the reader's:
-//! writing to a descriptor that a hostile reader chose could block). Until then the socket itself wakes.
+//! The socket is too slow for wake-ups, so the writer answers with the reading end of a pipe of its own making (see [`Waker`]).
+//! Until then the socket itself wakes.
 //!
 //! ```text
 //! reader                                    writer
 //! connect, send Join{slot, token}   ---->   (queued)
-//!                                           accept, check the slot, make an eventfd
-//!                                   <----   Welcome + eventfd
-//! epoll {socket, eventfd}           <----   eventfd write: a record for a sleeper
+//!                                           accept, check the slot, make a pipe
+//!                                   <----   Welcome + the pipe's reading end
+//! epoll {socket, pipe}              <----   a byte: a record for a sleeper
 //! send Room                         ---->   (lossless) space was released while the writer waits
 //! ```
 
@@ -25,18 +25,19 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
 };
+use rustix::pipe::PipeFlags;
 use rustix::process::{Pid, PidfdFlags};
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 
-/// How often a reader that never sleeps asks whether its writer still lives.
-const LIVENESS_MS: u64 = 10;
+/// How often one who never sleeps asks whether its peer still lives.
+pub(crate) const LIVENESS_MS: u64 = 10;
 
 const SOCKET: u64 = 0;
 const WAKE: u64 = 1;
 const DEATH: u64 = 2;
 
-/// Sent by a writer with the eventfd, and by a reader that released space.
+/// Sent by a writer with the pipe, and by a reader that released space.
 const NEWS: u8 = 1;
 /// Sent by a child that has taken over an exported end, with the number of its pid namespace.
 const GREETING: u8 = 2;
@@ -75,7 +76,7 @@ impl Join {
 pub(crate) struct Tether {
     socket: OwnedFd,
     epoll: OwnedFd,
-    /// The eventfd that wakes, once the writer has sent it.
+    /// The reading end of the pipe that wakes, once the writer has sent it.
     wake: Option<OwnedFd>,
     /// The process at the other end of an exported tether (see [`GREETING`]).
     pidfd: Option<OwnedFd>,
@@ -105,7 +106,7 @@ impl Tether {
         Ok(tether)
     }
 
-    /// From now on `wake` wakes. Edge-triggered: a write is an event even if nobody ever reads the counter.
+    /// From now on `wake` wakes. Edge-triggered: each byte is an event, whatever a hostile writer has put there before.
     fn wake_by(&mut self, wake: OwnedFd) -> Result<(), Errno> {
         let events = epoll::EventFlags::IN | epoll::EventFlags::ET;
         epoll::add(&self.epoll, &wake, epoll::EventData::new_u64(WAKE), events)?;
@@ -134,10 +135,17 @@ impl Tether {
             match event.data.u64() {
                 SOCKET => heard = self.hear()?,
                 DEATH => self.hung_up = true,
-                _ => {}
+                _ => self.drain(),
             }
         }
         Ok(heard)
+    }
+
+    /// Empties the pipe, so that it never fills up.
+    fn drain(&self) {
+        if let Some(wake) = &self.wake {
+            let _ = rustix::io::read(wake, &mut [0; 64]);
+        }
     }
 
     /// Looks for the writer's death without sleeping, at most every [`LIVENESS_MS`]: for readers that poll.
@@ -151,7 +159,7 @@ impl Tether {
         self.wait(Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))
     }
 
-    /// Takes what the writer sent: the eventfd, or its end.
+    /// Takes what the writer sent: the pipe, or its end.
     fn hear(&mut self) -> Result<Heard, Errno> {
         let mut heard = Heard::Nothing;
         loop {
@@ -234,22 +242,45 @@ pub(crate) fn greet(socket: BorrowedFd<'_>) -> Result<(), Errno> {
     rustix::net::send(socket, &message, SendFlags::NOSIGNAL | SendFlags::DONTWAIT).map(drop)
 }
 
-/// Makes an eventfd and the two ends of a tether: for a reader that is made in the writer's process, for a child.
-pub(crate) fn pair() -> Result<(OwnedFd, OwnedFd, OwnedFd), Errno> {
+/// What wakes a reader: a pipe.
+///
+/// Not an eventfd, though that were cheaper to read: its one file description would be shared with the reader, and a hostile one
+/// could make it block, fill it, and so hang the writer in its next wake-up. The ends of a pipe are descriptions of their own.
+#[derive(Debug)]
+pub(crate) struct Waker {
+    pub(crate) writing: OwnedFd,
+    /// What the reader gets. Kept open here too: as long as there is a reading end, waking a dead reader raises no SIGPIPE.
+    pub(crate) reading: OwnedFd,
+}
+
+impl Waker {
+    pub(crate) fn new() -> Result<Self, Errno> {
+        let (reading, writing) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+        Ok(Self { writing, reading })
+    }
+
+    pub(crate) fn wake(&self) {
+        // A full pipe means that the reader has not yet noticed earlier wake-ups: it will.
+        let _ = rustix::io::write(&self.writing, &[NEWS]);
+    }
+}
+
+/// Makes a waker and the two ends of a tether: for a reader that is made in the writer's process, for a child.
+pub(crate) fn pair() -> Result<(OwnedFd, OwnedFd, Waker), Errno> {
     let (near, far) = rustix::net::socketpair(
         AddressFamily::UNIX,
         SocketType::SEQPACKET,
         SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
         None,
     )?;
-    Ok((near, far, eventfd()?))
+    Ok((near, far, Waker::new()?))
 }
 
 pub(crate) fn eventfd() -> Result<OwnedFd, Errno> {
     rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
 }
 
-/// Answers a join with the eventfd that will wake the reader.
+/// Answers a join with the reading end of the pipe that will wake the reader.
 pub(crate) fn welcome(socket: BorrowedFd<'_>, wake: BorrowedFd<'_>) -> Result<(), Errno> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);

@@ -8,14 +8,16 @@ use crate::env::{Parts, Role};
 use crate::error::{CreateError, OpenError, PublishError};
 use crate::hub::Hub;
 use crate::loan::Loan;
-use crate::tether;
+use crate::tether::{self, Waker};
 use ginnel_memory::identity::Identity;
 use ginnel_memory::ring::{Admission, Blocked, Consumer, Mode, Producer, Start};
 use ginnel_memory::{Segment, Spec, Spin};
-use rustix::fd::OwnedFd;
+use rustix::fd::{BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use std::marker::PhantomData;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// What [`Writer::publish`] does when a lossless channel is full. Other channels are never full.
@@ -50,6 +52,8 @@ pub struct Writer<T: ?Sized, C: Codec<T> = Plain> {
     claimed: Option<Claimed>,
     explicit_dir: bool,
     abandoned: bool,
+    /// Set by an aggregator that is to end although this channel is full.
+    stop: Option<Arc<AtomicBool>>,
     _types: PhantomData<fn(&T) -> C>,
 }
 
@@ -119,6 +123,7 @@ impl<T: ?Sized, C: Codec<T>> Writer<T, C> {
             claimed,
             explicit_dir,
             abandoned: false,
+            stop: None,
             _types: PhantomData,
         }
     }
@@ -234,6 +239,9 @@ impl<T: ?Sized, C: Codec<T>> Writer<T, C> {
         started: Instant,
         patience: Patience,
     ) -> Result<(), PublishError> {
+        if self.stop.as_ref().is_some_and(|stop| stop.load(Ordering::Acquire)) {
+            return Err(PublishError::Stopped);
+        }
         let backlog = self.producer.backlog().unwrap_or(0);
         let deadline = match (patience, self.on_full) {
             (Patience::None, _) | (Patience::Policy, OnFull::Fail) => {
@@ -262,7 +270,15 @@ impl<T: ?Sized, C: Codec<T>> Writer<T, C> {
             }
         };
         let producer = &mut self.producer;
-        if self.spin.until(|| producer.reserve(len).is_ok().then_some(())).is_some() {
+        let (began, mut looks) = (clock::coarse_ms(), 0_u32);
+        // A look here is dearer than a reader's, so a round of one who spins for ever may take long: the dead that we wait for
+        // are only noticed behind it.
+        let room = self.spin.until(|| {
+            looks += 1;
+            let late = looks.is_multiple_of(256) && clock::coarse_ms() - began >= tether::LIVENESS_MS;
+            if late { Some(false) } else { producer.reserve(len).is_ok().then_some(true) }
+        });
+        if room == Some(true) {
             return Ok(());
         }
         self.waits += 1;
@@ -376,17 +392,18 @@ impl<T: ?Sized, C: Codec<T>> Writer<T, C> {
             return Err(OpenError::Full { name: variable.to_owned(), max: geometry.max_readers });
         }
         let made = (|| {
-            let (near, far, wake) = tether::pair()?;
+            let (near, far, waker) = tether::pair()?;
             let duplicate = |fd: rustix::fd::BorrowedFd<'_>| rustix::io::fcntl_dupfd_cloexec(fd, 3);
             let parts = Parts {
                 data: duplicate(self.data.fd())?,
                 control: duplicate(self.control.fd())?,
                 socket: far,
-                wake: duplicate(rustix::fd::AsFd::as_fd(&wake))?,
+                wake: duplicate(rustix::fd::AsFd::as_fd(&waker.reading))?,
+                reading: None,
                 slot,
                 token,
             };
-            self.hub.tie(near, wake, slot, token)?;
+            self.hub.tie(near, waker, slot, token)?;
             Ok(parts)
         })();
         match made {
@@ -402,11 +419,18 @@ impl<T: ?Sized, C: Codec<T>> Writer<T, C> {
         }
     }
 
-    pub(crate) fn tie(&mut self, socket: OwnedFd, wake: OwnedFd, slot: usize, token: u64) -> Result<(), Errno> {
+    pub(crate) fn tie(&mut self, socket: OwnedFd, waker: Waker, slot: usize, token: u64) -> Result<(), Errno> {
         if self.producer.geometry().mode == Mode::Lossless {
             let _ = self.producer.admit(slot, token);
         }
-        self.hub.tie(socket, wake, slot, token)
+        self.hub.tie(socket, waker, slot, token)
+    }
+
+    /// Lets `stop` end a wait for space; `interrupt` becomes readable when it is set.
+    pub(crate) fn stop_by(&mut self, stop: Arc<AtomicBool>, interrupt: BorrowedFd<'_>) -> std::io::Result<()> {
+        self.hub.interrupt_by(interrupt)?;
+        self.stop = Some(stop);
+        Ok(())
     }
 
     /// The channel's name, `None` if it is inherited only.

@@ -2,10 +2,20 @@
 //!
 //! Exit codes: 0 done, 1 the work failed, 2 the command line is wrong; `run` passes its command's own code on.
 
-mod netipc;
+#![deny(unsafe_code)]
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
+
+mod channel;
+mod demo;
+mod interrupt;
+mod netipc;
+mod outcome;
+mod ps;
+mod quantity;
+mod run;
+mod terminal;
 
 /// Talk between processes of this machine: shared-memory channels, services, supervised commands.
 #[derive(Parser)]
@@ -18,6 +28,15 @@ struct Cli {
 // One variant a command; its arguments and its `run(self) -> ExitCode` live in the module of the same name.
 #[derive(Subcommand)]
 enum Command {
+    /// Shared-memory channels: publish, read, list, inspect, clean.
+    Channel(channel::Channel),
+    /// The quick start: two processes talk through shared memory and show what that costs.
+    Demo(demo::Demo),
+    /// The other process of `demo`.
+    #[command(hide = true)]
+    DemoChild(demo::DemoChild),
+    Ps(ps::Ps),
+    Run(run::Run),
     /// Netdata's services: serve this machine's cgroups and processes, ask any such service, measure one.
     Netipc(netipc::Netipc),
 }
@@ -28,6 +47,11 @@ fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .init();
     match Cli::parse().command {
+        Command::Channel(channel) => channel.run(),
+        Command::Demo(demo) => demo.run(),
+        Command::DemoChild(child) => child.run(),
+        Command::Ps(ps) => ps.run(),
+        Command::Run(run) => run.run(),
         Command::Netipc(netipc) => netipc.run(),
     }
 }

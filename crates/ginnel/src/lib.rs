@@ -3,9 +3,11 @@
 //! | capability | module |
 //! |---|---|
 //! | typed broadcast through shared memory, one writer, many readers | [`channel`] |
+//! | commands under a shepherd: nothing is left behind, whoever dies | [`process`] |
 //!
 //! Each module is a crate of its own; this one gathers them, so that a program depends on `ginnel` alone.
 
 #![forbid(unsafe_code)]
 
 pub use ginnel_channel as channel;
+pub use ginnel_process as process;

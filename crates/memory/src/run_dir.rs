@@ -102,6 +102,11 @@ impl RunDir {
         {
             return Err(RunDirError::Open { path: path.to_owned(), source });
         }
+        if made.is_ok() {
+            // The umask may have taken our own rights away.
+            rustix::fs::chmodat(CWD, path, Mode::RWXU, AtFlags::empty())
+                .map_err(|source| RunDirError::Open { path: path.to_owned(), source })?;
+        }
         Self::of(path, &[0, rustix::process::geteuid().as_raw()])
     }
 

@@ -174,6 +174,23 @@ pub enum SegmentError {
     },
 }
 
+impl SegmentError {
+    /// The same error about `called`: for parts of something that its user knows by another name.
+    #[must_use]
+    pub fn about(mut self, called: &str) -> Self {
+        match &mut self {
+            Self::System { name, .. }
+            | Self::Absent { name }
+            | Self::Exists { name }
+            | Self::NoSpace { name, .. }
+            | Self::Owner { name, .. }
+            | Self::Mismatch { name, .. }
+            | Self::Unsealed { name } => called.clone_into(name),
+        }
+        self
+    }
+}
+
 fn advice(errno: Errno) -> &'static str {
     match errno {
         Errno::MFILE => "; this process has too many open files: close some or raise `ulimit -n`",

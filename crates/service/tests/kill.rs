@@ -1,43 +1,16 @@
-//! kill -9 of real processes at random moments, over every carrier: the survivor knows at once, nothing is left behind, and
+//! kill -9 of real servers at random moments, over every carrier: the survivor knows at once, nothing is left behind, and
 //! the service goes on.
 
 mod common;
 
-use common::{CARRIERS, CODE, Carrier, Process, await_state, echo, eventually, files, play, ready, size, soon};
-use ginnel_service::{CallError, Server, State};
+use common::{CODE, Carrier, Moments, Process, assert_quick, await_state, files, play, ready, size, soon};
+use ginnel_service::{CallError, State};
 use ginnel_session::{Session, SessionError, Wait};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 #[test]
 fn child() {
     play();
-}
-
-/// A generator of random moments that says how to repeat them.
-struct Moments(u64);
-
-impl Moments {
-    fn new() -> Self {
-        let seed = std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64 | 1;
-        println!("moments {seed}");
-        Self(seed)
-    }
-
-    fn next(&mut self) -> Duration {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        Duration::from_micros(self.0 % 3000)
-    }
-}
-
-/// Within 100 ms, but for the odd time when this machine runs something else: a tenth may be late, none by seconds.
-fn assert_quick(mut noticed: Vec<Duration>, who: &str) {
-    noticed.sort();
-    let most = noticed[noticed.len() * 9 / 10 - usize::from(noticed.len() >= 10)];
-    println!("{who}: median {:?}, nine tenths {most:?}, worst {:?}", noticed[noticed.len() / 2], noticed.last());
-    assert!(most < Duration::from_millis(100), "{who} noticed after {noticed:?}");
-    assert!(*noticed.last().unwrap() < Duration::from_secs(5), "{who} noticed after {noticed:?}");
 }
 
 fn a_killed_server_is_noticed_replaced_and_swept_up(carrier: Carrier) {
@@ -49,7 +22,7 @@ fn a_killed_server_is_noticed_replaced_and_swept_up(carrier: Carrier) {
     let endpoint = carrier.endpoint(dir.path(), port);
     let mut client = ready(&endpoint, carrier.client());
     for round in 0..size(10, 200) {
-        let pause = moments.next();
+        let pause = moments.pause();
         let wait_in_handler = round % 3 == 0;
         // Sleeps in a wait that nothing would end, and says when it was ended.
         let mut sleeper = Session::connect(&endpoint, &carrier.client().session, &Wait::until(soon())).unwrap();
@@ -116,41 +89,4 @@ fn a_killed_server_is_noticed_replaced_and_swept_up_on_tcp() {
 #[test]
 fn a_killed_server_is_noticed_replaced_and_swept_up_in_shared_memory() {
     a_killed_server_is_noticed_replaced_and_swept_up(Carrier::Shm);
-}
-
-fn fds() -> usize {
-    std::fs::read_dir("/proc/self/fd").unwrap().count()
-}
-
-#[test]
-fn a_killed_client_is_noticed_and_everything_of_its_session_is_freed() {
-    for carrier in CARRIERS {
-        let dir = tempfile::tempdir().unwrap();
-        let mut moments = Moments::new();
-        let server = Server::start(&carrier.endpoint(dir.path(), 0), carrier.server(), CODE, echo).unwrap();
-        let port = server.endpoint().tcp_address().map_or(0, |address| address.port());
-        // A session of the same carrier that stays: it must not notice anything. (It also starts the watch thread.)
-        let mut bystander = ready(server.endpoint(), carrier.client());
-        // Once it is answered, its session is fully set up on both sides.
-        bystander.call(CODE, b"first").unwrap();
-        let (baseline, left) = (fds(), files(dir.path()));
-        let mut noticed = Vec::new();
-        for _ in 0..size(10, 200) {
-            let mut client = Process::start("client", carrier, dir.path(), port, &[]);
-            client.line("calling ");
-            std::thread::sleep(moments.next());
-            assert_eq!(server.counters().active, 2);
-            client.kill_only();
-            noticed.push(eventually("the session is gone", || server.counters().active == 1));
-            drop(client);
-            assert_eq!(bystander.call(CODE, b"still here").unwrap(), b"still here");
-            assert_eq!(files(dir.path()), left, "{carrier:?}");
-            // The session's thread gives its place back before its last descriptor is closed: both go at once.
-            eventually("the descriptors are closed", || fds() == baseline);
-        }
-        assert_quick(noticed, "the server");
-        server.stop();
-        drop(bystander);
-        assert_eq!(files(dir.path()), [""; 0]);
-    }
 }

@@ -150,12 +150,6 @@ impl Core {
         self.inbound.is_ready()
     }
 
-    /// Whether a message has begun to arrive and is not complete.
-    #[must_use]
-    pub fn is_partial(&self) -> bool {
-        self.inbound.is_partial()
-    }
-
     /// The complete message, if there is one.
     #[must_use]
     pub fn message(&self) -> Option<Message<'_>> {

@@ -64,11 +64,6 @@ impl Inbound {
         matches!(self.state, State::Ready(_))
     }
 
-    /// Whether a message has begun and is not complete.
-    pub(crate) fn is_partial(&self) -> bool {
-        !self.is_ready() && self.end != self.start
-    }
-
     /// Drops the complete message; the next one may be ready at once.
     pub(crate) fn consume(&mut self) -> Result<(), ProtocolError> {
         let State::Ready(envelope) = self.state else { return Ok(()) };

@@ -268,10 +268,7 @@ pub(crate) fn establish(
     let link = match endpoint.service() {
         Some((run_dir, service)) if ack.selected.is_shared_memory() => {
             let path = run_dir.join(shm::region_name(service, ack.session_id));
-            let region = match shm::attach(&path, wait) {
-                Ok(region) => region,
-                Err(reason) => return Err(ConnectError::SharedMemory { path, reason }),
-            };
+            let region = shm::attach(&path, wait)?;
             Link::Slot(shm::Slot::client(region, socket, ack.max_response_payload).map_err(ConnectError::Session)?)
         }
         _ => Link::Socket(Socket::new(socket, endpoint.is_seqpacket()), socket_framing(endpoint, &ack)),

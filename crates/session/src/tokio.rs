@@ -332,13 +332,13 @@ async fn connect_socket(endpoint: &Endpoint) -> Result<AsyncFd<OwnedFd>, Connect
                 let fd = register(fd)?;
                 let _ = fd.writable().await.map_err(io("wait")).map_err(ConnectError::Session)?;
                 rustix::net::sockopt::socket_error(&fd).and_then(|outcome| outcome).map_err(not_found)?;
-                socket::prepare(fd.get_ref(), endpoint);
+                socket::connected(fd.get_ref(), endpoint).map_err(not_found)?;
                 return Ok(fd);
             }
             Err(errno) => return Err(not_found(errno)),
         }
     }
-    socket::prepare(&fd, endpoint);
+    socket::connected(&fd, endpoint).map_err(not_found)?;
     register(fd)
 }
 

@@ -152,12 +152,6 @@ impl<'a> Wait<'a> {
         Self { abort: Some(abort), ..self }
     }
 
-    /// The same, but not beyond `deadline`.
-    #[must_use]
-    pub fn and_until(self, deadline: Instant) -> Self {
-        Self { deadline: Some(self.deadline.map_or(deadline, |own| own.min(deadline))), ..self }
-    }
-
     /// The deadline, if there is one.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {

@@ -22,7 +22,8 @@ const GROUPS: &[(&str, &str, &str)] = &[
     (
         "roundtrip/",
         "Round trip, spinning, copied in and out on both sides",
-        "`copy` is the floor: one shared buffer a direction and a sequence word, no ring, no checks.",
+        "`copy` is the floor: one shared buffer a direction and a sequence word, no ring, no checks. `ginnel` carries a plain \
+         type, `ginnel-bytes` records of any size; both receive into memory that is used again.",
     ),
     (
         "roundtrip-kernel/",
@@ -47,12 +48,12 @@ const GROUPS: &[(&str, &str, &str)] = &[
          and 4 readers these share one core and sleep when there is nothing to read (iceoryx2: yield).**",
     ),
     ("publish/", "Publishing to readers that are attached and do not read", "64 B, lossy. Sample: 64 publications."),
-    ("latest/", "The newest value, one process alone", "64 B, uncontended."),
+    ("latest/", "The newest value, one process alone", "64 B, uncontended, one process."),
     (
         "setup/",
         "Beginnings",
-        "`first-message`: from nothing to the first message received by another process, everything made on both sides. \
-         `open`: the receiving side's share of it.",
+        "`first-message`: from nothing to the first message received by another process, everything made on both sides \
+         (but iceoryx2's nodes, which exist already). `open`: the receiving side's share of it.",
     ),
     ("memcpy/", "Copying", "`local`: what this core wrote itself; `remote`: what the other core wrote a moment ago."),
 ];

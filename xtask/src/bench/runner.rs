@@ -39,8 +39,10 @@ pub(crate) enum Distance {
 const NEAR_BELOW: f64 = 220.0;
 /// Calibrations of one round may differ by this factor.
 const AGREE: f64 = 1.25;
-/// Rounds that may be thrown away before a row goes on with what it has.
+/// Rounds that may be thrown away, or turn out at another distance, before a row goes on with what it has.
 const SPARE_ROUNDS: usize = 5;
+/// How often a row tries to bring the cores to the distance that is wanted.
+const NUDGES: usize = 3;
 
 /// One repetition of every contender, in turn, under calibrations that agree.
 #[derive(Serialize)]
@@ -140,20 +142,15 @@ impl Runner {
         agreement(&[&measurement]).ok_or_else(|| "the distance of the cores changed while it was measured".to_owned())
     }
 
-    /// Tries to bring the cores to `wanted`; the calibration of every round decides what it was.
+    /// Does what tends to bring the cores to `wanted`; the calibration of every round decides what they were.
     fn bring(&self, wanted: Distance) {
-        for _ in 0..3 {
-            if self.distance() == Ok(wanted) {
-                return;
-            }
-            match wanted {
-                // A machine that idles for a while tends to get neighbouring cores.
-                Distance::Near => sleep(Duration::from_secs(4)),
-                Distance::Far => {
-                    // Two cores that are kept busy tend to be spread.
-                    let _burners = Burners::start(self);
-                    sleep(Duration::from_secs(3));
-                }
+        match wanted {
+            // A machine that idles for a while tends to get neighbouring cores.
+            Distance::Near => sleep(Duration::from_secs(4)),
+            Distance::Far => {
+                // Two cores that are kept busy tend to be spread.
+                let _burners = Burners::start(self);
+                sleep(Duration::from_secs(3));
             }
         }
     }
@@ -161,9 +158,11 @@ impl Runner {
     /// Measures a row: as many rounds as there are repetitions, at the wanted distance or at whatever it is.
     pub(crate) fn run(&self, row: &Row, wanted: Option<Distance>, measured: &mut Measured) {
         let mut spare = SPARE_ROUNDS;
+        let mut nudges = NUDGES;
         let mut done = 0;
         while done < self.repetitions {
-            if let Some(wanted) = wanted {
+            while let Some(wanted) = wanted.filter(|&wanted| nudges > 0 && self.distance() != Ok(wanted)) {
+                nudges -= 1;
                 self.bring(wanted);
             }
             let busy_percent = machine::wait_for_quiet(if done == 0 { self.patience } else { Duration::ZERO });

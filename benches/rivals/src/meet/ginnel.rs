@@ -354,16 +354,21 @@ impl Newest {
 pub struct ChannelSetUp;
 
 impl SetUp for ChannelSetUp {
+    type Base = ();
     type Host = Writer<[u64; 8]>;
     type Guest = Reader<[u64; 8]>;
 
-    fn host(plan: &Plan, round: u64) -> Outcome<Writer<[u64; 8]>> {
+    fn base(_: &Plan) -> Outcome<()> {
+        Ok(())
+    }
+
+    fn host(_: &(), plan: &Plan, round: u64) -> Outcome<Writer<[u64; 8]>> {
         let mut host: Writer<[u64; 8]> = writer(plan, &format!("round{round}"))?;
         host.publish(&[round; 8])?;
         Ok(host)
     }
 
-    fn guest(plan: &Plan, round: u64) -> Outcome<Reader<[u64; 8]>> {
+    fn guest(_: &(), plan: &Plan, round: u64) -> Outcome<Reader<[u64; 8]>> {
         reader(plan, &format!("round{round}"))
     }
 

@@ -215,30 +215,31 @@ impl<const W: usize> Receiver<W> for StreamReceiver<W> {
     }
 }
 
-/// From nothing to the first message: node, service and port on both sides.
+/// From nothing to the first message: service and port on both sides. The node of each process exists already.
 pub struct IceoryxSetUp;
 
-fn renamed(plan: &Plan, round: u64) -> Plan {
-    Plan { row: plan.row.clone(), name: format!("{}r{round}", plan.name), directory: plan.directory.clone() }
-}
-
 impl SetUp for IceoryxSetUp {
-    type Host = StreamSender<8>;
-    type Guest = StreamReceiver<8>;
+    type Base = Node<ipc::Service>;
+    type Host = Publisher<ipc::Service, [u64; 8], ()>;
+    type Guest = Subscriber<ipc::Service, [u64; 8], ()>;
 
-    fn host(plan: &Plan, round: u64) -> Outcome<StreamSender<8>> {
-        Ok(IceoryxStream::found(&renamed(plan, round))?.0)
+    fn base(plan: &Plan) -> Outcome<Node<ipc::Service>> {
+        node(plan)
     }
 
-    fn guest(plan: &Plan, round: u64) -> Outcome<StreamReceiver<8>> {
-        IceoryxStream::join(&renamed(plan, round), Handoff::default(), 0)
+    fn host(base: &Node<ipc::Service>, plan: &Plan, round: u64) -> Outcome<Self::Host> {
+        publisher(&service(base, plan, &format!("round{round}"))?, plan)
     }
 
-    fn greet(host: &mut StreamSender<8>, round: u64) -> Outcome<()> {
-        send_copy(&host.publisher, &[round; 8])
+    fn guest(base: &Node<ipc::Service>, plan: &Plan, round: u64) -> Outcome<Self::Guest> {
+        subscriber(&service(base, plan, &format!("round{round}"))?)
     }
 
-    fn hear(guest: &mut StreamReceiver<8>) -> Outcome<u64> {
-        Ok(wait(&guest.subscriber, false)?.payload()[0])
+    fn greet(host: &mut Self::Host, round: u64) -> Outcome<()> {
+        send_copy(host, &[round; 8])
+    }
+
+    fn hear(guest: &mut Self::Guest) -> Outcome<u64> {
+        Ok(wait(guest, false)?.payload()[0])
     }
 }

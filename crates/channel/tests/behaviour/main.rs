@@ -1,17 +1,17 @@
 //! What a channel promises when its ends are different processes: each test starts real ones (see `actor`).
 
-//#[cfg(feature = "tokio")]
-//mod asynchronous;
 mod actor;
+#[cfg(feature = "tokio")]
+mod asynchronous;
 mod deaths;
-//mod denials;
-//mod exports;
+mod denials;
+mod exports;
 mod idle;
-//mod leftovers;
-//mod producers;
+mod leftovers;
+mod producers;
 mod records;
-//mod scribbles;
-//mod soundness;
+mod scribbles;
+mod soundness;
 #[allow(unsafe_code)]
 mod sys;
 mod syscalls;

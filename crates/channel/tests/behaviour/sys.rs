@@ -2,13 +2,18 @@
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::time::Instant;
 
-/// This process ends with the thread that started it, and in any case after five minutes.
+/// This process ends with the thread that started it.
 pub(crate) fn die_with_parent() {
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).expect("prctl");
+}
+
+/// This process ends after some minutes, whatever happens.
+pub(crate) fn die_in_time() {
     // SAFETY: takes a number.
-    unsafe { libc::alarm(300) };
+    unsafe { libc::alarm(if crate::actor::soak() { 3600 } else { 300 }) };
 }
 
 /// Waits until `fd` is readable; false if the deadline comes first.
@@ -43,8 +48,9 @@ pub(crate) fn busiest_thread(pid: u32) -> i32 {
     role.expect("the role's thread").file_name().to_string_lossy().parse().expect("a thread id")
 }
 
-/// Traces a thread until its [`LAST_MARK`]; returns the system calls of each marked section.
-pub(crate) fn trace(thread: i32) -> Vec<(u64, Vec<i64>)> {
+/// Traces a thread until its [`LAST_MARK`]; returns the system calls of each marked section. Calls `begun` when the thread can do
+/// nothing unseen any more.
+pub(crate) fn trace(thread: i32, begun: impl FnOnce()) -> Vec<(u64, Vec<i64>)> {
     let ptrace = |request: libc::c_uint, address: usize, data: usize| {
         // SAFETY: a ptrace request on a thread that this one traces; pointers passed below live across the call.
         let result = unsafe { libc::ptrace(request, thread, address, data) };
@@ -52,6 +58,7 @@ pub(crate) fn trace(thread: i32) -> Vec<(u64, Vec<i64>)> {
     };
     ptrace(libc::PTRACE_SEIZE, 0, libc::PTRACE_O_TRACESYSGOOD as usize);
     ptrace(libc::PTRACE_INTERRUPT, 0, 0);
+    begun();
     let mut sections: Vec<(u64, Vec<i64>)> = Vec::new();
     loop {
         let mut status = 0;
@@ -85,4 +92,113 @@ pub(crate) fn trace(thread: i32) -> Vec<(u64, Vec<i64>)> {
         }
         ptrace(libc::PTRACE_SYSCALL, 0, forward);
     }
+}
+
+pub(crate) fn root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// Gives this thread a mount namespace of its own, and in it a file system of `bytes` at `path`.
+pub(crate) fn mount_tmpfs(path: &std::path::Path, bytes: u64) {
+    let text = |text: &str| std::ffi::CString::new(text).expect("no NUL");
+    let target = text(path.to_str().expect("a path of ours"));
+    let options = text(&format!("size={bytes}"));
+    // SAFETY: strings that live across the calls; null where the call takes none.
+    unsafe {
+        assert_eq!(libc::unshare(libc::CLONE_NEWNS), 0, "unshare: {}", std::io::Error::last_os_error());
+        let private = libc::MS_REC | libc::MS_PRIVATE;
+        let root = text("/");
+        let done = libc::mount(std::ptr::null(), root.as_ptr(), std::ptr::null(), private, std::ptr::null());
+        assert_eq!(done, 0, "private mounts: {}", std::io::Error::last_os_error());
+        let kind = text("tmpfs");
+        let done = libc::mount(kind.as_ptr(), target.as_ptr(), kind.as_ptr(), 0, options.as_ptr().cast());
+        assert_eq!(done, 0, "mount: {}", std::io::Error::last_os_error());
+    }
+}
+
+/// From now on no descriptor is to be had; returns the former limit.
+pub(crate) fn forbid_descriptors() -> rustix::process::Rlimit {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    allow_descriptors(rustix::process::Rlimit { current: Some(3), maximum: limit.maximum });
+    limit
+}
+
+pub(crate) fn allow_descriptors(limit: rustix::process::Rlimit) {
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).expect("setrlimit");
+}
+
+/// Becomes another user, for good.
+pub(crate) fn become_user(uid: u32) {
+    // SAFETY: take numbers, and a null list of length 0. The C library changes all threads.
+    unsafe {
+        assert_eq!(libc::setgroups(0, std::ptr::null()), 0);
+        assert_eq!(libc::setgid(uid), 0);
+        assert_eq!(libc::setuid(uid), 0);
+    }
+    die_with_parent(); // a change of user clears that
+    // And without it /proc/self belongs to root, which would make the attacks fail for nothing.
+    // SAFETY: takes numbers.
+    unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0) };
+}
+
+/// Tries to make memory writable; says whether that worked.
+pub(crate) fn make_writable(start: usize, len: usize) -> bool {
+    // SAFETY: the caller expects a refusal, and ends the test if there is none.
+    unsafe { libc::mprotect(start as *mut libc::c_void, len, libc::PROT_READ | libc::PROT_WRITE) == 0 }
+}
+
+pub(crate) fn set_umask(umask: u32) {
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(umask));
+}
+
+pub(crate) fn make_fifo(path: &std::path::Path) {
+    rustix::fs::mknodat(rustix::fs::CWD, path, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0).expect("mkfifo");
+}
+
+/// The open descriptors that an exec would hand on.
+pub(crate) fn inherited_descriptors() -> Vec<i32> {
+    let mut inherited: Vec<i32> = std::fs::read_dir("/proc/self/fd")
+        .expect("descriptors")
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        // SAFETY: asks for flags; a number that is not open any more gives an error.
+        .filter(|&fd| matches!(unsafe { libc::fcntl(fd, libc::F_GETFD) }, 0))
+        .collect();
+    inherited.sort_unstable();
+    inherited
+}
+
+/// Sets a variable of this process: for roles, which have one thread that looks.
+pub(crate) fn set_env(name: &str, value: &str) -> bool {
+    // SAFETY: the harness's main thread waits for this one and reads no environment meanwhile.
+    unsafe { std::env::set_var(name, value) };
+    true
+}
+
+/// Does to the descriptors that an epoll set watches what a hostile owner can: makes them block, and fills them.
+pub(crate) fn clog(epoll: std::os::fd::BorrowedFd<'_>) {
+    use std::os::fd::AsRawFd;
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", epoll.as_raw_fd())).expect("fdinfo");
+    let watched = info.lines().filter_map(|line| line.strip_prefix("tfd:")?.split_ascii_whitespace().next());
+    let mut clogged = 0;
+    for fd in watched {
+        let link = format!("/proc/self/fd/{fd}");
+        let target = std::fs::read_link(&link).expect("a descriptor").to_string_lossy().into_owned();
+        let fd: i32 = fd.parse().expect("a number");
+        // SAFETY: sets flags of, and writes to, descriptors of this process; a refusal does no harm.
+        unsafe {
+            if target.contains("eventfd") {
+                let most = u64::MAX - 1;
+                libc::write(fd, (&raw const most).cast(), 8);
+            } else if let Ok(mut end) =
+                std::fs::OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(&link)
+            {
+                while std::io::Write::write(&mut end, &[0; 4096]).is_ok() {}
+            } else {
+                continue;
+            }
+            libc::fcntl(fd, libc::F_SETFL, 0);
+        }
+        clogged += 1;
+    }
+    assert_eq!(clogged, 1, "the wake-up is there to be clogged");
 }

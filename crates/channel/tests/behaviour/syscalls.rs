@@ -76,7 +76,9 @@ fn a_publication_is_one_system_call_for_a_parked_reader_and_none_for_all_others(
     let done = AtomicBool::new(false);
     let sections = std::thread::scope(|scope| {
         let thread = sys::busiest_thread(actor.pid());
-        let tracer = scope.spawn(move || sys::trace(thread));
+        let (begun, traced) = std::sync::mpsc::channel();
+        let tracer = scope.spawn(move || sys::trace(thread, || begun.send(()).expect("the test waits")));
+        traced.recv_timeout(PATIENCE).expect("the tracer begins");
         actor.say("go");
         assert_eq!(actor.hear(), "next");
         {
@@ -123,6 +125,6 @@ fn a_publication_is_one_system_call_for_a_parked_reader_and_none_for_all_others(
     }
     assert_eq!(calls(PARKED).count(), ROUNDS);
     for calls in calls(PARKED) {
-        assert_eq!(calls, [libc::SYS_write], "a wake-up is one write to an eventfd");
+        assert_eq!(calls, [libc::SYS_write], "a wake-up is one write to a pipe");
     }
 }

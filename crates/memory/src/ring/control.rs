@@ -12,7 +12,7 @@
 //! ```
 //!
 //! All readers of a channel share this segment. A hostile one can spoil the cursors and wake-ups of its co-readers (they
-//! have the same permission as it), never what they read, and nothing of the writer's.
+//! have the same permission as it), or end their membership; never what they read, and nothing of the writer's.
 
 use crate::identity::Identity;
 use crate::sync::Ordering;

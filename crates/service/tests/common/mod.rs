@@ -126,6 +126,34 @@ pub fn size(short: usize, full: usize) -> usize {
     if std::env::var_os("GINNEL_SOAK").is_some_and(|value| value == "1") { full } else { short }
 }
 
+/// A generator of random moments that says how to repeat them.
+pub struct Moments(u64);
+
+impl Moments {
+    #[allow(clippy::new_without_default)]
+    pub fn new() -> Self {
+        let seed = std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64 | 1;
+        println!("moments {seed}");
+        Self(seed)
+    }
+
+    pub fn pause(&mut self) -> Duration {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        Duration::from_micros(self.0 % 3000)
+    }
+}
+
+/// Within 100 ms, but for the odd time when this machine runs something else: a tenth may be late, none by seconds.
+pub fn assert_quick(mut noticed: Vec<Duration>, who: &str) {
+    noticed.sort();
+    let most = noticed[noticed.len() * 9 / 10 - usize::from(noticed.len() >= 10)];
+    println!("{who}: median {:?}, nine tenths {most:?}, worst {:?}", noticed[noticed.len() / 2], noticed.last());
+    assert!(most < Duration::from_millis(100), "{who} noticed after {noticed:?}");
+    assert!(*noticed.last().unwrap() < Duration::from_secs(5), "{who} noticed after {noticed:?}");
+}
+
 /// A process of this test binary that plays `role`; killed on drop.
 pub struct Process {
     child: Child,

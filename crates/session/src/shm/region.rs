@@ -2,6 +2,7 @@
 
 use super::layout::{HEADER_LEN, Layout, LayoutError};
 use super::stale;
+use crate::error::ConnectError;
 use crate::wait::Wait;
 use ginnel_memory::ForeignFile;
 use rustix::fd::OwnedFd;
@@ -71,17 +72,17 @@ pub(crate) fn create(
     if file.truncated() { Err(Errno::STALE) } else { Ok(owned) }
 }
 
-/// Attaches the region of a session that the server says is there.
-pub(crate) fn attach(path: &Path, wait: &Wait<'_>) -> Result<Arc<Region>, String> {
+/// Attaches the region of a session that the server says is there. That the caller's own wait is over says nothing against
+/// the region.
+pub(crate) fn attach(path: &Path, wait: &Wait<'_>) -> Result<Arc<Region>, ConnectError> {
+    let fail = |reason| ConnectError::SharedMemory { path: path.to_owned(), reason };
     let give_up = Instant::now() + ATTACH_TIMEOUT;
     loop {
         match try_attach(path) {
             Ok(region) => return Ok(Arc::new(region)),
-            Err(Attach::NotReady(reason)) if Instant::now() >= give_up => return Err(reason),
-            Err(Attach::NotReady(_)) => {
-                wait.and_until(give_up).pause(ATTACH_PAUSE).map_err(|error| error.to_string())?;
-            }
-            Err(Attach::Never(reason)) => return Err(reason),
+            Err(Attach::NotReady(reason)) if Instant::now() >= give_up => return Err(fail(reason)),
+            Err(Attach::NotReady(_)) => wait.pause(ATTACH_PAUSE).map_err(ConnectError::Session)?,
+            Err(Attach::Never(reason)) => return Err(fail(reason)),
         }
     }
 }

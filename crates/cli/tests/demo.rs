@@ -1,0 +1,105 @@
+//! `ginnel demo`: the quick start does what it says, and ends well however it ends.
+
+mod common;
+
+use common::{House, Running, eventually};
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+
+/// The child of the demo, found by its parent.
+fn child_of(demo: &Running) -> Option<Pid> {
+    let children = format!("/proc/{0}/task/{0}/children", demo.pid());
+    let text = std::fs::read_to_string(children).unwrap_or_default();
+    Pid::from_raw(text.split_whitespace().next()?.parse().unwrap())
+}
+
+/// Waits until the demo talks to its child: its memory is mapped by both.
+fn talking(demo: &Running) -> Pid {
+    let mut child = None;
+    eventually("the demo has a child that is linked to it", || {
+        child = child_of(demo);
+        child.is_some_and(|pid| {
+            let maps = std::fs::read_to_string(format!("/proc/{}/maps", pid.as_raw_nonzero())).unwrap_or_default();
+            maps.matches("_status").count() > 0 && maps.matches("_control").count() > 0
+        })
+    });
+    child.unwrap()
+}
+
+#[track_caller]
+fn assert_gone(pid: Pid) {
+    eventually("the child is gone", || test_kill_process(pid).is_err());
+}
+
+#[test]
+fn the_summary_in_json_counts_every_record_and_nothing_left_behind() {
+    let house = House::new();
+    let ended = house.run(&["demo", "--seconds", "0.5", "--json"]);
+    assert_eq!((ended.code(), ended.stderr.as_str()), (Some(0), ""));
+    let last: serde_json::Value = serde_json::from_str(ended.stdout.lines().last().unwrap()).unwrap();
+    let number = |value: &serde_json::Value| value.as_u64().unwrap_or_else(|| panic!("{value} is no count: {last}"));
+    assert!(number(&last["messages"]) > 10);
+    assert_eq!(number(&last["bytes"]), number(&last["messages"]) * 64);
+    assert_eq!((number(&last["lost"]), number(&last["damaged"])), (0, 0));
+    assert_eq!(number(&last["reports"]), number(&last["sweeps"]));
+    let [p50, p99, p999] = ["p50", "p99", "p999"].map(|quantile| number(&last["latency_ns"][quantile]));
+    assert!(0 < p50 && p50 <= p99 && p99 <= p999, "{last}");
+    assert_eq!(last["left_behind"], serde_json::json!([]));
+    assert!(!house.run.exists(), "a demo needs no runtime directory");
+}
+
+#[test]
+fn the_summary_for_people_says_the_same() {
+    let ended = House::new().run(&["demo", "--seconds", "0.2"]);
+    assert_eq!((ended.code(), ended.stderr.as_str()), (Some(0), ""), "no live line without a terminal");
+    for part in ["records   ", "lost 0, damaged 0", "latency   one way: p50 ", "p99.9 ", "nothing: no process"] {
+        assert!(ended.stdout.contains(part), "{part:?} is missing in {}", ended.stdout);
+    }
+}
+
+#[test]
+fn ctrl_c_ends_the_demo_with_its_summary_and_without_its_child() {
+    let house = House::new();
+    let demo = house.start(&["demo", "--seconds", "600", "--json"]);
+    let child = talking(&demo);
+    demo.signal(Signal::INT);
+    let ended = demo.end();
+    assert_eq!((ended.code(), ended.stderr.as_str()), (Some(0), ""));
+    let summary: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert_eq!((summary["lost"].as_u64(), &summary["left_behind"]), (Some(0), &serde_json::json!([])));
+    assert_gone(child);
+}
+
+#[test]
+fn a_killed_child_is_a_clear_error() {
+    let house = House::new();
+    let demo = house.start(&["demo", "--seconds", "600"]);
+    let child = talking(&demo);
+    kill_process(child, Signal::KILL).unwrap();
+    let ended = demo.end();
+    assert_eq!((ended.code(), ended.stdout.as_str()), (Some(1), ""));
+    let said = ended.complaint();
+    assert!(said.starts_with(&format!("the other process ({}) ended after ", child.as_raw_nonzero())), "{said}");
+    assert!(said.ends_with("signal: 9 (SIGKILL)"), "{said}");
+    assert_gone(child);
+}
+
+#[test]
+fn a_killed_parent_takes_its_child_along() {
+    let house = House::new();
+    let demo = house.start(&["demo", "--seconds", "600"]);
+    let child = talking(&demo);
+    demo.signal(Signal::KILL);
+    drop(demo);
+    assert_gone(child);
+}
+
+#[test]
+fn the_hidden_half_says_that_it_is_not_for_people() {
+    let ended = House::new().run(&["demo-child"]);
+    assert_eq!(ended.code(), Some(1));
+    assert!(
+        ended.complaint().contains("start this program through the one that exports the channel"),
+        "{}",
+        ended.stderr
+    );
+}

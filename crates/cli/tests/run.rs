@@ -1,0 +1,334 @@
+//! `ginnel run` and `ginnel ps`, from the outside.
+
+use ginnel_process::{Command as Shepherded, Pty, PtyMaster, Size};
+use serde_json::Value;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+const GINNEL: &str = env!("CARGO_BIN_EXE_ginnel");
+const LONG: Duration = Duration::from_secs(20);
+
+fn ginnel(args: &[&str]) -> Command {
+    let mut command = Command::new(GINNEL);
+    command.args(args).stdin(Stdio::null());
+    command
+}
+
+fn run(args: &[&str]) -> Output {
+    ginnel(&["run"]).args(args).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// A `ginnel` that does not outlive its test.
+struct Running(Child);
+
+impl std::ops::Deref for Running {
+    type Target = Child;
+    fn deref(&self) -> &Child {
+        &self.0
+    }
+}
+
+impl std::ops::DerefMut for Running {
+    fn deref_mut(&mut self) -> &mut Child {
+        &mut self.0
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Starts it and waits for the command's first line.
+fn started(args: &[&str]) -> (Running, BufReader<std::process::ChildStdout>, String) {
+    let mut child = ginnel(&["run"]).args(args).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    out.read_line(&mut line).unwrap();
+    (Running(child), out, line.trim_end().to_owned())
+}
+
+fn signal(pid: u32, signal: rustix::process::Signal) {
+    rustix::process::kill_process(rustix::process::Pid::from_raw(pid as i32).unwrap(), signal).unwrap();
+}
+
+fn wait_until(mut condition: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + LONG;
+    while !condition() {
+        if Instant::now() > deadline {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    true
+}
+
+fn runs(pid: &str) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+}
+
+#[test]
+fn streams_and_exit_codes_are_the_commands_own() {
+    let mut child = ginnel(&["run", "--", "sh", "-c", "cat; echo to stderr >&2; exit 42"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(b"\0any bytes\xff").unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(42));
+    assert_eq!(
+        (output.stdout.as_slice(), output.stderr.as_slice()),
+        (b"\0any bytes\xff".as_slice(), b"to stderr\n".as_slice())
+    );
+}
+
+#[test]
+fn the_death_by_a_signal_is_told_as_shells_tell_it() {
+    assert_eq!(run(&["--", "sh", "-c", "kill -TERM $$"]).status.code(), Some(143));
+    assert_eq!(run(&["--", "sh", "-c", "kill -KILL $$"]).status.code(), Some(137));
+}
+
+#[test]
+fn what_cannot_be_run_has_the_codes_of_a_shell_and_says_why() {
+    let missing = run(&["--", "/no/such/program"]);
+    assert_eq!(missing.status.code(), Some(127));
+    assert!(text(&missing.stderr).contains("/no/such/program") && text(&missing.stderr).contains("No such file"));
+    assert_eq!(run(&["--", "/etc/passwd"]).status.code(), Some(126));
+    assert_eq!(run(&["--cpu", "0", "--", "true"]).status.code(), Some(125));
+    assert_eq!(run(&["--timeout", "soon", "--", "true"]).status.code(), Some(2));
+    assert_eq!(run(&[]).status.code(), Some(2));
+    // The command's own 127 is passed on all the same.
+    assert_eq!(run(&["--", "sh", "-c", "exit 127"]).status.code(), Some(127));
+}
+
+#[test]
+fn options_behind_the_command_are_the_commands() {
+    assert_eq!(text(&run(&["echo", "--timeout", "5", "--help"]).stdout), "--timeout 5 --help\n");
+}
+
+#[test]
+fn a_timeout_ends_the_tree_with_its_own_code() {
+    let output = run(&[
+        "--timeout",
+        "100ms",
+        "--grace",
+        "100ms",
+        "--",
+        "sh",
+        "-c",
+        "trap '' TERM; echo $$; sleep 1000 & wait; sleep 1000",
+    ]);
+    assert_eq!(output.status.code(), Some(124));
+    assert!(text(&output.stderr).contains("timeout"));
+    assert!(!runs(text(&output.stdout).trim()));
+}
+
+#[test]
+fn the_environment_can_be_added_to() {
+    assert_eq!(text(&run(&["--env", "A=b=c", "--", "sh", "-c", "echo $A"]).stdout), "b=c\n");
+    assert_eq!(run(&["--env", "nothing", "--", "true"]).status.code(), Some(2));
+}
+
+#[test]
+fn one_interrupt_is_graceful_and_a_second_kills_at_once() {
+    let (mut child, _out, _) =
+        started(&["--", "sh", "-c", "trap 'exit 9' INT; echo ready; while :; do sleep 0.02; done"]);
+    signal(child.id(), rustix::process::Signal::INT);
+    assert_eq!(child.wait().unwrap().code(), Some(9));
+
+    let stubborn = "trap 'echo asked' INT; trap '' TERM; echo ready; while :; do sleep 0.02; done";
+    let (mut child, mut out, _) = started(&["--grace", "1h", "--", "sh", "-c", stubborn]);
+    signal(child.id(), rustix::process::Signal::INT);
+    let mut line = String::new();
+    out.read_line(&mut line).unwrap();
+    assert_eq!(line, "asked\n");
+    assert!(child.try_wait().unwrap().is_none());
+    signal(child.id(), rustix::process::Signal::INT);
+    assert_eq!(child.wait().unwrap().code(), Some(137));
+}
+
+#[test]
+fn a_killed_ginnel_leaves_nothing() {
+    let (mut child, _out, leader) = started(&["--", "sh", "-c", "echo $$; sleep 1000 & wait"]);
+    assert!(runs(&leader));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(wait_until(|| !runs(&leader)));
+}
+
+#[test]
+fn the_report_is_json() {
+    let output = run(&["--report", "-", "--", "sh", "-c", "sleep 1000 & exit 3"]);
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        (report["cause"].as_str(), report["code"].as_i64(), report["survivors"].as_i64()),
+        (Some("exited"), Some(3), Some(0))
+    );
+    assert!(
+        report["peak_memory"].as_u64().unwrap() > 100_000 && report["duration"].as_f64().unwrap() > 0.0,
+        "{report}"
+    );
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let path = file.path().to_str().unwrap();
+    assert_eq!(
+        run(&["--report", path, "--isolate", "--timeout", "50ms", "--", "sleep", "1000"]).status.code(),
+        Some(124)
+    );
+    let report: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    assert_eq!((report["cause"].as_str(), report["guarantee"].as_str()), (Some("timeout"), Some("pid-namespace")));
+}
+
+#[test]
+fn limits_are_held_or_refused_but_never_ignored() {
+    let output = run(&["--memory", "64M", "--pids", "32", "--cpu", "1.5", "--report", "-", "--", "true"]);
+    if output.status.code() == Some(125) {
+        assert!(text(&output.stderr).contains("needs a control group"), "{}", text(&output.stderr));
+    } else {
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(report["limits"].as_array().unwrap().len(), 3, "{report}");
+    }
+}
+
+#[test]
+fn a_failing_command_is_started_again_until_it_succeeds() {
+    let dir = tempfile::tempdir().unwrap();
+    let script = "echo x >> count; test $(wc -l < count) -ge 3";
+    let output =
+        ginnel(&["run", "--restart", "on-failure", "--", "sh", "-c", script]).current_dir(dir.path()).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert_eq!(std::fs::read_to_string(dir.path().join("count")).unwrap(), "x\nx\nx\n");
+}
+
+#[test]
+fn an_interrupt_ends_a_command_that_would_be_started_again() {
+    let (mut child, _out, _) = started(&["--restart", "always", "--", "sh", "-c", "echo up; exit 1"]);
+    signal(child.id(), rustix::process::Signal::INT);
+    assert!(wait_until(|| child.try_wait().unwrap().is_some()));
+}
+
+/// `ginnel run --pty` in a terminal of ours.
+fn in_a_terminal(script: &str) -> (ginnel_process::Child, PtyMaster) {
+    let mut command = Shepherded::new(GINNEL);
+    command.args(["run", "--pty", "--", "sh", "-c", script]).pty(Pty::new(Size::new(30, 90))).timeout(LONG);
+    let mut child = command.spawn().unwrap();
+    let master = child.pty.take().unwrap();
+    (child, master)
+}
+
+fn expect(master: &mut PtyMaster, wanted: &str) -> String {
+    let (mut seen, mut buf) = (String::new(), [0; 1024]);
+    while !seen.contains(wanted) {
+        let len = master.read(&mut buf).unwrap();
+        assert!(len > 0, "never saw {wanted:?}, but {seen:?}");
+        seen.push_str(&text(&buf[..len]));
+    }
+    seen
+}
+
+#[test]
+fn the_terminal_is_passed_through_with_its_size_and_its_resizes() {
+    let (mut child, mut master) =
+        in_a_terminal("stty size; trap 'stty size; exit 5' WINCH; echo ready; while :; do sleep 0.05; done");
+    assert!(expect(&mut master, "ready").contains("30 90"));
+    master.resize(Size::new(40, 120)).unwrap();
+    expect(&mut master, "40 120");
+    assert_eq!(child.wait().unwrap().code(), Some(5));
+}
+
+#[test]
+fn keys_reach_the_commands_terminal_and_control_c_is_its_own() {
+    let (mut child, mut master) =
+        in_a_terminal("trap 'echo interrupted; exit 6' INT; echo ready; while :; do sleep 0.05; done");
+    expect(&mut master, "ready");
+    master.write_all(b"\x03").unwrap();
+    expect(&mut master, "interrupted");
+    assert_eq!(child.wait().unwrap().code(), Some(6));
+}
+
+#[test]
+fn without_a_terminal_the_end_of_stdin_is_typed() {
+    let mut child =
+        ginnel(&["run", "--pty", "--", "cat"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"typed\n").unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), text(&output.stdout).ends_with("typed\r\n")), (Some(0), true));
+}
+
+/// `ginnel run` as pid 1: as the first process of a container is.
+fn as_first_process(args: &[&str]) -> ginnel_process::Child {
+    let mut command = Shepherded::new("unshare");
+    command
+        .args(["--user", "--map-root-user", "--pid", "--fork", "--kill-child", "--mount-proc", GINNEL, "run"])
+        .args(args);
+    command.stdin(ginnel_process::Stdio::null()).stdout(ginnel_process::Stdio::piped()).timeout(LONG).spawn().unwrap()
+}
+
+#[test]
+fn as_the_first_process_of_a_container_it_reaps_and_obeys() {
+    let mut child = as_first_process(&["--", "sh", "-c", "cat /proc/1/comm; exec sleep 1000"]);
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    out.read_line(&mut line).unwrap();
+    assert_eq!(line, "ginnel\n");
+    let children = |pid: u32| std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+    let first: u32 = children(child.id()).trim().parse().unwrap();
+    // What somebody else starts in the container ends up with its first process.
+    let enter = |script: &str| {
+        let target = first.to_string();
+        Command::new("nsenter")
+            .args(["--target", &target, "--user", "--pid", "--preserve-credentials", "sh", "-c", script])
+            .status()
+            .unwrap()
+    };
+    assert!(enter("sleep 0.2 & exit 0").success());
+    assert!(wait_until(|| children(first).split_whitespace().count() == 1), "children: {}", children(first));
+    // TERM, which the kernel keeps from a first process that has no handler.
+    signal(first, rustix::process::Signal::TERM);
+    assert_eq!(child.wait().unwrap().code(), Some(143));
+}
+
+#[test]
+fn as_the_first_process_it_passes_the_exit_code_on() {
+    let mut child = as_first_process(&["--", "sh", "-c", "sleep 1000 & exit 11"]);
+    assert_eq!(child.wait().unwrap().code(), Some(11));
+}
+
+#[test]
+fn ps_shows_the_tree_with_age_memory_and_guarantee() {
+    let (mut child, _out, leader) =
+        started(&["--isolate", "--", "sh", "-c", "cat /proc/self/status >/dev/null; echo $$; sleep 1000 & wait"]);
+    assert_eq!(leader, "2");
+    let listed: Value = serde_json::from_slice(&ginnel(&["ps", "--json"]).output().unwrap().stdout).unwrap();
+    let ours = |row: &&Value| row["parent"].as_u64() == Some(u64::from(child.id()));
+    let row = listed.as_array().unwrap().iter().find(ours).unwrap();
+    assert_eq!(row["guarantee"], "pid-namespace");
+    assert_eq!(row["command"][0], "sh");
+    let tree = row["tree"].as_array().unwrap();
+    assert_eq!(tree[0]["parent"], row["shepherd"]);
+    assert!(wait_until(|| {
+        let listed = ginnel(&["ps"]).output().unwrap();
+        let listed = text(&listed.stdout);
+        listed.contains("pid-namespace") && listed.contains("└─ sleep 1000")
+    }));
+    assert!(tree[0]["memory"].as_u64().unwrap() > 0 && tree[0]["age"].as_f64().is_some());
+    signal(child.id(), rustix::process::Signal::TERM);
+    assert_eq!(child.wait().unwrap().code(), Some(143));
+}
+
+#[test]
+fn the_help_shows_examples() {
+    for command in ["run", "ps"] {
+        let help = text(&ginnel(&[command, "--help"]).output().unwrap().stdout);
+        assert!(help.contains("Examples:") && help.contains(&format!("ginnel {command}")), "{help}");
+    }
+}

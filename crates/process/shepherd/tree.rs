@@ -1,0 +1,199 @@
+//! The descendants of the shepherd: found in /proc, signalled without ever hitting a stranger.
+//!
+//! The shepherd is a subreaper, so every process of the tree has a chain of parents that ends here, whatever it forks, and
+//! `ECHILD` from `wait` says that the tree is empty. A signal goes through the `/proc/<pid>` directory in which the process was
+//! looked at again just before: the directory stays with its process, so a reused number cannot misdirect it.
+
+use crate::frame::{Exit, NAMED_SURVIVORS};
+use crate::sys::{self, Errno, Fd, Pages};
+use crate::text::{self, Text};
+
+/// What one `/proc/<pid>/stat` told. Integers only.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Member {
+    pub(crate) start: u64,
+    pub(crate) pid: i32,
+    parent: i32,
+    group: i32,
+    state: u8,
+    /// Whether the chain of its parents ends at the shepherd.
+    ours: u8,
+    /// The bytes that would be padding.
+    zero: [u8; 2],
+}
+
+/// How a signal reached the tree.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Reached {
+    pub(crate) count: u32,
+    /// The first refusal, if any.
+    pub(crate) errno: Errno,
+}
+
+/// All processes of the machine (or namespace) at one moment, those of the tree marked.
+pub(crate) struct Scan {
+    pages: Pages,
+    count: usize,
+    proc_dir: Fd,
+}
+
+const FIRST_PAGES: usize = 64 * 1024;
+
+impl Scan {
+    /// Reads /proc. The memory is given back with the value: a big machine costs a shepherd nothing in between.
+    pub(crate) fn new() -> sys::Result<Scan> {
+        let proc_dir = sys::open_at(sys::AT_FDCWD, c"/proc", sys::O_RDONLY | sys::O_DIRECTORY)?;
+        let mut scan = Scan { pages: Pages::new(FIRST_PAGES)?, count: 0, proc_dir };
+        let mut entries = [0u8; 4096];
+        loop {
+            let len = sys::directory_entries(&scan.proc_dir, &mut entries)?;
+            if len == 0 {
+                break;
+            }
+            let mut at = 0;
+            while let Some(size) = entries.get(at + 16..at + 18) {
+                let size = usize::from(u16::from_le_bytes([size[0], size[1]]));
+                if at >= len || size < 19 {
+                    break;
+                }
+                let name = entries[at + 19..(at + size).min(len)].split(|&byte| byte == 0).next().unwrap_or(&[]);
+                at += size;
+                if let Some(pid) = text::parse(name)
+                    && let Some(member) = look(&scan.proc_dir, pid as i32, true)
+                {
+                    scan.push(member)?;
+                }
+            }
+        }
+        scan.mark();
+        Ok(scan)
+    }
+
+    fn push(&mut self, member: Member) -> sys::Result<()> {
+        if self.count == self.pages.records::<Member>().len() {
+            let len = self.pages.bytes().len();
+            self.pages.grow(len * 2)?;
+        }
+        self.pages.records()[self.count] = member;
+        self.count += 1;
+        Ok(())
+    }
+
+    /// /proc lists by number, and a child's is mostly above its parent's: one pass nearly always, more after a wrap.
+    fn mark(&mut self) {
+        let shepherd = sys::pid();
+        let members = &mut self.pages.records::<Member>()[..self.count];
+        loop {
+            let mut changed = false;
+            for index in 0..members.len() {
+                let parent = members[index].parent;
+                let ours = members[index].ours != 0 || parent == shepherd || {
+                    let at = members.partition_point(|other| other.pid < parent);
+                    members.get(at).is_some_and(|other| other.pid == parent && other.ours != 0)
+                };
+                changed |= ours != (members[index].ours != 0);
+                members[index].ours = u8::from(ours);
+            }
+            if !changed {
+                return;
+            }
+        }
+    }
+
+    /// The tree's processes that still run.
+    fn tree(&mut self) -> &[Member] {
+        let members = &mut self.pages.records::<Member>()[..self.count];
+        let mut kept = 0;
+        for index in 0..members.len() {
+            if members[index].ours != 0 && members[index].state != b'Z' && members[index].state != b'X' {
+                members.swap(kept, index);
+                kept += 1;
+            }
+        }
+        &members[..kept]
+    }
+
+    /// Sends `signal` to the tree, or only to those of it in process group `group`.
+    pub(crate) fn signal(mut self, signal: u32, group: Option<i32>) -> Reached {
+        let mut reached = Reached::default();
+        let proc_dir = Fd::new(self.proc_dir.number());
+        for member in self.tree().iter().filter(|member| group.is_none_or(|group| member.group == group)) {
+            match deliver(&proc_dir, member, signal) {
+                Ok(()) => reached.count += 1,
+                Err(sys::ESRCH) => {}
+                Err(errno) if reached.errno == 0 => reached.errno = errno,
+                Err(_) => {}
+            }
+        }
+        core::mem::forget(proc_dir);
+        reached
+    }
+
+    /// Those of the tree that are not stopped.
+    fn running(&mut self) -> usize {
+        self.tree().iter().filter(|member| member.state != b'T' && member.state != b't').count()
+    }
+
+    /// Who is left, for the report.
+    pub(crate) fn survivors(mut self, exit: &mut Exit) {
+        let tree = self.tree();
+        exit.survivors = tree.len() as u32;
+        for (name, member) in exit.named.iter_mut().zip(tree.iter().take(NAMED_SURVIVORS)) {
+            *name = member.pid as u32;
+        }
+    }
+}
+
+/// Kills the tree, whatever it forks meanwhile: a process that is stopped forks no more, so stop until a look at /proc finds nobody
+/// running, then kill. `first` skips the stopping: nearly every tree is gone after one plain round.
+pub(crate) fn kill(first: bool) {
+    const ROUNDS: usize = 50;
+    for _ in 0..if first { 0 } else { ROUNDS } {
+        let Ok(mut scan) = Scan::new() else { break };
+        if scan.running() == 0 {
+            break;
+        }
+        scan.signal(sys::SIGSTOP, None);
+    }
+    if let Ok(scan) = Scan::new() {
+        scan.signal(sys::SIGKILL, None);
+    }
+}
+
+fn deliver(proc_dir: &Fd, member: &Member, signal: u32) -> sys::Result<()> {
+    let mut path = Text::<16>::new();
+    path.number(member.pid as u64);
+    let process = sys::open_at(proc_dir.number(), path.path(), sys::O_RDONLY | sys::O_DIRECTORY).map_err(gone)?;
+    let again = look(&process, 0, false).ok_or(sys::ESRCH)?;
+    if again.start != member.start {
+        return Err(sys::ESRCH);
+    }
+    sys::signal_process(&process, signal)
+}
+
+fn gone(errno: Errno) -> Errno {
+    if errno == sys::ENOENT { sys::ESRCH } else { errno }
+}
+
+/// Reads `<pid>/stat` below /proc, or `stat` of the process whose directory `dir` is.
+fn look(dir: &Fd, pid: i32, below: bool) -> Option<Member> {
+    let mut path = Text::<24>::new();
+    if below {
+        path.number(pid as u64).push(b"/");
+    }
+    path.push(b"stat");
+    let mut bytes = [0u8; 512];
+    let file = sys::open_at(dir.number(), path.path(), sys::O_RDONLY).ok()?;
+    let len = sys::read(&file, &mut bytes).ok()?;
+    let line = &bytes[..len];
+    // The name in parentheses may hold anything, also spaces and parentheses.
+    let after = line.iter().rposition(|&byte| byte == b')')? + 2;
+    let mut fields = line.get(after..)?.split(|&byte| byte == b' ');
+    let state = *fields.next()?.first()?;
+    let parent = text::parse(fields.next()?)? as i32;
+    let group = text::parse(fields.next()?)? as i32;
+    // Field 22 of the line; the group was field 5.
+    let start = text::parse(fields.nth(16)?)?;
+    Some(Member { start, pid, parent, group, state, ours: 0, zero: [0; 2] })
+}

@@ -1,0 +1,345 @@
+//! The life of a shepherd: wait for the leader, the parent, the clock, a request; end the tree; report; exit last.
+
+use crate::cgroup::Groups;
+use crate::frame::{self, Exit, HEADER, Put, Spawn, Step, cause, flag, kind, orphans, target};
+use crate::sys::{self, Args, Errno, Fd, Watched};
+use crate::tree::{self, Reached, Scan};
+
+/// What a tree may still do.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Running,
+    /// On this rung of the ladder, until then.
+    Asked(usize, u64),
+    /// Being killed; the next round is due then, and after the second moment we give up.
+    Killing {
+        next: u64,
+        until: u64,
+        round: u32,
+    },
+}
+
+/// Between two rounds of killing.
+const ROUND: u64 = 2_000_000;
+/// Killed processes that have not gone by then are reported as survivors: the kernel holds them, or they are not ours to kill.
+const PATIENCE: u64 = 5_000_000_000;
+
+/// The leader and everything it started.
+pub(crate) struct Flock<'a> {
+    pub(crate) spawn: &'a Spawn<'a>,
+    pub(crate) groups: Groups<'a>,
+    pub(crate) leader: i32,
+    pub(crate) pidfd: Fd,
+    pub(crate) parent: Fd,
+    pub(crate) report: Option<Fd>,
+    pub(crate) signals: Fd,
+    pub(crate) started: u64,
+}
+
+struct Watch<'a> {
+    flock: Flock<'a>,
+    phase: Phase,
+    exit: Exit,
+    /// The parent is there, or the tree does not depend on it.
+    listening: bool,
+    /// No child is left.
+    empty: bool,
+    args: Args,
+}
+
+/// Watches until the tree is gone (or is to be left), then reports.
+pub(crate) fn keep(socket: &Fd, flock: Flock<'_>, args: Args) {
+    let exit = Exit { cause: cause::LEADER, ..Exit::default() };
+    let mut watch = Watch { flock, phase: Phase::Running, exit, listening: true, empty: false, args };
+    watch.reap();
+    // The environment was the command's business; whoever is fast has its report before this costs anything.
+    if !watch.done() {
+        watch.args.forget_environment();
+    }
+    while !watch.done() {
+        watch.turn(socket);
+    }
+    watch.report(socket);
+}
+
+impl Watch<'_> {
+    fn done(&self) -> bool {
+        let left = self.exit.ended != 0 && self.flock.spawn.orphans == orphans::LEAVE && self.phase == Phase::Running;
+        self.empty || left || self.exit.survivors > 0
+    }
+
+    fn turn(&mut self, socket: &Fd) {
+        let now = sys::now();
+        let wake = self.due(now);
+        let mut watched = [
+            Watched::new(self.listening.then_some(socket)),
+            Watched::new(Some(&self.flock.signals)),
+            Watched::new(self.listening.then_some(&self.flock.parent)),
+        ];
+        sys::poll(&mut watched, wake.map(|wake| wake.saturating_sub(now)));
+        // Requests first, also those that came since: what the parent asked for before the leader ended is the cause of that end.
+        if self.listening {
+            while self.request(socket) {}
+        }
+        if watched[1].ready != 0 {
+            self.signals();
+        }
+        if watched[2].ready != 0 {
+            self.parent_died();
+        }
+        self.clock(sys::now());
+    }
+
+    /// The moment at which the clock has something to say.
+    fn due(&self, now: u64) -> Option<u64> {
+        let step = match self.phase {
+            Phase::Running => None,
+            Phase::Asked(_, until) => Some(until),
+            Phase::Killing { next, .. } => Some(next),
+        };
+        let timeout = match (self.phase, self.flock.spawn.timeout_ns) {
+            (Phase::Running, timeout @ 1..) => Some(self.flock.started.saturating_add(timeout)),
+            _ => None,
+        };
+        step.or(timeout).map(|moment| moment.max(now))
+    }
+
+    fn clock(&mut self, now: u64) {
+        if self.empty {
+            return;
+        }
+        match self.phase {
+            Phase::Running => {
+                let timeout = self.flock.spawn.timeout_ns;
+                if timeout != 0 && now >= self.flock.started.saturating_add(timeout) {
+                    self.end(cause::TIMEOUT, 0, false);
+                }
+            }
+            Phase::Asked(rung, until) if now >= until => self.climb(rung + 1),
+            Phase::Killing { next, until, round } if now >= next => self.kill(until, round),
+            _ => {}
+        }
+    }
+
+    fn signals(&mut self) {
+        // `struct signalfd_siginfo`: the number is the first word.
+        const INFO: usize = 128;
+        let mut infos = [0u8; 8 * INFO];
+        while let Ok(len @ 1..) = sys::read(&self.flock.signals, &mut infos) {
+            for info in infos[..len].chunks_exact(INFO) {
+                match u32::from(info[0]) {
+                    signal @ (sys::SIGTERM | sys::SIGINT | sys::SIGQUIT | sys::SIGHUP) => {
+                        self.exit.cause_signal = signal;
+                        self.end(cause::SHEPHERD_SIGNALLED, 0, false);
+                    }
+                    _ => {}
+                }
+            }
+        }
+        self.reap();
+    }
+
+    /// Reaps whoever has ended. `ECHILD` is the proof that the tree is empty.
+    fn reap(&mut self) {
+        loop {
+            match sys::reap() {
+                Ok((0, ..)) => break,
+                Ok((pid, status, usage)) => self.reaped(pid, status, usage),
+                Err(sys::ECHILD) => {
+                    self.empty = true;
+                    return;
+                }
+                Err(_) => break,
+            }
+        }
+        // Children are left. Once the leader has gone they are orphans.
+        if self.exit.ended != 0 && self.phase == Phase::Running && self.flock.spawn.orphans == orphans::KILL {
+            self.end(cause::LEADER, 0, false);
+        }
+    }
+
+    fn reaped(&mut self, pid: i32, status: u32, usage: sys::Usage) {
+        self.exit.reaped += 1;
+        if matches!(self.phase, Phase::Killing { .. }) && status & 0x7f == sys::SIGKILL {
+            self.exit.killed += 1;
+        }
+        if pid == self.flock.leader && self.exit.ended == 0 {
+            self.exit.ended = 1;
+            self.exit.status = status;
+            self.exit.duration_ns = sys::now() - self.flock.started;
+            // Seconds and microseconds twice, then maxrss, three that Linux leaves zero, the faults, swaps, blocks, messages, switches.
+            let word = |index: usize| usage.0[index] as u64;
+            let micros = |index| word(index) * 1_000_000 + word(index + 1);
+            self.exit.rusage =
+                [micros(0), micros(2), word(4), word(8), word(9), word(11), word(12), word(16), word(17)];
+        }
+    }
+
+    fn parent_died(&mut self) {
+        self.listening = false;
+        if self.flock.spawn.flags & flag::OUTLIVE_PARENT == 0 {
+            self.end(cause::PARENT_DEATH, 0, false);
+        }
+    }
+
+    /// Starts the ladder. The first cause is the one reported; `signal` replaces the first rung's, `at_once` skips all rungs.
+    fn end(&mut self, cause: u8, signal: u32, at_once: bool) {
+        if self.empty {
+            return;
+        }
+        if self.phase == Phase::Running {
+            self.exit.cause = cause;
+            if at_once {
+                self.start_killing();
+            } else {
+                self.rung(0, signal);
+            }
+        } else if at_once && matches!(self.phase, Phase::Asked(..)) {
+            self.start_killing();
+        }
+    }
+
+    fn climb(&mut self, rung: usize) {
+        self.rung(rung, 0);
+    }
+
+    fn rung(&mut self, rung: usize, signal: u32) {
+        let spawn = self.flock.spawn;
+        let Some(Step { signal: usual, grace_ns }) = spawn.ladder[..spawn.steps as usize].get(rung).copied() else {
+            return self.start_killing();
+        };
+        let now = sys::now();
+        self.phase = Phase::Asked(rung, now.saturating_add(grace_ns));
+        let signal = if signal == 0 { usual } else { signal };
+        self.signal_tree(signal);
+        if signal != sys::SIGCONT && signal != sys::SIGSTOP {
+            // One that is stopped could not obey.
+            self.signal_tree(sys::SIGCONT);
+        }
+    }
+
+    fn signal_tree(&self, signal: u32) -> Reached {
+        if self.alone() {
+            // Pid 1 of a namespace of its own: the kernel reaches everybody else in it, at once and without /proc.
+            let errno = sys::kill(-1, signal).err().unwrap_or(0);
+            return Reached { count: u32::from(errno == 0), errno };
+        }
+        match Scan::new() {
+            Ok(scan) => scan.signal(signal, None),
+            Err(errno) => Reached { count: 0, errno },
+        }
+    }
+
+    fn alone(&self) -> bool {
+        self.flock.spawn.flags & flag::PID_NAMESPACE != 0 && sys::pid() == 1
+    }
+
+    fn start_killing(&mut self) {
+        let until = sys::now().saturating_add(PATIENCE);
+        self.kill(until, 0);
+    }
+
+    fn kill(&mut self, until: u64, round: u32) {
+        let now = sys::now();
+        if now >= until {
+            if let Ok(scan) = Scan::new() {
+                scan.survivors(&mut self.exit);
+            }
+            // A tree that shows nobody holds zombies only, which end with us.
+            self.empty = self.exit.survivors == 0;
+            return;
+        }
+        self.phase = Phase::Killing { next: now + (ROUND << round.min(5)), until, round: round + 1 };
+        if self.alone() {
+            let _ = sys::kill(-1, sys::SIGKILL);
+        } else {
+            // One round of both: a process may have moved out of the group.
+            if !self.flock.groups.kill() || round > 0 {
+                tree::kill(round == 0);
+            }
+        }
+        self.reap();
+    }
+
+    /// One frame from the parent, if there is one.
+    fn request(&mut self, socket: &Fd) -> bool {
+        let (mut buf, mut fds) = ([0u8; 128], [-1; frame::MAX_FDS]);
+        let (len, count) = match sys::receive(socket, &mut buf, &mut fds) {
+            Ok((0, _)) => {
+                self.parent_died();
+                return false;
+            }
+            Ok(received) => received,
+            Err(sys::EAGAIN) => return false,
+            // A frame that does not fit, or a reset: the next look tells.
+            Err(errno) => return errno == sys::EINVAL,
+        };
+        for fd in &fds[..count] {
+            drop(Fd::new(*fd));
+        }
+        let Some((kind, id, mut payload)) = frame::open(&buf[..len]) else { return true };
+        let reached = match kind {
+            kind::SIGNAL => match (payload.u8(), payload.u32()) {
+                (Some(target), Some(signal)) => self.signal(target, signal),
+                _ => refused(sys::EINVAL),
+            },
+            kind::STOP => match (payload.u8(), payload.u32(), payload.u8()) {
+                (Some(cause), Some(signal), Some(at_once)) => {
+                    self.end(cause, signal, at_once != 0);
+                    Reached::default()
+                }
+                _ => refused(sys::EINVAL),
+            },
+            _ => refused(sys::ENOSYS),
+        };
+        let mut buf = [0u8; 64];
+        let mut put = Put::new(&mut buf, kind::ACK, id);
+        put.u32(reached.errno);
+        put.u32(reached.count);
+        if let Some(len) = put.finish() {
+            let _ = sys::send(socket, &buf[..len], &[]);
+        }
+        true
+    }
+
+    fn signal(&self, to: u8, signal: u32) -> Reached {
+        let leader_lives = self.exit.ended == 0;
+        let one = |result: sys::Result<()>| match result {
+            Ok(()) => Reached { count: 1, errno: 0 },
+            Err(errno) => refused(errno),
+        };
+        match to {
+            target::LEADER => one(sys::signal_process(&self.flock.pidfd, signal)),
+            // While the leader is not reaped its number, and so its group's, belongs to nobody else.
+            target::GROUP if leader_lives => one(sys::kill(-self.flock.leader, signal)),
+            target::GROUP => match Scan::new() {
+                Ok(scan) => none_is_gone(scan.signal(signal, Some(self.flock.leader))),
+                Err(errno) => refused(errno),
+            },
+            target::TREE => none_is_gone(self.signal_tree(signal)),
+            _ => refused(sys::EINVAL),
+        }
+    }
+
+    fn report(&mut self, socket: &Fd) {
+        self.flock.groups.account(&mut self.exit);
+        let mut buf = [0u8; HEADER + 256];
+        let mut put = Put::new(&mut buf, kind::EXIT, 0);
+        self.exit.put(&mut put);
+        let Some(len) = put.finish() else { return };
+        if let Some(report) = &self.flock.report {
+            let _ = sys::write(report, &buf[..len]);
+        }
+        // The parent waits for our end before it believes the report, and wakes up while we still clear away.
+        let _ = sys::send(socket, &buf[..len], &[]);
+        self.flock.groups.remove();
+    }
+}
+
+fn refused(errno: Errno) -> Reached {
+    Reached { count: 0, errno }
+}
+
+fn none_is_gone(reached: Reached) -> Reached {
+    if reached.count == 0 && reached.errno == 0 { refused(sys::ESRCH) } else { reached }
+}

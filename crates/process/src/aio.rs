@@ -1,0 +1,168 @@
+//! The same streams and the same end for the tokio runtime: each is the blocking one behind an `AsyncFd`, with the same counters and limits.
+
+use crate::child::Child;
+use crate::error::WaitError;
+use crate::link::Link;
+use crate::pty::PtyMaster;
+use crate::report::ExitReport;
+use crate::streams::{ChildStderr, ChildStdin, ChildStdout, Counted};
+use crate::sys;
+use std::future::poll_fn;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+
+impl AsRawFd for Counted {
+    fn as_raw_fd(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
+    }
+}
+
+/// A stream of a command for tokio: reads stdout, stderr or a terminal; writes stdin or a terminal.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// use ginnel_process::{Command, Stdio};
+/// use tokio::io::{AsyncReadExt, AsyncWriteExt};
+///
+/// let mut child = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+/// let mut stdin = child.stdin.take().unwrap().into_async().unwrap();
+/// let mut stdout = child.stdout.take().unwrap().into_async().unwrap();
+/// stdin.write_all(b"through").await.unwrap();
+/// drop(stdin);
+/// let mut text = String::new();
+/// stdout.read_to_string(&mut text).await.unwrap();
+/// assert_eq!(text, "through");
+/// assert!(child.wait_async().await.unwrap().success());
+/// # });
+/// ```
+#[derive(Debug)]
+pub struct AsyncStream(AsyncFd<Counted>);
+
+impl AsyncStream {
+    fn new(stream: Counted, interest: Interest) -> io::Result<AsyncStream> {
+        // The flag belongs to our end of the pipe alone; the command's stays as it is.
+        rustix::fs::fcntl_setfl(&stream, rustix::fs::OFlags::NONBLOCK)?;
+        Ok(AsyncStream(sys::watch(stream, interest)?))
+    }
+}
+
+macro_rules! into_async {
+    ($($type:ty, $field:tt, $interest:expr;)*) => {$(
+        impl $type {
+            /// The stream for the tokio runtime that this is called in.
+            ///
+            /// # Errors
+            /// When the runtime cannot watch it.
+            ///
+            /// # Panics
+            /// Outside a tokio runtime with I/O enabled, as tokio does.
+            pub fn into_async(self) -> io::Result<AsyncStream> {
+                AsyncStream::new(self.$field, $interest)
+            }
+        }
+    )*};
+}
+
+into_async! {
+    ChildStdin, 0, Interest::WRITABLE;
+    ChildStdout, 0, Interest::READABLE;
+    ChildStderr, 0, Interest::READABLE;
+    PtyMaster, read, Interest::READABLE | Interest::WRITABLE;
+}
+
+impl AsyncRead for AsyncStream {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        loop {
+            let mut guard = ready!(self.0.poll_read_ready(context))?;
+            let space = buf.initialize_unfilled();
+            if let Ok(result) = guard.try_io(|stream| stream.get_ref().read(space)) {
+                return Poll::Ready(result.map(|len| buf.advance(len)));
+            }
+        }
+    }
+}
+
+impl AsyncWrite for AsyncStream {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        loop {
+            let mut guard = ready!(self.0.poll_write_ready(context))?;
+            if let Ok(result) = guard.try_io(|stream| stream.get_ref().write(buf)) {
+                return Poll::Ready(result);
+            }
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    /// Does nothing: a pipe is closed by dropping it.
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// The shepherd's pidfd, readable when it has ended.
+pub(crate) struct End(Arc<Link>);
+
+impl AsRawFd for End {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.shepherd.as_raw_fd()
+    }
+}
+
+impl AsFd for End {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.shepherd.as_fd()
+    }
+}
+
+impl Child {
+    /// As [`wait`](Child::wait), for tokio: also closes stdin and throws away what nobody took. Dropping the future loses nothing; the wait can be taken up again.
+    ///
+    /// # Errors
+    /// As [`wait`](Child::wait).
+    ///
+    /// # Panics
+    /// Outside a tokio runtime with I/O enabled, as tokio does.
+    pub async fn wait_async(&mut self) -> Result<ExitReport, WaitError> {
+        self.stdin = None;
+        // A runtime that cannot watch a stream closes it, which the command notices.
+        let streams = [
+            self.pty.take().map(PtyMaster::into_async),
+            self.stdout.take().map(ChildStdout::into_async),
+            self.stderr.take().map(ChildStderr::into_async),
+        ];
+        let mut streams = streams.map(|stream| stream.and_then(Result::ok));
+        let end = sys::watch(End(Arc::clone(self.link())), Interest::READABLE);
+        if let Ok(end) = end {
+            let mut buf = vec![0; 64 * 1024];
+            poll_fn(|context| {
+                for stream in &mut streams {
+                    discard(stream, context, &mut buf);
+                }
+                end.poll_read_ready(context).map(drop)
+            })
+            .await;
+        }
+        // Ended already; without a runtime's help it blocks here.
+        self.wait()
+    }
+}
+
+/// Reads all that is there; at the end the stream is closed.
+fn discard(stream: &mut Option<AsyncStream>, context: &mut Context<'_>, buf: &mut [u8]) {
+    while let Some(open) = stream {
+        let mut space = ReadBuf::new(buf);
+        match Pin::new(&mut *open).poll_read(context, &mut space) {
+            Poll::Pending => return,
+            Poll::Ready(Ok(())) if !space.filled().is_empty() => open.0.get_ref().discard(space.filled().len()),
+            Poll::Ready(_) => *stream = None,
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! Finding control groups that really are control groups, and that we may use.
+//!
+//! Machines are unified (version 2), hybrid (version 2 beside the controllers of version 1) or have none at all, and a container may show
+//! any part of that. So: the mounts come from `/proc/self/mountinfo`, our place in them from `/proc/self/cgroup`, the file system is
+//! checked by its magic number, and a trial group shows whether we may make one.
+
+use crate::frame::group;
+use rustix::fs::{Mode, statfs};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::{fs, io};
+
+/// `CGROUP2_SUPER_MAGIC` and `CGROUP_SUPER_MAGIC` of linux/magic.h.
+const MAGIC_V2: u64 = 0x6367_7270;
+const MAGIC_V1: u64 = 0x0027_e0eb;
+
+/// A hierarchy, or a controller of one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hierarchy {
+    V2,
+    V1(&'static str),
+}
+
+/// Where the group of a new command is made: the group this process is in.
+fn own_group(hierarchy: Hierarchy, mountinfo: &str, own: &str) -> Result<PathBuf, String> {
+    let what = match hierarchy {
+        Hierarchy::V2 => "cgroup version 2".to_owned(),
+        Hierarchy::V1(controller) => format!("the {controller} controller of cgroup version 1"),
+    };
+    let (mount_root, mount_point) =
+        mountinfo.lines().find_map(|line| mount(hierarchy, line)).ok_or_else(|| format!("{what} is not mounted"))?;
+    let path = own
+        .lines()
+        .find_map(|line| membership(hierarchy, line))
+        .ok_or_else(|| format!("this process has no place in {what}"))?;
+    // A container may mount only the part of the hierarchy below `mount_root`.
+    let below = Path::new(path)
+        .strip_prefix(&mount_root)
+        .map_err(|_| format!("{what} is mounted without the group of this process ({path})"))?;
+    let dir = mount_point.join(below);
+    let magic = if hierarchy == Hierarchy::V2 { MAGIC_V2 } else { MAGIC_V1 };
+    let found = statfs(&dir).map_err(|errno| format!("{}: {errno}", dir.display()))?.f_type as u64;
+    if found != magic {
+        return Err(format!("{} is not {what} but a file system of type {found:#x}", dir.display()));
+    }
+    Ok(dir)
+}
+
+/// Root and mount point of a line of mountinfo: `id parent dev root point options [tags] - type source super-options`.
+fn mount(hierarchy: Hierarchy, line: &str) -> Option<(PathBuf, PathBuf)> {
+    let (left, right) = line.split_once(" - ")?;
+    let mut left = left.split(' ').skip(3);
+    let (root, point) = (unescape(left.next()?), unescape(left.next()?));
+    let mut right = right.split(' ');
+    let (kind, options) = (right.next()?, right.nth(1)?);
+    let fits = match hierarchy {
+        Hierarchy::V2 => kind == "cgroup2",
+        Hierarchy::V1(controller) => kind == "cgroup" && options.split(',').any(|option| option == controller),
+    };
+    fits.then_some((root, point))
+}
+
+/// Space, tab, newline and backslash are written in octal.
+fn unescape(text: &str) -> PathBuf {
+    let bytes = text.as_bytes();
+    let (mut plain, mut at) = (Vec::with_capacity(bytes.len()), 0);
+    while at < bytes.len() {
+        let octal = (bytes[at] == b'\\')
+            .then(|| text.get(at + 1..at + 4).and_then(|code| u8::from_str_radix(code, 8).ok()))
+            .flatten();
+        plain.push(octal.unwrap_or(bytes[at]));
+        at += if octal.is_some() { 4 } else { 1 };
+    }
+    PathBuf::from(OsStr::from_bytes(&plain))
+}
+
+/// The path in a line of /proc/self/cgroup: `id:controllers:path`, where version 2 is `0::path`.
+fn membership(hierarchy: Hierarchy, line: &str) -> Option<&str> {
+    let mut parts = line.splitn(3, ':');
+    let (id, controllers, path) = (parts.next()?, parts.next()?, parts.next()?);
+    let fits = match hierarchy {
+        Hierarchy::V2 => id == "0" && controllers.is_empty(),
+        Hierarchy::V1(controller) => controllers.split(',').any(|name| name == controller),
+    };
+    fits.then_some(path)
+}
+
+fn find(hierarchy: Hierarchy) -> Result<PathBuf, String> {
+    let read = |path: &str| fs::read_to_string(path).map_err(|error| format!("{path}: {error}"));
+    own_group(hierarchy, &read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?)
+}
+
+/// Makes a group, looks what is in it, and removes it.
+fn try_group<T>(base: &Path, look: impl FnOnce(&Path) -> Result<T, String>) -> Result<T, String> {
+    static TRIAL: AtomicU64 = AtomicU64::new(0);
+    let dir = base.join(format!("ginnel-trial-{}-{}", std::process::id(), TRIAL.fetch_add(1, Ordering::Relaxed)));
+    rustix::fs::mkdir(&dir, Mode::from_raw_mode(0o755))
+        .map_err(|errno| format!("no group can be made in {}: {}", base.display(), io::Error::from(errno)))?;
+    let result = look(&dir);
+    let _ = rustix::fs::rmdir(&dir);
+    result
+}
+
+/// The version 2 group below which a command can have one with `cgroup.kill`, or why not. Found once per process.
+pub(crate) fn unified() -> Result<&'static Path, String> {
+    static BASE: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let base = BASE.get_or_init(|| {
+        let base = find(Hierarchy::V2)?;
+        try_group(&base, |dir| {
+            let has = |file: &str| dir.join(file).exists();
+            if !has("cgroup.kill") {
+                return Err("this kernel has no cgroup.kill (Linux 5.14)".to_owned());
+            }
+            // To enter the group, a process must be allowed to leave the one it is in.
+            rustix::fs::access(base.join("cgroup.procs"), rustix::fs::Access::WRITE_OK)
+                .map_err(|errno| format!("{} is not ours to leave: {}", base.display(), io::Error::from(errno)))
+        })?;
+        Ok(base)
+    });
+    base.as_deref().map_err(Clone::clone)
+}
+
+/// A group that holds a limit: its hierarchy, the directory below which it is made, and the files to write.
+#[derive(Clone, Debug)]
+pub(crate) struct LimitGroup {
+    pub(crate) kind: u8,
+    pub(crate) base: PathBuf,
+    pub(crate) writes: Vec<(&'static str, String)>,
+}
+
+/// How the two versions name one limit.
+pub(crate) struct LimitFiles {
+    pub(crate) v2: (&'static str, String),
+    pub(crate) v1_kind: u8,
+    pub(crate) v1_controller: &'static str,
+    pub(crate) v1: Vec<(&'static str, String)>,
+}
+
+impl LimitFiles {
+    pub(crate) fn memory(bytes: u64) -> LimitFiles {
+        let v1 = vec![("memory.limit_in_bytes", bytes.to_string())];
+        LimitFiles { v2: ("memory.max", bytes.to_string()), v1_kind: group::MEMORY_V1, v1_controller: "memory", v1 }
+    }
+
+    pub(crate) fn pids(count: u64) -> LimitFiles {
+        let v1 = vec![("pids.max", count.to_string())];
+        LimitFiles { v2: ("pids.max", count.to_string()), v1_kind: group::PIDS_V1, v1_controller: "pids", v1 }
+    }
+
+    pub(crate) fn cpu(cpus: f64) -> LimitFiles {
+        const PERIOD: u32 = 100_000;
+        // The kernel refuses less than a millisecond.
+        let quota = ((cpus * f64::from(PERIOD)) as u64).max(1000);
+        let v1 = vec![("cpu.cfs_period_us", PERIOD.to_string()), ("cpu.cfs_quota_us", quota.to_string())];
+        LimitFiles { v2: ("cpu.max", format!("{quota} {PERIOD}")), v1_kind: group::CPU_V1, v1_controller: "cpu", v1 }
+    }
+
+    /// A usable group for this limit: version 2 when it has the controller here, else version 1, else why neither.
+    pub(crate) fn find(self) -> Result<LimitGroup, String> {
+        let (file, value) = self.v2;
+        let has = |dir: &Path, file: &str| {
+            dir.join(file)
+                .exists()
+                .then_some(())
+                .ok_or_else(|| format!("{} has no {file} here", dir.parent().unwrap_or(dir).display()))
+        };
+        let v2 = unified().and_then(|base| try_group(base, |dir| has(dir, file)).map(|()| base.to_path_buf()));
+        let v2_reason = match v2 {
+            Ok(base) => return Ok(LimitGroup { kind: group::UNIFIED, base, writes: vec![(file, value)] }),
+            Err(reason) => reason,
+        };
+        let first = self.v1[0].0;
+        let v1 = find(Hierarchy::V1(self.v1_controller))
+            .and_then(|base| try_group(&base, |dir| has(dir, first)).map(|()| base));
+        v1.map(|base| LimitGroup { kind: self.v1_kind, base, writes: self.v1 })
+            .map_err(|v1_reason| format!("{v2_reason}; {v1_reason}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HYBRID: &str = "31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw,mode=755\n\
+        32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw shared:9 - cgroup cgroup rw,cpu,cpuacct\n\
+        41 31 0:38 / /sys/fs/cgroup/unified rw shared:3 master:1 - cgroup2 cgroup2 rw\n";
+
+    #[test]
+    fn a_hybrid_machine_is_told_apart() {
+        let find = |hierarchy| HYBRID.lines().find_map(|line| mount(hierarchy, line)).map(|(_, point)| point);
+        assert_eq!(find(Hierarchy::V2), Some("/sys/fs/cgroup/unified".into()));
+        assert_eq!(find(Hierarchy::V1("cpu")), Some("/sys/fs/cgroup/cpu,cpuacct".into()));
+        assert_eq!(find(Hierarchy::V1("memory")), None);
+        let own = "4:cpu,cpuacct:/a\n3:memory:/m\n0::/b/c\n";
+        let place = |hierarchy| own.lines().find_map(|line| membership(hierarchy, line));
+        assert_eq!(place(Hierarchy::V2), Some("/b/c"));
+        assert_eq!(place(Hierarchy::V1("cpuacct")), Some("/a"));
+    }
+
+    #[test]
+    fn a_directory_on_another_file_system_is_not_taken_for_a_group() {
+        let dir = tempfile::tempdir().unwrap();
+        let mountinfo = format!("41 31 0:38 / {} rw - cgroup2 cgroup2 rw\n", dir.path().display());
+        let reason = own_group(Hierarchy::V2, &mountinfo, "0::/\n").unwrap_err();
+        assert!(reason.contains("is not cgroup version 2 but a file system of type"), "{reason}");
+    }
+
+    #[test]
+    fn a_machine_without_groups_says_so() {
+        let reason = own_group(Hierarchy::V2, "31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw\n", "").unwrap_err();
+        assert_eq!(reason, "cgroup version 2 is not mounted");
+        let reason =
+            own_group(Hierarchy::V2, "1 1 0:1 /box /mnt rw - cgroup2 none rw\n", "0::/elsewhere\n").unwrap_err();
+        assert_eq!(reason, "cgroup version 2 is mounted without the group of this process (/elsewhere)");
+    }
+
+    #[test]
+    fn octal_escapes_in_mount_points_are_undone() {
+        assert_eq!(unescape(r"/a\040b\134c"), PathBuf::from(r"/a b\c"));
+    }
+}

@@ -1,0 +1,455 @@
+//! From a `Command` to a running `Child`.
+
+use crate::child::Child;
+use crate::command::{Command, Isolation, Orphans, ParentDeath};
+use crate::error::{SpawnError, Stage};
+use crate::frame::{self, Failed, HEADER, MAX_FDS, Put, Spawn, Started, UNSET, flag, kind, orphans, stdio};
+use crate::guarantee::{Guarantee, Protection};
+use crate::ladder::nanoseconds;
+use crate::link::{Link, LinkParts};
+use crate::protect::protect;
+use crate::second_line::Identity;
+use crate::stdio::Kind;
+use crate::sys::{self, Launch, Namespace};
+use crate::watch;
+use rustix::event::{PollFd, PollFlags};
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, SocketFlags, SocketType,
+};
+use std::collections::hash_map::RandomState;
+use std::ffi::{CString, OsStr, OsString};
+use std::hash::{BuildHasher, Hasher};
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// The longest a start may take; a file system that does not answer is the usual reason.
+const START_DEADLINE: Duration = Duration::from_secs(30);
+/// The variable that marks a tree where nothing stronger holds it together.
+pub(crate) const MARK: &str = "GINNEL_TREE";
+
+/// Errors know the program they are about.
+pub(crate) struct Attempt<'a>(pub(crate) &'a Command);
+
+impl Attempt<'_> {
+    fn failed(&self, stage: Stage, errno: Errno) -> SpawnError {
+        SpawnError::Failed { stage, errno, program: self.0.program.clone(), index: 0 }
+    }
+
+    fn at(&self, stage: Stage) -> impl Fn(Errno) -> SpawnError + '_ {
+        move |errno| self.failed(stage, errno)
+    }
+
+    pub(crate) fn invalid(&self, reason: impl Into<String>) -> SpawnError {
+        SpawnError::Invalid { program: self.0.program.clone(), reason: reason.into() }
+    }
+
+    fn c_string(&self, what: &str, text: &OsStr) -> Result<CString, SpawnError> {
+        CString::new(text.as_bytes()).map_err(|_| self.invalid(format!("{what} holds a NUL byte: {text:?}")))
+    }
+}
+
+/// What the frame borrows.
+#[derive(Default)]
+struct Buffers {
+    targets: Vec<u8>,
+    groups: Vec<u8>,
+    affinity: Vec<u8>,
+    rlimits: Vec<u8>,
+    cwd: Vec<u8>,
+    candidates: Vec<u8>,
+    cgroups: Vec<u8>,
+}
+
+pub(crate) fn launch(command: &Command) -> Result<Child, SpawnError> {
+    let attempt = Attempt(command);
+    check(&attempt)?;
+    let id = unique_id();
+    let mut buffers = Buffers::default();
+    let mut rlimits = command.rlimits.iter().map(|(resource, limit)| (resource.number(), *limit)).collect();
+    let (mut guarantee, group) = protect(&attempt, &id, &mut buffers.cgroups, &mut rlimits)?;
+    for (resource, (soft, hard)) in rlimits {
+        buffers.rlimits.extend(resource.to_le_bytes());
+        buffers.rlimits.extend(soft.to_le_bytes());
+        buffers.rlimits.extend(hard.to_le_bytes());
+    }
+    let env = environment(&attempt, (guarantee.protection == Protection::Subreaper).then_some(id.as_str()))?;
+    fill(&attempt, &env, &mut buffers)?;
+    let args = arguments(&attempt, &guarantee)?;
+
+    let parent = rustix::process::pidfd_open(rustix::process::getpid(), rustix::process::PidfdFlags::empty())
+        .map_err(attempt.at(Stage::Socket))?;
+    let (modes, given) = streams(&attempt)?;
+    let mut fds: Vec<BorrowedFd<'_>> = vec![parent.as_fd()];
+    fds.extend(command.report.as_ref().map(|fd| fd.as_fd()));
+    fds.extend(given.iter().map(AsFd::as_fd));
+    fds.extend(command.fds.values().map(|fd| fd.as_fd()));
+    if fds.len() > MAX_FDS {
+        return Err(
+            attempt.invalid(format!("{} descriptors are more than fit beside one message ({MAX_FDS})", fds.len()))
+        );
+    }
+    let spawn = describe(&attempt, modes, &buffers)?;
+    let (ours, theirs) =
+        rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+            .map_err(attempt.at(Stage::Socket))?;
+    send_spawn(&attempt, &ours, &spawn, &fds)?;
+
+    let image = sys::shepherd_image().map_err(attempt.at(Stage::Embed))?;
+    let namespace = (command.isolation == Isolation::PidNamespace).then(namespace);
+    let socket_number = std::os::fd::AsRawFd::as_raw_fd(&theirs).to_string();
+    let mut argv = vec![c"ginnel-shepherd".to_owned(), attempt.c_string("socket", OsStr::new(&socket_number))?];
+    argv.extend(args);
+    let launch =
+        Launch { image: image.as_fd(), socket: theirs.as_fd(), args: &argv, env: &env, namespace: namespace.as_ref() };
+    let (shepherd_pid, shepherd) =
+        sys::clone_shepherd(&launch).map_err(|(stage, errno)| attempt.failed(stage, errno))?;
+    drop((theirs, given));
+
+    let started = answer(&attempt, &ours, &shepherd);
+    let (started, mut fds) = match started {
+        Ok(started) => started,
+        Err(error) => {
+            // A shepherd that failed is about to end; one that hangs takes the half-made child with it.
+            let _ = rustix::process::pidfd_send_signal(&shepherd, rustix::process::Signal::KILL);
+            crate::link::reap(&shepherd);
+            return Err(error);
+        }
+    };
+    if started.cgroup_errno != 0 && guarantee.protection == Protection::Cgroup {
+        let errno = Errno::from_raw_os_error(started.cgroup_errno as i32);
+        guarantee.lower(Protection::Subreaper, format!("the group could not be used: {}", std::io::Error::from(errno)));
+    }
+    let ends = fds.split_off(1.min(fds.len()));
+    let leader = fds.pop().ok_or_else(|| attempt.failed(Stage::Protocol, Errno::INVAL))?;
+    let leader_pid = if namespace.is_some() { pid_of(&leader).unwrap_or(0) } else { started.leader as i32 };
+    let identity = Identity {
+        protection: guarantee.protection,
+        group: group.filter(|_| guarantee.protection == Protection::Cgroup),
+        mark: (guarantee.protection == Protection::Subreaper).then_some(id),
+        leader_pid,
+        leader,
+    };
+    tracing::debug!(program = ?command.program, leader = leader_pid, shepherd = shepherd_pid, protection = %guarantee.protection, "started");
+    let parts = LinkParts { socket: ours, shepherd, shepherd_pid, identity, max_output: command.max_output };
+    let link = Arc::new(Link::new(parts));
+    watch::register(&link);
+    Ok(Child::new(link, guarantee, modes, ends, command.ladder.total()))
+}
+
+fn check(attempt: &Attempt<'_>) -> Result<(), SpawnError> {
+    let command = attempt.0;
+    let refuse = |reason: &str| Err(attempt.invalid(reason));
+    if command.program.is_empty() {
+        return refuse("the program's name is empty");
+    }
+    if command.pty.is_some() && command.stdio.iter().any(Option::is_some) {
+        return refuse("a terminal takes the place of stdin, stdout and stderr: set one or the other");
+    }
+    if [0, 1].into_iter().any(|index| matches!(command.stdio_kind(index), Kind::Merged)) {
+        return refuse("only stderr can be merged, into stdout");
+    }
+    if command.isolation == Isolation::PidNamespace && command.orphans == Orphans::Leave {
+        return refuse(
+            "a pid namespace ends with its shepherd, so nothing can be left in it: choose Orphans::Wait or another isolation",
+        );
+    }
+    if command.fds.keys().next().is_some_and(|number| *number < 3) {
+        return refuse("descriptors 0 to 2 are the standard streams: give others numbers from 3");
+    }
+    if command.fds.keys().next_back().is_some_and(|number| *number >= i32::MAX as u32) {
+        return refuse("a descriptor's number is too large");
+    }
+    if command.uid == Some(UNSET) || command.gid == Some(UNSET) {
+        return refuse("4294967295 is no user and no group: the kernel means `unchanged` by it");
+    }
+    if command.cpus.is_some_and(|cpus| !cpus.is_finite() || cpus <= 0.0) {
+        return refuse("the CPU limit must be a positive number of CPUs");
+    }
+    Ok(())
+}
+
+/// Unlikely to be met again on this machine, also across forks and pid namespaces.
+fn unique_id() -> String {
+    static COUNTER: AtomicU64 = AtomicU64::new(0);
+    let mut random = RandomState::new().build_hasher();
+    random.write_u128(std::time::UNIX_EPOCH.elapsed().map_or(0, |now| now.as_nanos()));
+    random.write_u64(COUNTER.fetch_add(1, Ordering::Relaxed));
+    random.write_u32(std::process::id());
+    format!("{}-{:016x}", std::process::id(), random.finish())
+}
+
+fn environment(attempt: &Attempt<'_>, mark: Option<&str>) -> Result<Vec<CString>, SpawnError> {
+    let command = attempt.0;
+    let inherited = if command.env_clear { None } else { Some(std::env::vars_os()) };
+    let kept = inherited.into_iter().flatten().filter(|(name, _)| !command.env.contains_key(name) && name != MARK);
+    let set = command.env.iter().filter_map(|(name, value)| Some((name.clone(), value.clone()?)));
+    let mark = mark.map(|id| (OsString::from(MARK), OsString::from(id)));
+    let pair = |(name, value): (OsString, OsString)| {
+        let mut text = name.into_vec();
+        text.push(b'=');
+        text.extend(value.as_bytes());
+        attempt.c_string("the environment", &OsString::from_vec(text))
+    };
+    kept.chain(set).chain(mark).map(pair).collect()
+}
+
+/// What follows the shepherd's own name and socket: a word for `ginnel ps`, then the command's arguments.
+fn arguments(attempt: &Attempt<'_>, guarantee: &Guarantee) -> Result<Vec<CString>, SpawnError> {
+    let command = attempt.0;
+    let name = command.arg0.as_ref().unwrap_or(&command.program);
+    let word = format!("{}:{}", guarantee.protection, std::process::id());
+    let own = attempt.c_string("protection", OsStr::new(&word));
+    let name = attempt.c_string("the program's name", name);
+    let rest = command.args.iter().map(|arg| attempt.c_string("an argument", arg));
+    [own, name].into_iter().chain(rest).collect()
+}
+
+fn fill(attempt: &Attempt<'_>, env: &[CString], buffers: &mut Buffers) -> Result<(), SpawnError> {
+    let command = attempt.0;
+    let words = |words: &[u32]| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>();
+    buffers.targets = words(&command.fds.keys().copied().collect::<Vec<_>>());
+    buffers.groups = words(command.groups.as_deref().unwrap_or(&[]));
+    if let Some(last) = command.affinity.iter().max() {
+        // The kernel takes whole longs.
+        buffers.affinity = vec![0; (last / 64 + 1) * 8];
+        for cpu in &command.affinity {
+            buffers.affinity[cpu / 8] |= 1 << (cpu % 8);
+        }
+    }
+    if let Some(cwd) = &command.cwd {
+        buffers.cwd = attempt.c_string("the working directory", cwd.as_os_str())?.into_bytes_with_nul();
+    }
+    let program = command.program.as_bytes();
+    if program.contains(&b'/') {
+        buffers.candidates = attempt.c_string("the program's name", &command.program)?.into_bytes_with_nul();
+        return Ok(());
+    }
+    let path = env.iter().find_map(|pair| pair.as_bytes().strip_prefix(b"PATH="));
+    // What the C library uses where there is no PATH.
+    for dir in path.unwrap_or(b"/usr/local/bin:/bin:/usr/bin").split(|&byte| byte == b':') {
+        let dir = if dir.is_empty() { b".".as_slice() } else { dir };
+        let candidate = [dir, b"/", program].concat();
+        buffers
+            .candidates
+            .extend(attempt.c_string("the program's name", OsStr::from_bytes(&candidate))?.into_bytes_with_nul());
+    }
+    Ok(())
+}
+
+/// The mode of each stream, and the descriptors for those that are given.
+fn streams(attempt: &Attempt<'_>) -> Result<([u8; 3], Vec<Given>), SpawnError> {
+    let command = attempt.0;
+    let mut given = Vec::new();
+    let mut modes = [stdio::PTY; 3];
+    if command.pty.is_some() {
+        return Ok((modes, given));
+    }
+    for (index, mode) in modes.iter_mut().enumerate() {
+        *mode = match command.stdio_kind(index) {
+            Kind::Null => stdio::NULL,
+            Kind::Piped => stdio::PIPE,
+            Kind::Merged => stdio::MERGED,
+            Kind::Given(fd) => {
+                given.push(Given::Shared(fd));
+                stdio::GIVEN
+            }
+            Kind::Inherit => {
+                let own = match index {
+                    0 => rustix::io::dup(std::io::stdin()),
+                    1 => rustix::io::dup(std::io::stdout()),
+                    _ => rustix::io::dup(std::io::stderr()),
+                };
+                match own {
+                    Ok(fd) => {
+                        given.push(Given::Own(fd));
+                        stdio::GIVEN
+                    }
+                    Err(Errno::BADF) => stdio::NULL,
+                    Err(errno) => return Err(attempt.failed(Stage::Stdio, errno)),
+                }
+            }
+        };
+    }
+    Ok((modes, given))
+}
+
+enum Given {
+    Shared(Arc<OwnedFd>),
+    Own(OwnedFd),
+}
+
+impl AsFd for Given {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Given::Shared(fd) => fd.as_fd(),
+            Given::Own(fd) => fd.as_fd(),
+        }
+    }
+}
+
+fn describe<'a>(attempt: &Attempt<'a>, modes: [u8; 3], buffers: &'a Buffers) -> Result<Spawn<'a>, SpawnError> {
+    let command = attempt.0;
+    let (ladder, steps) = command.ladder.encode().ok_or_else(|| {
+        let most = crate::ladder::KillLadder::MAX_STEPS;
+        attempt.invalid(format!("a kill ladder has at most {most} steps before the kill"))
+    })?;
+    let mut flags = 0;
+    let mut set = |condition, bits| flags |= if condition { bits } else { 0 };
+    set(command.isolation == Isolation::PidNamespace, flag::PID_NAMESPACE);
+    set(command.report.is_some(), flag::REPORT);
+    set(command.parent_death == ParentDeath::Outlive, flag::OUTLIVE_PARENT);
+    // As std::process: a change of user by root does not keep root's groups.
+    let drops = command.uid.is_some() && rustix::process::geteuid().is_root();
+    set(command.groups.is_some() || drops, flag::GROUPS);
+    set(command.nice.is_some(), flag::NICE);
+    set(command.pty.is_some(), flag::PTY);
+    if let Some(pty) = &command.pty {
+        set(true, pty.flags);
+    }
+    Ok(Spawn {
+        flags,
+        orphans: match command.orphans {
+            Orphans::Kill => orphans::KILL,
+            Orphans::Wait => orphans::WAIT,
+            Orphans::Leave => orphans::LEAVE,
+        },
+        stdio: modes,
+        ladder,
+        steps,
+        timeout_ns: command.timeout.map_or(0, |timeout| nanoseconds(timeout).max(1)),
+        umask: command.umask.unwrap_or(UNSET),
+        uid: command.uid.unwrap_or(UNSET),
+        gid: command.gid.unwrap_or(UNSET),
+        nice: command.nice.unwrap_or(0),
+        size: command
+            .pty
+            .as_ref()
+            .map_or([0; 4], |pty| [pty.size.rows, pty.size.columns, pty.size.width, pty.size.height]),
+        termios: command.pty.as_ref().and_then(|pty| pty.modes.as_ref()).map_or(&[], |modes| modes.as_slice()),
+        targets: &buffers.targets,
+        groups: &buffers.groups,
+        affinity: &buffers.affinity,
+        rlimits: &buffers.rlimits,
+        cwd: &buffers.cwd,
+        candidates: &buffers.candidates,
+        cgroups: &buffers.cgroups,
+    })
+}
+
+/// Puts the frame into the socket before the shepherd exists: it need not wait for it.
+fn send_spawn(
+    attempt: &Attempt<'_>,
+    socket: &OwnedFd,
+    spawn: &Spawn<'_>,
+    fds: &[BorrowedFd<'_>],
+) -> Result<(), SpawnError> {
+    let lists = [
+        spawn.termios,
+        spawn.targets,
+        spawn.groups,
+        spawn.affinity,
+        spawn.rlimits,
+        spawn.cwd,
+        spawn.candidates,
+        spawn.cgroups,
+    ];
+    let mut buf = vec![0; HEADER + 256 + lists.iter().map(|list| list.len()).sum::<usize>()];
+    let mut put = Put::new(&mut buf, kind::SPAWN, 0);
+    spawn.put(&mut put);
+    let len = put.finish().ok_or_else(|| attempt.failed(Stage::Protocol, Errno::MSGSIZE))?;
+    let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    control.push(SendAncillaryMessage::ScmRights(fds));
+    // EMSGSIZE: groups or search path beyond what a socket takes in one message.
+    rustix::net::sendmsg(socket, &[IoSlice::new(&buf[..len])], &mut control, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)
+        .map(drop)
+        .map_err(attempt.at(Stage::Socket))
+}
+
+/// Waits for `STARTED` or `FAILED`.
+fn answer(attempt: &Attempt<'_>, socket: &OwnedFd, shepherd: &OwnedFd) -> Result<(Started, Vec<OwnedFd>), SpawnError> {
+    let deadline = Instant::now() + START_DEADLINE;
+    let program = || attempt.0.program.clone();
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(SpawnError::TimedOut { program: program(), after: START_DEADLINE });
+        }
+        // The socket hangs up only when every copy of it is closed; the pidfd tells of the shepherd's death whatever it has started.
+        let mut watched = [PollFd::new(socket, PollFlags::IN), PollFd::new(shepherd, PollFlags::IN)];
+        let timeout = rustix::event::Timespec::try_from(left).ok();
+        match rustix::event::poll(&mut watched, timeout.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(attempt.failed(Stage::Socket, errno)),
+        }
+        let ended = !watched[1].revents().is_empty();
+        match receive(socket) {
+            Ok(Some((bytes, fds))) => return decode(attempt, &bytes, fds),
+            Ok(None) => return Err(SpawnError::ShepherdLost { program: program() }),
+            Err(Errno::AGAIN) if ended => return Err(SpawnError::ShepherdLost { program: program() }),
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            Err(errno) => return Err(attempt.failed(Stage::Socket, errno)),
+        }
+    }
+}
+
+fn decode(attempt: &Attempt<'_>, bytes: &[u8], fds: Vec<OwnedFd>) -> Result<(Started, Vec<OwnedFd>), SpawnError> {
+    let mut opened = frame::open(bytes);
+    let words = opened.as_mut().and_then(|(kind, _, payload)| match *kind {
+        kind::STARTED => Some(Ok(Started { leader: payload.u32()?, cgroup_errno: payload.u32()? })),
+        kind::FAILED => Some(Err(Failed { stage: payload.u8()?, errno: payload.u32()?, index: payload.u32()? })),
+        _ => None,
+    });
+    match words {
+        Some(Ok(started)) => Ok((started, fds)),
+        Some(Err(Failed { stage, errno, index })) => Err(SpawnError::Failed {
+            stage: Stage::from_frame(stage),
+            errno: Errno::from_raw_os_error(errno as i32),
+            program: attempt.0.program.clone(),
+            index,
+        }),
+        None => Err(attempt.failed(Stage::Protocol, Errno::PROTO)),
+    }
+}
+
+/// A message and its descriptors.
+type Received = (Vec<u8>, Vec<OwnedFd>);
+
+/// One message and its descriptors, without waiting; `None` is the end.
+pub(crate) fn receive(socket: &OwnedFd) -> Result<Option<Received>, Errno> {
+    let mut buf = [0u8; HEADER + 512];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
+    let received = rustix::net::recvmsg(socket, &mut [IoSliceMut::new(&mut buf)], &mut control, flags)?;
+    let fds = control
+        .drain()
+        .filter_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(fds) => Some(fds),
+            _ => None,
+        })
+        .flatten()
+        .collect();
+    Ok((received.bytes > 0).then(|| (buf[..received.bytes].to_vec(), fds)))
+}
+
+/// A namespace for the shepherd; a caller without privilege needs a user namespace around it, with its own ids only.
+fn namespace() -> Namespace {
+    let (uid, gid) = (rustix::process::geteuid(), rustix::process::getegid());
+    let map = |id: u32| CString::new(format!("{id} {id} 1")).ok();
+    let maps = map(uid.as_raw()).zip(map(gid.as_raw())).filter(|_| !uid.is_root());
+    Namespace { maps }
+}
+
+/// The number by which this process knows the one behind a pidfd, also when that is in another pid namespace.
+fn pid_of(pidfd: &OwnedFd) -> Option<i32> {
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", std::os::fd::AsRawFd::as_raw_fd(pidfd))).ok()?;
+    info.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok())
+}

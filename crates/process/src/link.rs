@@ -1,0 +1,273 @@
+//! The parent's side of one shepherd: requests and their acknowledgements, and the one ending.
+
+use crate::error::{SignalError, WaitError};
+use crate::frame::{self, Exit, HEADER, Put, kind};
+use crate::launch::receive;
+use crate::report::{ExitReport, StreamCount};
+use crate::second_line::{Aftermath, Identity};
+use crate::signal::Signal;
+use crate::streams::Which;
+use rustix::event::{PollFd, PollFlags};
+use rustix::io::Errno;
+use rustix::net::SendFlags;
+use rustix::process::{WaitId, WaitIdOptions};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// A shepherd answers in microseconds; one that is stopped by a debugger does not.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How it ended.
+#[derive(Clone, Debug)]
+pub(crate) enum Ending {
+    Reported(Box<Exit>),
+    Lost(Aftermath),
+}
+
+#[derive(Debug, Default)]
+struct State {
+    next_id: u32,
+    ending: Option<Ending>,
+    exit: Option<Box<Exit>>,
+}
+
+/// What the parent holds of one command. Closed when the last handle is gone and the shepherd has ended.
+#[derive(Debug)]
+pub(crate) struct Link {
+    socket: OwnedFd,
+    pub(crate) shepherd: OwnedFd,
+    pub(crate) shepherd_pid: i32,
+    pub(crate) identity: Identity,
+    pub(crate) traffic: Traffic,
+    /// A forked copy of the parent does not own the command.
+    owner: u32,
+    state: Mutex<State>,
+}
+
+pub(crate) struct LinkParts {
+    pub(crate) socket: OwnedFd,
+    pub(crate) shepherd: OwnedFd,
+    pub(crate) shepherd_pid: i32,
+    pub(crate) identity: Identity,
+    pub(crate) max_output: Option<u64>,
+}
+
+impl Link {
+    pub(crate) fn new(parts: LinkParts) -> Link {
+        let LinkParts { socket, shepherd, shepherd_pid, identity, max_output } = parts;
+        let traffic = Traffic { max_output, ..Traffic::default() };
+        Link { socket, shepherd, shepherd_pid, identity, traffic, owner: std::process::id(), state: Mutex::default() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn is_ours(&self) -> bool {
+        self.owner == std::process::id()
+    }
+
+    /// Asks the shepherd to signal; the number of processes reached.
+    pub(crate) fn signal(&self, target: u8, signal: Signal) -> Result<u32, SignalError> {
+        self.request(kind::SIGNAL, |put| {
+            put.u8(target);
+            put.u32(signal.number() as u32);
+        })
+    }
+
+    /// Asks the shepherd to end the tree. Does not wait; a shepherd that is gone needs no asking.
+    pub(crate) fn stop(&self, cause: u8, first: Option<Signal>, at_once: bool) {
+        let mut state = self.state();
+        let _ = self.send(&mut state, kind::STOP, |put| {
+            put.u8(cause);
+            put.u32(first.map_or(0, |signal| signal.number() as u32));
+            put.u8(u8::from(at_once));
+        });
+    }
+
+    fn send(&self, state: &mut State, kind: u16, payload: impl FnOnce(&mut Put<'_>)) -> Result<u32, Errno> {
+        // 0 is for frames that nobody asked for.
+        state.next_id = state.next_id.wrapping_add(1).max(1);
+        let mut buf = [0u8; HEADER + 64];
+        let mut put = Put::new(&mut buf, kind, state.next_id);
+        payload(&mut put);
+        let len = put.finish().ok_or(Errno::MSGSIZE)?;
+        rustix::net::send(&self.socket, &buf[..len], SendFlags::NOSIGNAL | SendFlags::DONTWAIT)?;
+        Ok(state.next_id)
+    }
+
+    /// Sends a request and waits for its acknowledgement. One at a time, which the lock sees to.
+    fn request(&self, kind: u16, payload: impl FnOnce(&mut Put<'_>)) -> Result<u32, SignalError> {
+        let mut state = self.state();
+        if state.ending.is_some() || state.exit.is_some() {
+            return Err(SignalError::Ended);
+        }
+        let id = self.send(&mut state, kind, payload).map_err(|errno| match errno {
+            Errno::PIPE | Errno::CONNRESET => SignalError::Ended,
+            errno => SignalError::Refused(errno),
+        })?;
+        let deadline = Instant::now() + ANSWER_DEADLINE;
+        loop {
+            match self.next_ack(&mut state) {
+                Some(Ok((answered, errno, count))) if answered == id => {
+                    return match (errno != 0).then(|| Errno::from_raw_os_error(errno as i32)) {
+                        None => Ok(count),
+                        Some(Errno::SRCH) => Err(SignalError::Ended),
+                        Some(errno) => Err(SignalError::Refused(errno)),
+                    };
+                }
+                // To a stop, which nobody waits for.
+                Some(Ok(_)) => continue,
+                Some(Err(())) => return Err(SignalError::Ended),
+                None => {}
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(SignalError::TimedOut(ANSWER_DEADLINE));
+            }
+            // A killed shepherd's socket may be held open by the child it was just making: watch the shepherd as well.
+            let mut watched = [PollFd::new(&self.socket, PollFlags::IN), PollFd::new(&self.shepherd, PollFlags::IN)];
+            let timeout = rustix::event::Timespec::try_from(left).ok();
+            let _ = rustix::event::poll(&mut watched, timeout.as_ref());
+            if watched[0].revents().is_empty() && !watched[1].revents().is_empty() {
+                return Err(SignalError::Ended);
+            }
+        }
+    }
+
+    /// The next acknowledgement that is there; `Err` when no more will come.
+    fn next_ack(&self, state: &mut State) -> Option<Result<(u32, u32, u32), ()>> {
+        match receive(&self.socket) {
+            Ok(Some((bytes, _))) => match frame::open(&bytes) {
+                Some((kind::ACK, id, mut payload)) => Some(Ok((id, payload.u32()?, payload.u32()?))),
+                Some((kind::EXIT, _, mut payload)) => {
+                    state.exit = Exit::take(&mut payload).map(Box::new);
+                    Some(Err(()))
+                }
+                _ => Some(Err(())),
+            },
+            Err(Errno::AGAIN | Errno::INTR) => None,
+            Ok(None) | Err(_) => Some(Err(())),
+        }
+    }
+
+    /// To be called when the shepherd has ended: takes its report, or ends the tree in its place; reaps it. Does so once.
+    pub(crate) fn settle(&self) -> Ending {
+        let mut state = self.state();
+        if let Some(ending) = &state.ending {
+            return ending.clone();
+        }
+        while state.exit.is_none() {
+            match self.next_ack(&mut state) {
+                Some(Ok(_)) => {}
+                Some(Err(())) | None => break,
+            }
+        }
+        reap(&self.shepherd);
+        let ending = match state.exit.take() {
+            Some(exit) => Ending::Reported(exit),
+            None => {
+                let aftermath = self.identity.end_tree();
+                tracing::warn!(shepherd = self.shepherd_pid, leader = self.identity.leader_pid, %aftermath, "the shepherd was killed");
+                Ending::Lost(aftermath)
+            }
+        };
+        state.ending = Some(ending.clone());
+        ending
+    }
+
+    /// Waits for the shepherd to report or to end; false when the deadline came first. After it, `settle` blocks only for the shepherd's last
+    /// steps, which pass while the caller is being woken.
+    pub(crate) fn wait(&self, deadline: Option<Instant>) -> bool {
+        loop {
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            let timeout = left.and_then(|left| rustix::event::Timespec::try_from(left).ok());
+            let mut watched = [PollFd::new(&self.shepherd, PollFlags::IN), PollFd::new(&self.socket, PollFlags::IN)];
+            match rustix::event::poll(&mut watched, timeout.as_ref()) {
+                Ok(0) if left.is_some_and(|left| left.is_zero()) => return false,
+                Ok(0) | Err(_) => continue,
+                Ok(_) => {}
+            }
+            let ended = !watched[0].revents().is_empty();
+            if ended {
+                return true;
+            }
+            let mut state = self.state();
+            if state.ending.is_some() {
+                return true;
+            }
+            // An acknowledgement nobody waits for, or the report.
+            while let Some(Ok(_)) = self.next_ack(&mut state) {}
+            if state.exit.is_some() {
+                return true;
+            }
+            // The socket has hung up without a report: the shepherd was killed, which its pidfd shows in a moment.
+            drop(state);
+            if watched[1].revents().contains(PollFlags::HUP) {
+                let mut watched = [PollFd::new(&self.shepherd, PollFlags::IN)];
+                let _ = rustix::event::poll(&mut watched, timeout.as_ref());
+            }
+        }
+    }
+
+    /// The report, once the shepherd has ended.
+    pub(crate) fn report(&self) -> Result<ExitReport, WaitError> {
+        match self.settle() {
+            Ending::Reported(exit) => Ok(ExitReport::new(&exit, self.traffic.counts())),
+            Ending::Lost(aftermath) => Err(WaitError::ShepherdLost { aftermath }),
+        }
+    }
+}
+
+/// Reaps a shepherd that has ended. Somebody else may have done so (a `wait` for any child, an ignored `SIGCHLD`).
+pub(crate) fn reap(shepherd: &OwnedFd) {
+    let _ =
+        rustix::io::retry_on_intr(|| rustix::process::waitid(WaitId::PidFd(shepherd.as_fd()), WaitIdOptions::EXITED));
+}
+
+/// What has gone through the parent's ends. One addition a read.
+#[derive(Debug, Default)]
+pub(crate) struct Traffic {
+    bytes: [AtomicU64; 3],
+    calls: [AtomicU64; 3],
+    discarded: [AtomicU64; 3],
+    max_output: Option<u64>,
+    exceeded: AtomicBool,
+}
+
+impl Traffic {
+    pub(crate) fn count(&self, which: Which, len: usize) {
+        self.bytes[which as usize].fetch_add(len as u64, Ordering::Relaxed);
+        self.calls[which as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn discard(&self, which: Which, len: usize) {
+        self.discarded[which as usize].fetch_add(len as u64, Ordering::Relaxed);
+    }
+
+    /// How many of `wanted` bytes may still be read.
+    pub(crate) fn allowance(&self, wanted: usize) -> usize {
+        let Some(most) = self.max_output else { return wanted };
+        let seen = [1, 2].map(|index: usize| self.bytes[index].load(Ordering::Relaxed)).iter().sum();
+        wanted.min(usize::try_from(most.saturating_sub(seen)).unwrap_or(usize::MAX))
+    }
+
+    pub(crate) fn exceed(&self) {
+        self.exceeded.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn exceeded(&self) -> bool {
+        self.exceeded.load(Ordering::Relaxed)
+    }
+
+    fn counts(&self) -> [StreamCount; 3] {
+        let load = |counters: &[AtomicU64; 3], index: usize| counters[index].load(Ordering::Relaxed);
+        [0, 1, 2].map(|index| StreamCount {
+            bytes: load(&self.bytes, index),
+            calls: load(&self.calls, index),
+            discarded: load(&self.discarded, index),
+        })
+    }
+}

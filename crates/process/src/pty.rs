@@ -1,0 +1,150 @@
+//! Pseudo-terminals.
+
+use crate::frame::flag;
+use crate::link::Link;
+use crate::streams::Counted;
+use crate::sys::{TERMIOS, terminal_modes};
+use rustix::io::Errno;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+/// The size of a terminal in characters, and in pixels where that is known (else 0).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size {
+    /// Lines.
+    pub rows: u16,
+    /// Characters in a line.
+    pub columns: u16,
+    /// Pixels across.
+    pub width: u16,
+    /// Pixels down.
+    pub height: u16,
+}
+
+impl Size {
+    /// A size in characters.
+    #[must_use]
+    pub fn new(rows: u16, columns: u16) -> Size {
+        Size { rows, columns, width: 0, height: 0 }
+    }
+
+    /// The size of an existing terminal.
+    ///
+    /// # Errors
+    /// `ENOTTY` when it is none.
+    pub fn of(terminal: impl AsFd) -> io::Result<Size> {
+        let size = rustix::termios::tcgetwinsize(terminal)?;
+        Ok(Size { rows: size.ws_row, columns: size.ws_col, width: size.ws_xpixel, height: size.ws_ypixel })
+    }
+}
+
+/// A terminal for a command: it becomes the controlling one, and fd 0, 1 and 2.
+///
+/// ```
+/// use ginnel_process::{Command, Pty, Size};
+/// use std::io::Read;
+///
+/// let mut child = Command::new("stty").arg("size").pty(Pty::new(Size::new(24, 100))).spawn()?;
+/// let mut seen = String::new();
+/// child.pty.take().unwrap().read_to_string(&mut seen)?;
+/// assert_eq!(seen, "24 100\r\n");
+/// child.wait().unwrap();
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Pty {
+    pub(crate) size: Size,
+    pub(crate) modes: Option<[u8; TERMIOS]>,
+    pub(crate) flags: u32,
+}
+
+impl Pty {
+    /// A terminal with the kernel's usual modes (line editing, echo, signals from ^C and ^Z).
+    #[must_use]
+    pub fn new(size: Size) -> Pty {
+        Pty { size, modes: None, flags: 0 }
+    }
+
+    /// Starts with the modes and control characters of an existing terminal.
+    ///
+    /// # Errors
+    /// `ENOTTY` when it is none.
+    pub fn like(mut self, terminal: impl AsFd) -> io::Result<Pty> {
+        self.modes = Some(terminal_modes(terminal.as_fd())?);
+        Ok(self)
+    }
+
+    /// Starts in raw mode (as `cfmakeraw`): bytes go through unchanged.
+    #[must_use]
+    pub fn raw(mut self) -> Pty {
+        self.flags |= flag::PTY_RAW;
+        self
+    }
+
+    /// Starts without echo.
+    #[must_use]
+    pub fn no_echo(mut self) -> Pty {
+        self.flags |= flag::PTY_NO_ECHO;
+        self
+    }
+}
+
+/// The parent's side of a command's terminal: what is written is typed, what is read was shown.
+///
+/// Reading gives 0 when nobody has the terminal open any more; everything written before is read first.
+#[derive(Debug)]
+pub struct PtyMaster {
+    pub(crate) read: Counted,
+}
+
+impl PtyMaster {
+    pub(crate) fn new(fd: OwnedFd, link: Arc<Link>) -> PtyMaster {
+        PtyMaster { read: Counted::terminal(fd, link) }
+    }
+
+    /// Changes the size; the foreground process group is told by `SIGWINCH`.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn resize(&self, size: Size) -> io::Result<()> {
+        let Size { rows, columns, width, height } = size;
+        let size = rustix::termios::Winsize { ws_row: rows, ws_col: columns, ws_xpixel: width, ws_ypixel: height };
+        Ok(rustix::termios::tcsetwinsize(self.as_fd(), size)?)
+    }
+
+    /// A second handle on the same terminal, for a thread that writes while another reads.
+    ///
+    /// # Errors
+    /// When no descriptor is left.
+    pub fn try_clone(&self) -> io::Result<PtyMaster> {
+        Ok(PtyMaster { read: self.read.try_clone()? })
+    }
+}
+
+impl Read for PtyMaster {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.read.read(buf)
+    }
+}
+
+impl Write for PtyMaster {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.read.write(buf)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl AsFd for PtyMaster {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.read.as_fd()
+    }
+}
+
+/// What a read of a master says when the last terminal side is closed.
+pub(crate) fn end_of_terminal(error: Errno) -> bool {
+    error == Errno::IO
+}

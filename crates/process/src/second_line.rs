@@ -1,0 +1,138 @@
+//! The second line of defence: what the parent does when somebody has killed the shepherd.
+//!
+//! The leader has then already been killed by the kernel (`PR_SET_PDEATHSIG`); what it started is left without a subreaper. A pid
+//! namespace has died with its pid 1. A control group is killed as one. Without either, the tree is whoever descends from the leader,
+//! shares its session, or carries the mark in its environment: all of them are stopped first, so that none forks while we look.
+
+use crate::guarantee::Protection;
+use crate::launch::MARK;
+use crate::proc_table::{self, Entry};
+use rustix::event::{PollFd, PollFlags};
+use rustix::process::{PidfdFlags, Signal};
+use std::collections::HashSet;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use std::{fmt, fs, thread};
+
+/// What became of a tree whose shepherd was killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Aftermath {
+    /// By what the tree was found and ended.
+    pub by: Protection,
+    /// Processes that were still there after all efforts; 0 when the tree is gone.
+    pub survivors: u32,
+}
+
+impl fmt::Display for Aftermath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.survivors {
+            0 => write!(f, "its tree is gone (second line of defence: {})", self.by),
+            count => write!(f, "{count} of its processes could not be killed (second line of defence: {})", self.by),
+        }
+    }
+}
+
+/// By what a tree is found without its shepherd.
+#[derive(Debug)]
+pub(crate) struct Identity {
+    pub(crate) protection: Protection,
+    /// The unified control group.
+    pub(crate) group: Option<PathBuf>,
+    /// The value of `GINNEL_TREE`.
+    pub(crate) mark: Option<String>,
+    /// Also the number of its session. 0 when unknown.
+    pub(crate) leader_pid: i32,
+    pub(crate) leader: OwnedFd,
+}
+
+const PATIENCE: Duration = Duration::from_secs(5);
+
+impl Identity {
+    /// Ends the tree. Blocks until it is gone, at most five seconds.
+    pub(crate) fn end_tree(&self) -> Aftermath {
+        let deadline = Instant::now() + PATIENCE;
+        // The kernel has done so already, unless a set-user-ID program threw the order away.
+        let _ = rustix::process::pidfd_send_signal(&self.leader, Signal::KILL);
+        let survivors = match (&self.group, self.protection) {
+            (Some(group), _) => end_group(group, deadline),
+            (None, Protection::PidNamespace) => 0,
+            (None, _) => self.end_marked(deadline),
+        };
+        let timeout = rustix::event::Timespec::try_from(deadline.saturating_duration_since(Instant::now())).ok();
+        let leader = rustix::event::poll(&mut [PollFd::new(&self.leader, PollFlags::IN)], timeout.as_ref());
+        Aftermath { by: self.protection, survivors: survivors.max(u32::from(leader == Ok(0))) }
+    }
+
+    fn end_marked(&self, deadline: Instant) -> u32 {
+        let mut known = HashSet::new();
+        loop {
+            let members = self.members(&mut known);
+            if members.is_empty() || Instant::now() > deadline {
+                return members.len() as u32;
+            }
+            // All are stopped before the first is killed: the death of a parent would cut the line by which its children are found.
+            for member in &members {
+                deliver(member, Signal::STOP);
+            }
+            let again = self.members(&mut known);
+            if again
+                .iter()
+                .all(|member| members.iter().any(|other| (other.pid, other.start) == (member.pid, member.start)))
+            {
+                for member in &again {
+                    deliver(member, Signal::KILL);
+                }
+                thread::sleep(Duration::from_millis(1));
+            }
+        }
+    }
+
+    /// Everybody that can be recognised. Who was once known stays known: its children are found by it even after its death.
+    fn members(&self, known: &mut HashSet<(i32, u64)>) -> Vec<Entry> {
+        let Ok(table) = proc_table::table() else { return Vec::new() };
+        let ours = |entry: &Entry| {
+            (self.leader_pid != 0 && entry.session == self.leader_pid)
+                || known.contains(&(entry.pid, entry.start))
+                || self.mark.as_deref().is_some_and(|mark| carries(entry.pid, mark))
+        };
+        let roots: Vec<i32> = table.iter().filter(|entry| ours(entry)).map(|entry| entry.pid).collect();
+        let below = proc_table::descendants(&table, &roots);
+        let found: HashSet<i32> = roots.iter().copied().chain(below.iter().map(|entry| entry.pid)).collect();
+        let members: Vec<Entry> =
+            table.into_iter().filter(|entry| found.contains(&entry.pid) && entry.runs()).collect();
+        known.extend(members.iter().map(|entry| (entry.pid, entry.start)));
+        members
+    }
+}
+
+fn carries(pid: i32, mark: &str) -> bool {
+    let Ok(environment) = fs::read(format!("/proc/{pid}/environ")) else { return false };
+    let wanted = format!("{MARK}={mark}");
+    environment.split(|&byte| byte == 0).any(|variable| variable == wanted.as_bytes())
+}
+
+/// Through a pidfd, after a look that it is still the process that was meant.
+fn deliver(entry: &Entry, signal: Signal) {
+    let Some(pid) = rustix::process::Pid::from_raw(entry.pid) else { return };
+    let Ok(pidfd) = rustix::process::pidfd_open(pid, PidfdFlags::empty()) else { return };
+    if proc_table::entry(entry.pid).is_some_and(|now| now.start == entry.start) {
+        let _ = rustix::process::pidfd_send_signal(&pidfd, signal);
+    }
+}
+
+fn end_group(group: &Path, deadline: Instant) -> u32 {
+    loop {
+        let _ = fs::write(group.join("cgroup.kill"), "1");
+        // A group that is no longer there was removed by its shepherd, which does so only when it is empty.
+        let Ok(members) = fs::read_to_string(group.join("cgroup.procs")) else { return 0 };
+        if members.is_empty() && fs::remove_dir(group).is_ok() {
+            return 0;
+        }
+        if Instant::now() > deadline {
+            return members.lines().count() as u32;
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+}

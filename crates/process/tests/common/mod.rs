@@ -1,0 +1,160 @@
+//! What the tests share: a mark by which survivors are found in /proc, waiting with a deadline, and roles (a process of its own that runs
+//! a function of the test program instead of its tests).
+#![allow(dead_code, unreachable_pub, reason = "each test program uses its part")]
+
+pub mod sys;
+
+use ginnel_process::Command;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+/// Far longer than anything takes here; only a failure waits for it.
+pub const LONG: Duration = Duration::from_secs(20);
+
+/// A variable that everything a test starts inherits. Whoever still has it at the end of the test is killed.
+pub struct Mark {
+    value: String,
+    /// A role borrows the mark of the test that started it.
+    owned: bool,
+}
+
+pub const MARK: &str = "GINNEL_TEST_MARK";
+
+impl Mark {
+    pub fn new() -> Mark {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let value = format!("{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        Mark { value, owned: true }
+    }
+
+    pub fn value(&self) -> &str {
+        &self.value
+    }
+
+    /// A command that carries the mark.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command.env(MARK, &self.value);
+        command
+    }
+
+    /// A shell script that carries the mark.
+    pub fn shell(&self, script: &str) -> Command {
+        let mut command = self.command("sh");
+        command.args(["-c", script]);
+        command
+    }
+
+    /// Everybody who runs with the mark, apart from shepherds and this process.
+    pub fn alive(&self) -> Vec<u32> {
+        let wanted = format!("{MARK}={}", self.value).into_bytes();
+        let marked = |pid: &u32| {
+            let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            environment.split(|byte| *byte == 0).any(|variable| variable == wanted)
+        };
+        pids().filter(|pid| *pid != std::process::id()).filter(marked).filter(|pid| !is_shepherd(*pid)).collect()
+    }
+
+    /// Fails unless nobody with the mark is left at this moment.
+    #[track_caller]
+    pub fn assert_gone(&self) {
+        let alive = self.alive();
+        assert!(alive.is_empty(), "survivors: {:?}", alive.iter().map(|pid| describe(*pid)).collect::<Vec<_>>());
+    }
+
+    /// Fails unless nobody with the mark is left soon.
+    #[track_caller]
+    pub fn assert_gone_soon(&self) {
+        if !wait_until(LONG, || self.alive().is_empty()) {
+            self.assert_gone();
+        }
+    }
+
+    /// Waits until so many run.
+    #[track_caller]
+    pub fn await_alive(&self, count: usize) {
+        assert!(
+            wait_until(LONG, || self.alive().len() >= count),
+            "only {} of {count} have started",
+            self.alive().len()
+        );
+    }
+}
+
+impl Drop for Mark {
+    fn drop(&mut self) {
+        // Only after a failure is anybody left.
+        for pid in if self.owned { self.alive() } else { Vec::new() } {
+            if let Some(pid) = rustix::process::Pid::from_raw(pid as i32) {
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            }
+        }
+    }
+}
+
+pub fn pids() -> impl Iterator<Item = u32> {
+    fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+}
+
+pub fn is_shepherd(pid: u32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "ginnel-shepherd")
+}
+
+fn describe(pid: u32) -> String {
+    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    format!("{pid} {}", String::from_utf8_lossy(&line).replace('\0', " "))
+}
+
+/// Whether a process is there and is no zombie.
+pub fn runs(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+}
+
+/// Polls a condition until it holds; false when it did not within the time.
+pub fn wait_until(patience: Duration, mut condition: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + patience;
+    loop {
+        if condition() {
+            return true;
+        }
+        if Instant::now() > deadline {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Whether the machine gives control groups to this user: what `Isolation::Auto` is expected to find, told without the library.
+pub fn has_unified_groups() -> bool {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let point = mounts.lines().find(|line| line.contains(" - cgroup2 ")).and_then(|line| line.split(' ').nth(4));
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap();
+    let path =
+        own.lines().find_map(|line| line.strip_prefix("0::")).map(|path| path.trim_start_matches('/').to_owned());
+    let Some(dir) = point.zip(path).map(|(point, path)| PathBuf::from(point).join(path)) else { return false };
+    let trial = dir.join(format!("ginnel-test-{}", std::process::id()));
+    let made = fs::create_dir(&trial).is_ok();
+    let kills = trial.join("cgroup.kill").exists();
+    let _ = fs::remove_dir(&trial);
+    made && kills
+}
+
+/// The path of this test program.
+pub fn own_program() -> String {
+    std::env::current_exe().unwrap().to_str().unwrap().to_owned()
+}
+
+/// Starts this test program again in a role of `sys::roles!`, marked.
+pub fn role(name: &str, mark: &Mark) -> std::process::Command {
+    let mut command = std::process::Command::new("/proc/self/exe");
+    command.env(sys::ROLE, name).env(MARK, mark.value());
+    command
+}
+
+/// In a role: the mark it was started with.
+pub fn inherited_mark() -> Mark {
+    Mark { value: std::env::var(MARK).unwrap(), owned: false }
+}

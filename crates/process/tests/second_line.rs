@@ -1,0 +1,142 @@
+//! The shepherd itself is killed: the parent is told at once, no status is invented, and the tree is gone.
+
+mod common;
+
+use common::{LONG, Mark, has_unified_groups, inherited_mark, role, runs, wait_until};
+use ginnel_process::{Child, Isolation, ParentDeath, Protection, Stdio, WaitError};
+use std::io::{BufRead, BufReader, Read};
+use std::time::{Duration, Instant};
+
+roles!(parent_in_a_namespace, parent_that_reads);
+
+/// As stubborn as it gets: TERM is ignored, one is in a session of its own, one was forked twice.
+const STUBBORN: &str =
+    "trap '' TERM HUP; sleep 1000 & setsid sleep 1001 & (sleep 1002 &); echo ready; wait; sleep 1003";
+const STUBBORN_PROCESSES: usize = 4;
+
+fn start(mark: &Mark, isolation: Isolation) -> Child {
+    let mut child = mark.shell(STUBBORN).isolation(isolation).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    mark.await_alive(STUBBORN_PROCESSES);
+    child
+}
+
+fn kill(pid: u32) {
+    let pid = rustix::process::Pid::from_raw(pid as i32).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+}
+
+#[test]
+fn the_parent_is_told_at_once_and_the_tree_is_gone() {
+    for isolation in [Isolation::Subreaper, Isolation::Auto, Isolation::PidNamespace] {
+        let mark = Mark::new();
+        let mut child = start(&mark, isolation);
+        drop(child.stdout.take());
+        let protection = child.guarantee().protection;
+        let shepherd = child.shepherd_id();
+        let waiting = std::thread::spawn(move || {
+            let result = child.wait();
+            (result, Instant::now())
+        });
+        let killed = Instant::now();
+        kill(shepherd);
+        let (result, told) = waiting.join().unwrap();
+        let Err(WaitError::ShepherdLost { aftermath }) = result else { panic!("{result:?}") };
+        assert_eq!((aftermath.by, aftermath.survivors), (protection, 0));
+        assert!(told - killed < Duration::from_secs(3), "told after {:?}", told - killed);
+        mark.assert_gone();
+        assert!(!runs(shepherd));
+    }
+}
+
+#[test]
+fn nobody_needs_to_wait_for_the_tree_to_be_ended() {
+    for isolation in [Isolation::Subreaper, Isolation::Auto, Isolation::PidNamespace] {
+        let mark = Mark::new();
+        let mut child = start(&mark, isolation);
+        kill(child.shepherd_id());
+        // The owner is reading, as it might for ever; its end of file comes because the tree is gone.
+        let mut rest = Vec::new();
+        child.stdout.take().unwrap().read_to_end(&mut rest).unwrap();
+        mark.assert_gone_soon();
+        // Every later question has the same answer.
+        assert!(matches!(child.try_wait(), Ok(None) | Err(WaitError::ShepherdLost { .. })));
+        assert!(matches!(child.wait(), Err(WaitError::ShepherdLost { .. })));
+        assert!(matches!(child.wait(), Err(WaitError::ShepherdLost { .. })));
+        child.signal_leader(ginnel_process::Signal::TERM).unwrap_err();
+    }
+}
+
+#[test]
+fn the_control_groups_directory_is_removed() {
+    let mark = Mark::new();
+    let mut child = start(&mark, Isolation::Auto);
+    assert_eq!(child.guarantee().protection == Protection::Cgroup, has_unified_groups(), "{}", child.guarantee());
+    let membership = std::fs::read_to_string(format!("/proc/{}/cgroup", child.id())).unwrap();
+    let group = membership.lines().find_map(|line| line.strip_prefix("0::")).unwrap().to_owned();
+    kill(child.shepherd_id());
+    child.wait().unwrap_err();
+    assert_eq!(group.contains("ginnel-"), has_unified_groups());
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    if let Some(point) =
+        mounts.lines().find(|line| line.contains(" - cgroup2 ")).and_then(|line| line.split(' ').nth(4))
+    {
+        assert!(!group.contains("ginnel-") || !std::path::Path::new(&format!("{point}{group}")).exists());
+    }
+}
+
+fn parent_in_a_namespace() {
+    let mut command = inherited_mark().shell(STUBBORN);
+    // Without this the shepherd's socket would tell it of the parent's death as well: only the kernel is left to end the tree.
+    command.isolation(Isolation::PidNamespace).on_parent_death(ParentDeath::Outlive);
+    let child = command.spawn().unwrap();
+    println!("{}", child.shepherd_id());
+    let _ = std::io::stdin().read(&mut [0]);
+}
+
+#[test]
+fn parent_and_shepherd_killed_together_leave_nothing_in_a_pid_namespace() {
+    let mark = Mark::new();
+    let mut parent = role("parent_in_a_namespace", &mark)
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(parent.stdout.take().unwrap()).lines();
+    // The command writes to the same pipe.
+    let shepherd = lines.find_map(|line| line.unwrap().parse::<u32>().ok()).unwrap();
+    mark.await_alive(1 + STUBBORN_PROCESSES);
+    parent.kill().unwrap();
+    kill(shepherd);
+    parent.wait().unwrap();
+    mark.assert_gone_soon();
+}
+
+fn parent_that_reads() {
+    let _child = inherited_mark().shell(STUBBORN).isolation(Isolation::Subreaper).spawn().unwrap();
+    let _ = std::io::stdin().read(&mut [0]);
+}
+
+#[test]
+fn a_parent_that_only_reads_its_own_input_still_ends_the_tree() {
+    let mark = Mark::new();
+    let mut parent = role("parent_that_reads", &mark)
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    mark.await_alive(1 + STUBBORN_PROCESSES);
+    let shepherd = common::pids()
+        .filter(|pid| common::is_shepherd(*pid))
+        .find(|pid| {
+            std::fs::read_to_string(format!("/proc/{pid}/status"))
+                .is_ok_and(|status| status.contains(&format!("PPid:\t{}\n", parent.id())))
+        })
+        .unwrap();
+    kill(shepherd);
+    // The parent alone is left.
+    assert!(wait_until(LONG, || mark.alive() == [parent.id()]), "{:?}", mark.alive());
+    drop(parent.stdin.take());
+    parent.wait().unwrap();
+}

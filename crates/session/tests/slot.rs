@@ -1,0 +1,226 @@
+//! The shared-memory profile against a scripted peer, in both roles: offsets, counters and futex calls are written here as
+//! the contract draws them, none of our layout code is used.
+
+mod common;
+
+use common::{Carrier, Raw, patience};
+use ginnel_memory::ForeignFile;
+use ginnel_session::{ConnectError, Endpoint, Listener, Session, SessionError, Wait};
+use ginnel_wire::{Envelope, Hello, HelloAck, Profiles, Status};
+use rustix::io::Errno;
+use std::path::Path;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Release};
+use std::time::{Duration, Instant};
+
+/// One direction of a region: where its counter, length, signal and bytes are.
+#[derive(Clone, Copy)]
+struct Lane {
+    seq: usize,
+    len: usize,
+    signal: usize,
+    area: usize,
+}
+
+/// Limits of 4096 and 65536, as in the contract's example.
+const REQUEST: Lane = Lane { seq: 32, len: 48, signal: 56, area: 64 };
+const RESPONSE: Lane = Lane { seq: 40, len: 52, signal: 60, area: 4224 };
+const FILE: usize = 69824;
+
+/// Publishes as the contract says, step by step. Returns how many sleepers were woken.
+fn publish(file: &ForeignFile, lane: Lane, message: &[u8]) -> usize {
+    file.copy_in(lane.area, message);
+    file.store_u32(lane.len, message.len() as u32, Release);
+    file.add_u64(lane.seq, 1, AcqRel);
+    file.add_u32(lane.signal, 1, AcqRel);
+    file.futex_wake(lane.signal, 1).unwrap()
+}
+
+/// Sleeps until message `expected` is there, as a peer does that never spins: a publisher that wakes nobody, or only its own
+/// process, leaves it asleep until the test's patience is over.
+fn sleep_for(file: &ForeignFile, lane: Lane, expected: u64) -> Vec<u8> {
+    let give_up = Instant::now() + common::PATIENCE;
+    loop {
+        let signal = file.load_u32(lane.signal, Acquire);
+        if file.load_u64(lane.seq, Acquire) >= expected {
+            let mut message = vec![0; file.load_u32(lane.len, Acquire) as usize];
+            file.copy_out(lane.area, &mut message);
+            return message;
+        }
+        let left = give_up.checked_duration_since(Instant::now()).expect("never woken");
+        match file.futex_wait(lane.signal, signal, Some(left)) {
+            Ok(()) | Err(Errno::AGAIN | Errno::INTR) => {}
+            Err(errno) => panic!("{errno}"),
+        }
+    }
+}
+
+fn counters(file: &ForeignFile, lane: Lane) -> (u64, u32) {
+    (file.load_u64(lane.seq, Acquire), file.load_u32(lane.signal, Acquire))
+}
+
+fn message(envelope: &Envelope, payload: &[u8]) -> Vec<u8> {
+    [&Envelope { payload_len: payload.len() as u32, ..*envelope }.encode()[..], payload].concat()
+}
+
+#[test]
+fn a_scripted_client_is_served_and_woken_by_our_server() {
+    let dir = tempfile::tempdir().unwrap();
+    let endpoint = Endpoint::seqpacket(dir.path(), "svc").unwrap();
+    let mut config = Carrier::Shm.server(4096);
+    config.max_response_payload = 65536;
+    let listener = Listener::bind(&endpoint, config).unwrap();
+    let raw = Raw::connect(endpoint.path().unwrap());
+    let hello = Hello {
+        supported: Profiles(0x06 | 1),
+        preferred: Profiles(0),
+        max_request_payload: 4096,
+        max_request_items: 1,
+        max_response_payload: 0,
+        max_response_items: 0,
+        auth_token: 7,
+        packet_size: 65536,
+    };
+    raw.send(&hello.packet());
+    let mut session = listener.accept(&patience()).unwrap().handshake(&patience()).unwrap();
+    raw.recv();
+    let path = dir.path().join("svc-0000000000000001.ipcshm");
+    let file = ForeignFile::open(rustix::fs::CWD, &path).unwrap();
+    assert_eq!(file.len(), FILE);
+    std::thread::scope(|scope| {
+        let client = scope.spawn(|| {
+            for id in 1..=50_u64 {
+                let payload = common::pattern(id as usize * 80, 1);
+                publish(&file, REQUEST, &message(&Envelope::request(3, id, 0), &payload));
+                let response = sleep_for(&file, RESPONSE, id);
+                let envelope = Envelope::decode(&response).unwrap();
+                assert_eq!((envelope.message_id, envelope.payload_len as usize), (id, response.len() - 32));
+                assert_eq!(response[32..], common::pattern(id as usize * 1000, 2));
+            }
+        });
+        for id in 1..=50_u64 {
+            let request = session.recv(&patience()).unwrap();
+            assert_eq!((request.envelope.message_id, request.envelope.code), (id, 3));
+            assert_eq!(request.payload, common::pattern(id as usize * 80, 1));
+            let answer = Envelope::response_to(&request.envelope, Status::OK, 0);
+            if id % 5 == 0 {
+                // Until the scripted client is surely asleep: it must be woken by the kernel's hand.
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            session.send(&answer, &common::pattern(id as usize * 1000, 2), &patience()).unwrap();
+        }
+        client.join().unwrap();
+    });
+    // One count a message, on both words, and none more from our side: nothing was ever aborted here.
+    assert_eq!(counters(&file, RESPONSE), (50, 50));
+    assert_eq!(counters(&file, REQUEST), (50, 50));
+}
+
+/// A region as a server of the field makes it.
+fn make_region(path: &Path) -> ForeignFile {
+    let file = ForeignFile::create(rustix::fs::CWD, path, FILE).unwrap();
+    let mut header = Vec::new();
+    header.extend(0x4e53_484d_u32.to_ne_bytes());
+    header.extend(3u16.to_ne_bytes());
+    header.extend(64u16.to_ne_bytes());
+    for word in [std::process::id(), 12345, 64, 4160, 4224, 65600] {
+        header.extend(word.to_ne_bytes());
+    }
+    file.copy_in(0, &header);
+    file
+}
+
+#[test]
+fn a_scripted_server_serves_and_wakes_our_client() {
+    let dir = tempfile::tempdir().unwrap();
+    let endpoint = Endpoint::seqpacket(dir.path(), "svc").unwrap();
+    let listening = Raw::listen(endpoint.path().unwrap());
+    let path = dir.path().join("svc-00000000000000ab.ipcshm");
+    let file = make_region(&path);
+    // It need not begin at zero: clients remember where it stood.
+    for _ in 0..7 {
+        file.add_u64(RESPONSE.seq, 1, AcqRel);
+    }
+    let ack = HelloAck {
+        supported: Profiles(0x07),
+        intersection: Profiles(0x03),
+        selected: Profiles(0x02),
+        max_request_payload: 4096,
+        max_request_items: 1,
+        max_response_payload: 65536,
+        max_response_items: 1,
+        packet_size: 65536,
+        session_id: 0xab,
+    };
+    std::thread::scope(|scope| {
+        let server = scope.spawn(|| {
+            let raw = listening.accept();
+            raw.recv();
+            raw.send(&ack.packet());
+            let mut woken = 0;
+            for id in 1..=50_u64 {
+                let request = sleep_for(&file, REQUEST, id);
+                let envelope = Envelope::decode(&request).unwrap();
+                assert_eq!((envelope.message_id, envelope.payload_len as usize), (id, request.len() - 32));
+                if id % 5 == 0 {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                let answer = Envelope::response_to(&envelope, Status::OK, 0);
+                woken += publish(&file, RESPONSE, &message(&answer, &request[32..]));
+            }
+            assert_eq!(raw.recv(), b"", "nothing travels on the socket, which the client closes in the end");
+            woken
+        });
+        let mut client = Session::connect(&endpoint, &Carrier::Shm.client(4096, 1), &patience()).unwrap();
+        for id in 1..=50_u64 {
+            let payload = common::pattern(id as usize * 80, 3);
+            client.send(&Envelope::request(3, id, 0), &payload, &patience()).unwrap();
+            assert_eq!(client.recv(&patience()).unwrap().payload, payload);
+        }
+        drop(client);
+        assert!(server.join().unwrap() > 0, "a client that waits long is asleep, and costs no processor");
+    });
+    assert_eq!(counters(&file, REQUEST), (50, 50));
+    assert!(path.exists(), "a client only unmaps");
+}
+
+#[test]
+fn a_region_that_is_not_ready_is_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let endpoint = Endpoint::seqpacket(dir.path(), "svc").unwrap();
+    let listening = Raw::listen(endpoint.path().unwrap());
+    let path = dir.path().join("svc-0000000000000001.ipcshm");
+    // There, but empty: its server has not come further yet.
+    std::fs::write(&path, "").unwrap();
+    let ack = HelloAck {
+        supported: Profiles(3),
+        intersection: Profiles(3),
+        selected: Profiles(2),
+        max_request_payload: 4096,
+        max_request_items: 1,
+        max_response_payload: 65536,
+        max_response_items: 1,
+        packet_size: 65536,
+        session_id: 1,
+    };
+    let connect = |wait: &Wait<'_>| Session::connect(&endpoint, &Carrier::Shm.client(4096, 1), wait);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for ready in [false, true] {
+                let raw = listening.accept();
+                raw.recv();
+                raw.send(&ack.packet());
+                if ready {
+                    std::thread::sleep(Duration::from_millis(20));
+                    std::fs::remove_file(dir.path().join("made")).ok();
+                    make_region(&dir.path().join("made"));
+                    std::fs::rename(dir.path().join("made"), &path).unwrap();
+                }
+                raw.recv();
+            }
+        });
+        let late = connect(&Wait::at_most(Duration::from_millis(30)));
+        // Not the region's fault: the client must not give shared memory up for good.
+        assert!(matches!(late, Err(ConnectError::Session(SessionError::TimedOut))), "{late:?}");
+        drop(connect(&patience()).unwrap());
+    });
+}
