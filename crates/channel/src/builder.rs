@@ -3,7 +3,8 @@
 use crate::clock;
 use crate::codec::{Codec, Plain};
 use crate::discovery::{
-    CONTROL_LAYOUT, Claimed, DATA, KIND_CONTROL, KIND_DATA, Permissions, address, control_file, socket_file,
+    CONTROL_LAYOUT, Claimed, DATA, KIND_CONTROL, KIND_DATA, Permissions, address, control_file, making_file,
+    socket_file,
 };
 use crate::env::{self, Parts, Role, Source};
 use crate::error::{CreateError, EnvError, OpenError};
@@ -136,16 +137,15 @@ impl<T: ?Sized, C: Codec<T>> WriterBuilder<T, C> {
         let group = self.permissions.group();
         let explicit = self.run_dir.is_some();
 
-        let mut claimed = Claimed::take(dir, name, spec.instance)?;
+        let claimed = Claimed::take(dir, name, spec.instance)?;
         let control_spec = control_spec(&geometry, spec.instance);
         let about = |error: SegmentError| error.about(claimed.name().as_str());
         let file = control_file(spec.instance);
         let control = Segment::file(claimed.dir(), &file, &control_spec, shared_mode, group).map_err(about)?;
         let listener = claimed.listen(shared_mode, group)?;
-        // Last, because this is the file that readers look for.
-        let file = format!("{}{DATA}", claimed.name());
+        // The file that readers look for: it gets its name when all is ready for them.
+        let file = making_file(spec.instance);
         let data = Segment::file(claimed.dir(), &file, &spec, mode, group).map_err(about)?;
-        claimed.created();
         tracing::debug!(name = claimed.name().as_str(), ?geometry, "channel created");
         self.finish(geometry, data, control, Some(listener), Some(claimed), explicit)
     }
@@ -200,7 +200,7 @@ impl<T: ?Sized, C: Codec<T>> WriterBuilder<T, C> {
         data: Segment,
         control: Segment,
         listener: Option<OwnedFd>,
-        claimed: Option<Claimed>,
+        mut claimed: Option<Claimed>,
         explicit_dir: bool,
     ) -> Result<Writer<T, C>, CreateError> {
         data.populate();
@@ -211,6 +211,9 @@ impl<T: ?Sized, C: Codec<T>> WriterBuilder<T, C> {
         let slots = Control::new(control.data_mut(), geometry.max_readers).ok_or(small)?;
         let producer = Producer::new(geometry, data.header_mut(), data.data_mut(), slots)
             .expect("a segment is as large as the geometry that was read from it");
+        if let Some(claimed) = &mut claimed {
+            claimed.complete()?;
+        }
         Ok(Writer::new(producer, hub, data, control, claimed, explicit_dir, self.on_full, self.spin))
     }
 }

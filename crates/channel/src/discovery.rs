@@ -7,6 +7,7 @@
 //! NAME.lock            always 0600; the writer holds an exclusive lock on it as long as it lives
 //! INSTANCE.control     the control segment, writable by those readers
 //! INSTANCE.sock        the socket that ties readers to the writer
+//! INSTANCE.making      the data segment until it is complete: a reader that finds NAME.channel finds a whole one
 //! ```
 //!
 //! The kernel drops the lock with the writer's last breath: it is the proof of death that takeover and cleaning ask for, safe
@@ -29,6 +30,8 @@ use std::path::Path;
 const BACKLOG: i32 = 4096;
 
 pub(crate) const DATA: &str = ".channel";
+/// A data segment that is not ready yet; it gets its name when it is.
+const MAKING: &str = ".making";
 pub(crate) const LOCK: &str = ".lock";
 const CONTROL: &str = ".control";
 const SOCKET: &str = ".sock";
@@ -73,6 +76,10 @@ pub(crate) fn control_file(instance: u64) -> String {
     format!("{instance:016x}{CONTROL}")
 }
 
+pub(crate) fn making_file(instance: u64) -> String {
+    format!("{instance:016x}{MAKING}")
+}
+
 pub(crate) fn socket_file(instance: u64) -> String {
     format!("{instance:016x}{SOCKET}")
 }
@@ -111,9 +118,13 @@ impl Claimed {
         Ok(Self { dir, name, instance, abandoned: false, creating: Some(creating), _lock: lock })
     }
 
-    /// The channel is complete: others may use the directory.
-    pub(crate) fn created(&mut self) {
+    /// The channel is complete: readers may find it, and others may use the directory.
+    pub(crate) fn complete(&mut self) -> Result<(), CreateError> {
+        let (from, to) = (making_file(self.instance), format!("{}{DATA}", self.name));
+        rustix::fs::renameat(&self.dir, from, &self.dir, to)
+            .map_err(|source| CreateError::System { what: "name the channel's memory", source })?;
         self.creating = None;
+        Ok(())
     }
 
     /// Leaves the files behind, as a killed writer does.
@@ -169,9 +180,15 @@ impl Drop for Claimed {
     }
 }
 
-fn files(name: &str, instance: u64) -> [String; 4] {
+fn files(name: &str, instance: u64) -> [String; 5] {
     // The lock goes last: as long as it is there, the rest is accounted for.
-    [format!("{name}{DATA}"), socket_file(instance), control_file(instance), format!("{name}{LOCK}")]
+    [
+        format!("{name}{DATA}"),
+        making_file(instance),
+        socket_file(instance),
+        control_file(instance),
+        format!("{name}{LOCK}"),
+    ]
 }
 
 /// The address of a file in `dir`. A path that is too long for a socket goes by the directory's descriptor.
@@ -356,7 +373,7 @@ pub fn clean(dir: Option<&Path>) -> Result<Cleaned, RunDirError> {
             return Ok(cleaned);
         }
     }
-    for suffix in [SOCKET, CONTROL] {
+    for suffix in [SOCKET, CONTROL, MAKING] {
         for stem in dir.list(suffix)? {
             let instance = (stem.len() == 16).then(|| u64::from_str_radix(&stem, 16).ok()).flatten();
             if instance.is_some_and(|instance| !alive.contains(&instance)) {
