@@ -86,13 +86,14 @@ impl HostProvider {
         Ok(())
     }
 
-    /// Answers pids.
+    /// Answers pids. The generation is always 1: each process is looked at as it is, and a lookup of many need not start over because
+    /// some container came or went meanwhile.
     ///
     /// # Errors
     /// [`ProviderError`].
     pub fn apps(&self, dispatch: &mut LookupDispatch<'_, '_, AppsLookup>) -> Result<(), ProviderError> {
         let index = self.cgroups.index()?;
-        dispatch.set_generation(index.generation());
+        dispatch.set_generation(1);
         while let Some(pid) = dispatch.next_key() {
             let Some(process) = self.processes.get(pid) else {
                 dispatch.answer(&AppOutcome::Unknown)?;

@@ -169,13 +169,15 @@ fn cgroups_are_found_by_hierarchy_path_and_by_directory() {
     machine.cgroup("unified", "/system.slice/ssh.service", "populated 1\n");
     machine.write("/etc/secret", "no cgroup");
     let provider = machine.provider();
-    let keys: [&[u8]; 6] = [
+    let container = format!("/docker/{}/init.scope", "ab".repeat(32));
+    let keys: [&[u8]; 7] = [
         b"/system.slice/ssh.service",
         b"/sys/fs/cgroup/unified/system.slice/ssh.service",
         b"/sys/fs/cgroup/not-a-cgroup",
         b"/system.slice/../../../../etc",
         b"relative",
-        b"/gone",
+        b"/stopped.service",
+        container.as_bytes(),
     ];
     let response = ask_cgroups(&provider, &keys);
     let response = LookupResponse::<CgroupsLookup>::decode(&response).unwrap();
@@ -185,8 +187,8 @@ fn cgroups_are_found_by_hierarchy_path_and_by_directory() {
         labels: Labels::NONE,
     };
     let outcomes: Vec<_> = response.iter().map(|answer| answer.outcome).collect();
-    let gone = CgroupOutcome::UnknownPermanent;
-    assert_eq!(outcomes, [known, known, gone, gone, gone, gone]);
+    let (never, not_now) = (CgroupOutcome::UnknownPermanent, CgroupOutcome::UnknownRetryLater);
+    assert_eq!(outcomes, [known, known, not_now, never, never, not_now, never]);
     assert!(response.iter().map(|answer| answer.key).eq(keys));
 }
 
@@ -212,15 +214,15 @@ fn processes_are_told_with_the_cgroup_they_live_in() {
     machine.cgroup("unified", "/lxc/web", "populated 1\n");
     machine.process(10, "sshd", "/");
     machine.process(11, "nginx", "/lxc/web/init.scope");
-    machine.process(12, "left", "/vanished");
+    machine.process(12, "left", "/vanished (deleted)");
     let response = ask_apps(&machine.provider(), &[10, 11, 12, 13, 0]);
     let response = LookupResponse::<AppsLookup>::decode(&response).unwrap();
     let app = |pid: u64, comm, cgroup| AppOutcome::Known(App { ppid: 1, uid: 6, starttime: 1000 + pid, comm, cgroup });
     let outcomes: Vec<_> = response.iter().map(|answer| answer.outcome).collect();
     let expected = [
         app(10, b"sshd", AppCgroup::HostRoot),
-        app(11, b"nginx", AppCgroup::UnknownPermanent { path: b"/lxc/web/init.scope" }),
-        app(12, b"left", AppCgroup::UnknownPermanent { path: b"/vanished" }),
+        app(11, b"nginx", AppCgroup::UnknownRetryLater { path: b"/lxc/web/init.scope" }),
+        app(12, b"left", AppCgroup::UnknownPermanent { path: b"/vanished (deleted)" }),
         AppOutcome::Unknown,
         AppOutcome::Unknown,
     ];

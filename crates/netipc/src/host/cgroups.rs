@@ -1,6 +1,6 @@
 //! The cgroups of a machine: found by walking every mounted hierarchy, named, numbered by generation.
 
-use super::identity::{Identity, Names};
+use super::identity::{Identity, Names, is_given_once};
 use super::mounts::{Hierarchy, hierarchies};
 use super::{Host, is_transient, read_bounded};
 use std::collections::{HashMap, HashSet};
@@ -65,7 +65,9 @@ impl CgroupIndex {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Found {
     Known(Identity),
+    /// It may come, or be readable later.
     Later,
+    /// It never will.
     Gone,
 }
 
@@ -145,7 +147,7 @@ impl Cgroups {
                 _ => {}
             }
         }
-        Found::Gone
+        if is_given_once(&path) { Found::Gone } else { Found::Later }
     }
 }
 

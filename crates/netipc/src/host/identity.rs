@@ -139,6 +139,16 @@ impl Names {
     }
 }
 
+/// Whether a cgroup at this path, once gone, never comes back: the kernel says it was deleted, or it bears an id that is given once.
+/// Units and named machines do come back.
+pub(super) fn is_given_once(path: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(path);
+    let has_id = |segment: &str| {
+        container_id(segment.strip_suffix(".scope").unwrap_or(segment)).is_some() || pod_uid(segment).is_some()
+    };
+    text.ends_with(" (deleted)") || text.split('/').any(has_id)
+}
+
 /// The last 64 characters, if they are a container id.
 fn container_id(unit: &str) -> Option<&str> {
     let id = unit.get(unit.len().checked_sub(ID)?..)?;
