@@ -15,7 +15,7 @@ fn membership(child: &Child) -> String {
 /// Whether the leader is in a group of its own in the hierarchy whose line has this start.
 fn has_group(child: &Child, controllers: &str) -> bool {
     let wanted =
-        |line: &str| line.splitn(3, ':').nth(1).is_some_and(|names| names.split(',').any(|name| name == controllers));
+        |line: &str| line.split(':').nth(1).is_some_and(|names| names.split(',').any(|name| name == controllers));
     membership(child).lines().any(|line| wanted(line) && line.contains("/ginnel-"))
 }
 
