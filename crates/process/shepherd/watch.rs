@@ -11,16 +11,19 @@ enum Phase {
     Running,
     /// On this rung of the ladder, until then.
     Asked(usize, u64),
-    /// Being killed; the next round is due then, and after the second moment we give up.
+    /// Being killed: the next round is due then, at the latest then; and after the last moment we give up.
     Killing {
         next: u64,
+        latest: u64,
         until: u64,
         round: u32,
     },
 }
 
-/// Between two rounds of killing.
-const ROUND: u64 = 2_000_000;
+/// A round of killing is repeated when nobody has ended for so long ...
+const SILENCE: u64 = 5_000_000;
+/// ... or after so long in any case: in a fork storm somebody ends all the time.
+const ROUND: u64 = 30_000_000;
 /// Killed processes that have not gone by then are reported as survivors: the kernel holds them, or they are not ours to kill.
 const PATIENCE: u64 = 5_000_000_000;
 
@@ -116,7 +119,7 @@ impl Watch<'_> {
                 }
             }
             Phase::Asked(rung, until) if now >= until => self.climb(rung + 1),
-            Phase::Killing { next, until, round } if now >= next => self.kill(until, round),
+            Phase::Killing { next, until, round, .. } if now >= next => self.kill(until, round),
             _ => {}
         }
     }
@@ -160,8 +163,10 @@ impl Watch<'_> {
 
     fn reaped(&mut self, pid: i32, status: u32, usage: sys::Usage) {
         self.exit.reaped += 1;
-        if matches!(self.phase, Phase::Killing { .. }) && status & 0x7f == sys::SIGKILL {
-            self.exit.killed += 1;
+        if let Phase::Killing { next, latest, .. } = &mut self.phase {
+            // As long as they end, a look at all of them would only be in their way.
+            *next = (sys::now() + SILENCE).min(*latest);
+            self.exit.killed += u32::from(status & 0x7f == sys::SIGKILL);
         }
         if pid == self.flock.leader && self.exit.ended == 0 {
             self.exit.ended = 1;
@@ -249,7 +254,7 @@ impl Watch<'_> {
             self.empty = self.exit.survivors == 0;
             return;
         }
-        self.phase = Phase::Killing { next: now + (ROUND << round.min(5)), until, round: round + 1 };
+        self.phase = Phase::Killing { next: now + SILENCE, latest: now + ROUND, until, round: round + 1 };
         if self.alone() {
             let _ = sys::kill(-1, sys::SIGKILL);
         } else {

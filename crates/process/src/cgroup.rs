@@ -2,15 +2,14 @@
 //!
 //! Machines are unified (version 2), hybrid (version 2 beside the controllers of version 1) or have none at all, and a container may show
 //! any part of that. So: the mounts come from `/proc/self/mountinfo`, our place in them from `/proc/self/cgroup`, the file system is
-//! checked by its magic number, and a trial group shows whether we may make one.
+//! checked by its magic number, and whether we may make a group is asked of the kernel.
 
 use crate::frame::group;
-use rustix::fs::{Mode, statfs};
+use rustix::fs::{Access, AtFlags, statfs};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::{fs, io};
 
 /// `CGROUP2_SUPER_MAGIC` and `CGROUP_SUPER_MAGIC` of linux/magic.h.
@@ -93,15 +92,11 @@ fn find(hierarchy: Hierarchy) -> Result<PathBuf, String> {
     own_group(hierarchy, &read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?)
 }
 
-/// Makes a group, looks what is in it, and removes it.
-fn try_group<T>(base: &Path, look: impl FnOnce(&Path) -> Result<T, String>) -> Result<T, String> {
-    static TRIAL: AtomicU64 = AtomicU64::new(0);
-    let dir = base.join(format!("ginnel-trial-{}-{}", std::process::id(), TRIAL.fetch_add(1, Ordering::Relaxed)));
-    rustix::fs::mkdir(&dir, Mode::from_raw_mode(0o755))
-        .map_err(|errno| format!("no group can be made in {}: {}", base.display(), io::Error::from(errno)))?;
-    let result = look(&dir);
-    let _ = rustix::fs::rmdir(&dir);
-    result
+/// Whether this user may make a group here. Asked, not tried: a trial would stay behind if we were killed in the middle.
+fn may_make(base: &Path) -> Result<(), String> {
+    let needed = Access::WRITE_OK | Access::EXEC_OK;
+    rustix::fs::accessat(rustix::fs::CWD, base, needed, AtFlags::EACCESS)
+        .map_err(|errno| format!("no group can be made in {}: {}", base.display(), io::Error::from(errno)))
 }
 
 /// The version 2 group below which a command can have one with `cgroup.kill`, or why not. Found once per process.
@@ -109,18 +104,28 @@ pub(crate) fn unified() -> Result<&'static Path, String> {
     static BASE: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let base = BASE.get_or_init(|| {
         let base = find(Hierarchy::V2)?;
-        try_group(&base, |dir| {
-            let has = |file: &str| dir.join(file).exists();
-            if !has("cgroup.kill") {
-                return Err("this kernel has no cgroup.kill (Linux 5.14)".to_owned());
-            }
-            // To enter the group, a process must be allowed to leave the one it is in.
-            rustix::fs::access(base.join("cgroup.procs"), rustix::fs::Access::WRITE_OK)
-                .map_err(|errno| format!("{} is not ours to leave: {}", base.display(), io::Error::from(errno)))
-        })?;
-        Ok(base)
+        may_make(&base)?;
+        // To enter the group, a process must be allowed to leave the one it is in.
+        let procs = base.join("cgroup.procs");
+        rustix::fs::accessat(rustix::fs::CWD, &procs, Access::WRITE_OK, AtFlags::EACCESS)
+            .map_err(|errno| format!("{} is not ours to leave: {}", base.display(), io::Error::from(errno)))?;
+        // Every group but the root has the file, if the kernel knows it.
+        let root = !base.join("cgroup.type").exists();
+        let known = if root { kernel_is_at_least(5, 14) } else { base.join("cgroup.kill").exists() };
+        if known { Ok(base) } else { Err("this kernel has no cgroup.kill (Linux 5.14)".to_owned()) }
     });
     base.as_deref().map_err(Clone::clone)
+}
+
+fn kernel_is_at_least(major: u32, minor: u32) -> bool {
+    let name = rustix::system::uname();
+    let mut numbers = name
+        .release()
+        .to_str()
+        .unwrap_or("")
+        .split(|c: char| !c.is_ascii_digit())
+        .map(|number| number.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (major, minor)
 }
 
 /// A group that holds a limit: its hierarchy, the directory below which it is made, and the files to write.
@@ -135,19 +140,19 @@ pub(crate) struct LimitGroup {
 pub(crate) struct LimitFiles {
     pub(crate) v2: (&'static str, String),
     pub(crate) v1_kind: u8,
-    pub(crate) v1_controller: &'static str,
+    pub(crate) controller: &'static str,
     pub(crate) v1: Vec<(&'static str, String)>,
 }
 
 impl LimitFiles {
     pub(crate) fn memory(bytes: u64) -> LimitFiles {
         let v1 = vec![("memory.limit_in_bytes", bytes.to_string())];
-        LimitFiles { v2: ("memory.max", bytes.to_string()), v1_kind: group::MEMORY_V1, v1_controller: "memory", v1 }
+        LimitFiles { v2: ("memory.max", bytes.to_string()), v1_kind: group::MEMORY_V1, controller: "memory", v1 }
     }
 
     pub(crate) fn pids(count: u64) -> LimitFiles {
         let v1 = vec![("pids.max", count.to_string())];
-        LimitFiles { v2: ("pids.max", count.to_string()), v1_kind: group::PIDS_V1, v1_controller: "pids", v1 }
+        LimitFiles { v2: ("pids.max", count.to_string()), v1_kind: group::PIDS_V1, controller: "pids", v1 }
     }
 
     pub(crate) fn cpu(cpus: f64) -> LimitFiles {
@@ -155,26 +160,24 @@ impl LimitFiles {
         // The kernel refuses less than a millisecond.
         let quota = ((cpus * f64::from(PERIOD)) as u64).max(1000);
         let v1 = vec![("cpu.cfs_period_us", PERIOD.to_string()), ("cpu.cfs_quota_us", quota.to_string())];
-        LimitFiles { v2: ("cpu.max", format!("{quota} {PERIOD}")), v1_kind: group::CPU_V1, v1_controller: "cpu", v1 }
+        LimitFiles { v2: ("cpu.max", format!("{quota} {PERIOD}")), v1_kind: group::CPU_V1, controller: "cpu", v1 }
     }
 
     /// A usable group for this limit: version 2 when it has the controller here, else version 1, else why neither.
     pub(crate) fn find(self) -> Result<LimitGroup, String> {
         let (file, value) = self.v2;
-        let has = |dir: &Path, file: &str| {
-            dir.join(file)
-                .exists()
-                .then_some(())
-                .ok_or_else(|| format!("{} has no {file} here", dir.parent().unwrap_or(dir).display()))
+        // A controller that is passed on to the groups below.
+        let passed_on = |base: &Path| {
+            let control = fs::read_to_string(base.join("cgroup.subtree_control")).unwrap_or_default();
+            let has = control.split_whitespace().any(|name| name == self.controller);
+            has.then_some(())
+                .ok_or_else(|| format!("cgroup version 2 has no {} controller in {}", self.controller, base.display()))
         };
-        let v2 = unified().and_then(|base| try_group(base, |dir| has(dir, file)).map(|()| base.to_path_buf()));
-        let v2_reason = match v2 {
+        let v2_reason = match unified().and_then(|base| passed_on(base).map(|()| base.to_path_buf())) {
             Ok(base) => return Ok(LimitGroup { kind: group::UNIFIED, base, writes: vec![(file, value)] }),
             Err(reason) => reason,
         };
-        let first = self.v1[0].0;
-        let v1 = find(Hierarchy::V1(self.v1_controller))
-            .and_then(|base| try_group(&base, |dir| has(dir, first)).map(|()| base));
+        let v1 = find(Hierarchy::V1(self.controller)).and_then(|base| may_make(&base).map(|()| base));
         v1.map(|base| LimitGroup { kind: self.v1_kind, base, writes: self.v1 })
             .map_err(|v1_reason| format!("{v2_reason}; {v1_reason}"))
     }

@@ -141,8 +141,11 @@ impl Daemon {
         let thread =
             std::thread::Builder::new().name(format!("daemon {name}")).spawn(move || keeper.run()).map_err(failed)?;
         let daemon = RunningDaemon { name, shared, thread: Some(thread) };
-        daemon.wait(None, |phase| !matches!(phase, Phase::Starting { attempts: 0 }))?;
-        Ok(daemon)
+        match daemon.wait(None, |phase| !matches!(phase, Phase::Starting { attempts: 0 })) {
+            // It did start, and was quick.
+            Ok(()) | Err(DaemonError::Ended { .. }) => Ok(daemon),
+            Err(error) => Err(error),
+        }
     }
 }
 

@@ -261,7 +261,7 @@ fn parent_that_spawns_for_ever() {
 #[test]
 fn a_parent_killed_at_any_step_of_a_spawn_leaves_nothing() {
     let tries = if std::env::var_os("GINNEL_SOAK").is_some() { 2000 } else { 200 };
-    let mark = Mark::new();
+    let (mark, mut parents) = (Mark::new(), Vec::new());
     for attempt in 0..tries {
         let mut parent =
             role("parent_that_spawns_for_ever", &mark).stdout(std::process::Stdio::piped()).spawn().unwrap();
@@ -274,6 +274,10 @@ fn a_parent_killed_at_any_step_of_a_spawn_leaves_nothing() {
         if attempt % 20 == 19 {
             mark.assert_gone_soon();
         }
+        parents.push(parent.id());
     }
     mark.assert_gone_soon();
+    // Nor is a control group left, in any hierarchy.
+    let left = || common::groups_of(&parents);
+    assert!(wait_until(LONG, || left().is_empty()), "{:?}", left());
 }

@@ -142,6 +142,24 @@ pub fn has_unified_groups() -> bool {
     made && kills
 }
 
+/// The control groups that these parents have made and that still exist, at the places where they are made.
+pub fn groups_of(parents: &[u32]) -> Vec<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap();
+    let paths: Vec<&str> = own.lines().filter_map(|line| line.splitn(3, ':').nth(2)).collect();
+    let points = mounts.lines().filter(|line| line.contains(" - cgroup")).filter_map(|line| line.split(' ').nth(4));
+    let places = points.flat_map(|point| paths.iter().map(move |path| PathBuf::from(format!("{point}{path}"))));
+    let groups = places.filter_map(|place| fs::read_dir(place).ok()).flatten().flatten().map(|entry| entry.path());
+    let ours = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        // `ginnel-<parent>-<random>`
+        name.strip_prefix("ginnel-")
+            .and_then(|rest| rest.split('-').find_map(|part| part.parse().ok()))
+            .is_some_and(|pid: u32| parents.contains(&pid))
+    };
+    groups.filter(ours).collect()
+}
+
 /// The path of this test program.
 pub fn own_program() -> String {
     std::env::current_exe().unwrap().to_str().unwrap().to_owned()
