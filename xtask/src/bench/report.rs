@@ -220,7 +220,7 @@ impl Run {
             total(|one| one.tally.corrupt),
         )?;
         for ((row, contender), summary) in all().filter(|(_, summary)| summary.tally.skipped > 0) {
-            writeln!(page, "- {row}, {contender}: {} of {} sent", summary.tally.skipped, summary.sent)?;
+            writeln!(page, "- {row}, {contender}: {} by all readers, of {} sent", summary.tally.skipped, summary.sent)?;
         }
         for one in &self.rows {
             if one.discarded_rounds > 0 {
