@@ -6,7 +6,7 @@ use crate::discovery::{
     CONTROL_LAYOUT, Claimed, DATA, KIND_CONTROL, KIND_DATA, Permissions, address, control_file, making_file,
     socket_file,
 };
-use crate::env::{self, Parts, Role, Source};
+use crate::env::{self, Inherit, Parts, Role, Source};
 use crate::error::{CreateError, EnvError, OpenError};
 use crate::hub::Hub;
 use crate::reader::Reader;
@@ -538,7 +538,7 @@ impl<T: ?Sized, C: Codec<T>> ReaderBuilder<T, C> {
     /// environment variable `variable` ([`Writer::from_env`]), and returns the reader.
     ///
     /// Export anew for each child: a second child with the same variable would be a second writer.
-    pub fn export_writer(self, command: &mut std::process::Command, variable: &str) -> Result<Reader<T, C>, OpenError> {
+    pub fn export_writer(self, command: &mut impl Inherit, variable: &str) -> Result<Reader<T, C>, OpenError> {
         let name = variable;
         let (geometry, spec) = shape::<T, C>(self.mode, self.capacity, self.max_record, 1, &self.type_name).map_err(
             |error| match error {

@@ -10,8 +10,8 @@
 use crate::error::EnvError;
 use crate::sys;
 use rustix::fd::{AsRawFd, OwnedFd, RawFd};
+use std::ffi::OsStr;
 use std::path::PathBuf;
-use std::process::Command;
 
 /// Which part of an inherited channel the child plays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,23 +43,38 @@ pub(crate) enum Source {
 
 impl Parts {
     /// Gives the parts to the next children of `command`, in the variable `variable`.
-    pub(crate) fn export(self, command: &mut Command, variable: &str, role: Role) {
+    pub(crate) fn export(self, command: &mut impl Inherit, variable: &str, role: Role) {
         let role = match role {
             Role::Reader => 'r',
             Role::Writer => 'w',
         };
         let Self { data, control, socket, wake, reading, slot, token } = self;
-        let number = |fd: &OwnedFd| fd.as_raw_fd();
-        let value = format!(
-            "fd:{role}:{},{},{},{}{},{slot},{token}",
-            number(&data),
-            number(&control),
-            number(&socket),
-            number(&wake),
-            reading.as_ref().map_or_else(String::new, |reading| format!("+{}", number(reading))),
-        );
-        command.env(variable, value);
-        sys::inherit(command, [data, control, socket, wake].into_iter().chain(reading).collect());
+        let [data, control, socket, wake] = [data, control, socket, wake].map(|fd| command.inherit_fd(fd));
+        let reading = reading.map_or_else(String::new, |fd| format!("+{}", command.inherit_fd(fd)));
+        let value = format!("fd:{role}:{data},{control},{socket},{wake}{reading},{slot},{token}");
+        command.set_env(variable, value.as_ref());
+    }
+}
+
+/// A command whose children can be given the ends of channels: [`std::process::Command`], or a launcher of your own.
+pub trait Inherit {
+    /// Lets the next children have `fd`, without close-on-exec; returns its number there, which is at least 3.
+    fn inherit_fd(&mut self, fd: OwnedFd) -> RawFd;
+
+    /// Sets a variable of the children's environment.
+    fn set_env(&mut self, variable: &str, value: &OsStr);
+}
+
+/// Descriptors keep their numbers, and stay open here until the `Command` is dropped.
+impl Inherit for std::process::Command {
+    fn inherit_fd(&mut self, fd: OwnedFd) -> RawFd {
+        let number = fd.as_raw_fd();
+        sys::inherit(self, fd);
+        number
+    }
+
+    fn set_env(&mut self, variable: &str, value: &OsStr) {
+        self.env(variable, value);
     }
 }
 

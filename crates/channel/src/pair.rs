@@ -2,11 +2,11 @@
 
 use crate::builder::{ReaderBuilder, WriterBuilder};
 use crate::codec::{Codec, Plain};
+use crate::env::Inherit;
 use crate::error::{CreateError, OpenError};
 use crate::reader::Reader;
 use crate::writer::Writer;
 use ginnel_memory::ring::Mode;
-use std::process::Command;
 
 /// One process's ends of a link: what it says and what it hears.
 ///
@@ -56,7 +56,7 @@ pub enum LinkError {
 
 impl<Out: ?Sized, In: ?Sized, CodecOut: Codec<Out>, CodecIn: Codec<In>> Link<Out, In, CodecOut, CodecIn> {
     /// Makes a link to the next child of `command`. Both directions are lossless, with rings of default size.
-    pub fn export(prefix: &str, id: &str, command: &mut Command) -> Result<Self, LinkError> {
+    pub fn export(prefix: &str, id: &str, command: &mut impl Inherit) -> Result<Self, LinkError> {
         let control = Writer::builder().mode(Mode::Lossless);
         let status = Reader::builder().mode(Mode::Lossless);
         Self::export_with(prefix, id, command, control, status)
@@ -66,7 +66,7 @@ impl<Out: ?Sized, In: ?Sized, CodecOut: Codec<Out>, CodecIn: Codec<In>> Link<Out
     pub fn export_with(
         prefix: &str,
         id: &str,
-        command: &mut Command,
+        command: &mut impl Inherit,
         control: WriterBuilder<Out, CodecOut>,
         status: ReaderBuilder<In, CodecIn>,
     ) -> Result<Self, LinkError> {
@@ -75,7 +75,7 @@ impl<Out: ?Sized, In: ?Sized, CodecOut: Codec<Out>, CodecIn: Codec<In>> Link<Out
         let incoming = status
             .label(format!("{prefix}_{id}_status"))
             .export_writer(command, &variable(prefix, "STATUS_CHANNEL"))?;
-        command.env(variable(prefix, "ID"), id);
+        command.set_env(&variable(prefix, "ID"), id.as_ref());
         Ok(Self { outgoing, incoming, id: id.to_owned() })
     }
 

@@ -7,17 +7,11 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::Mutex;
 
-/// Lets the next children of `command` inherit `fds` under their present numbers. They stay open here until `command` is
-/// dropped.
-pub(crate) fn inherit(command: &mut Command, fds: Vec<OwnedFd>) {
-    // SAFETY: the closure runs between fork and exec and makes only `fcntl` calls, which are async-signal-safe.
+/// Lets the next children of `command` inherit `fd` under its present number. It stays open here until `command` is dropped.
+pub(crate) fn inherit(command: &mut Command, fd: OwnedFd) {
+    // SAFETY: the closure runs between fork and exec and makes only an `fcntl` call, which is async-signal-safe.
     unsafe {
-        command.pre_exec(move || {
-            for fd in &fds {
-                rustix::io::fcntl_setfd(fd, FdFlags::empty())?;
-            }
-            Ok(())
-        });
+        command.pre_exec(move || Ok(rustix::io::fcntl_setfd(&fd, FdFlags::empty())?));
     }
 }
 

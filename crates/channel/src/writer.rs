@@ -4,7 +4,7 @@ use crate::builder::WriterBuilder;
 use crate::clock;
 use crate::codec::{Codec, Plain};
 use crate::discovery::Claimed;
-use crate::env::{Parts, Role};
+use crate::env::{Inherit, Parts, Role};
 use crate::error::{CreateError, OpenError, PublishError};
 use crate::hub::Hub;
 use crate::loan::Loan;
@@ -15,7 +15,6 @@ use ginnel_memory::{Segment, Spec, Spin};
 use rustix::fd::{BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use std::marker::PhantomData;
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -360,21 +359,21 @@ impl<T: ?Sized, C: Codec<T>> Writer<T, C> {
     ///
     /// Of an unnamed channel the child's place is taken now: a lossless writer waits for a child that does not read. Export
     /// once per child; the second child of one export would share the first one's place.
-    pub fn export(&mut self, command: &mut Command, variable: &str) -> Result<(), OpenError> {
+    pub fn export(&mut self, command: &mut impl Inherit, variable: &str) -> Result<(), OpenError> {
         if let Some(claimed) = &self.claimed {
             let name = claimed.name().as_str();
             if self.explicit_dir {
                 let dir = std::path::absolute(claimed.dir().path()).unwrap_or_else(|_| claimed.dir().path().to_owned());
-                command.env(variable, dir.join(name));
+                command.set_env(variable, dir.join(name).as_os_str());
             } else {
-                command.env(variable, name);
+                command.set_env(variable, name.as_ref());
             }
             return Ok(());
         }
         self.export_inherited(command, variable)
     }
 
-    fn export_inherited(&mut self, command: &mut Command, variable: &str) -> Result<(), OpenError> {
+    fn export_inherited(&mut self, command: &mut impl Inherit, variable: &str) -> Result<(), OpenError> {
         let system = |source| OpenError::System { what: "export the channel", source };
         let geometry = *self.producer.geometry();
         let token = Spec::random_instance();

@@ -11,9 +11,10 @@ use crate::outcome::{Failure, complain, conclude, say};
 use crate::quantity;
 use clap::Args;
 use ginnel::channel::{Link, PublishError, RecvError};
+use ginnel::process::{Child, Command, Stdio};
 use std::collections::VecDeque;
 use std::io::{IsTerminal, Write};
-use std::process::{Child, Command, ExitCode};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 mod child;
@@ -65,6 +66,8 @@ struct Outcome {
     processes: u64,
     elapsed: Duration,
     child: u32,
+    /// Processes of its tree that even the shepherd could not end.
+    survivors: u32,
     sums: Sums,
     latency: Latency,
 }
@@ -78,7 +81,10 @@ impl Demo {
         let interrupt = Interrupt::watch()?;
         let before = Footprint::now(std::process::id())?;
         let outcome = Conversation::start()?.hold(self.seconds, &interrupt)?;
-        let left_behind = Footprint::now(outcome.child)?.since(&before);
+        let mut left_behind = Footprint::now(outcome.child)?.since(&before);
+        if outcome.survivors > 0 {
+            left_behind.push(format!("{} processes of the other's tree", outcome.survivors));
+        }
 
         let arrived = outcome.sums.records + outcome.sums.corrupt;
         let lost = outcome.sent.saturating_sub(arrived);
@@ -118,6 +124,7 @@ impl Conversation {
             processes: 0,
             elapsed: Duration::ZERO,
             child: child.id(),
+            survivors: 0,
             sums: Sums::default(),
             latency: Latency::default(),
         };
@@ -192,27 +199,23 @@ impl Conversation {
                 Err(error) => return Err(self.explain(error)),
             }
         }
-        while self.child.try_wait()?.is_none() {
-            if Instant::now() >= deadline {
-                return Err(Failure::new(format!("the other process did not end within {PATIENCE:?}")));
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        let Some(report) = self.child.wait_timeout(left)? else {
+            return Err(Failure::new(format!("the other process did not end within {PATIENCE:?}")));
+        };
+        self.outcome.survivors = report.survivors;
         Ok(self.outcome)
     }
 
     fn explain(&mut self, error: RecvError) -> Failure {
         let pid = self.child.id();
         let sent = self.outcome.sent;
-        let deadline = Instant::now() + PATIENCE;
-        // Its channel hung up, so it is ending: the kernel will say how.
-        while matches!(error, RecvError::Closed { .. }) && Instant::now() < deadline {
-            if let Ok(Some(status)) = self.child.try_wait() {
-                return Failure::new(format!(
-                    "the other process ({pid}) ended after {sent} records were sent: {status}"
-                ));
-            }
-            std::thread::sleep(Duration::from_millis(1));
+        // Its channel hung up, so it is ending: its shepherd will say how.
+        if matches!(error, RecvError::Closed { .. })
+            && let Ok(Some(report)) = self.child.wait_timeout(PATIENCE)
+        {
+            let cause = report.cause;
+            return Failure::new(format!("the other process ({pid}) ended after {sent} records were sent: {cause}"));
         }
         Failure::new(format!("the other process ({pid}) cannot be heard: {error}"))
     }
@@ -222,16 +225,14 @@ impl Drop for Conversation {
     fn drop(&mut self) {
         // After an orderly end both do nothing.
         let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
 /// Starts the child with its ends of a new link.
 fn spawn() -> Result<(ParentLink, Child), Failure> {
-    use std::os::unix::process::CommandExt;
+    // Its shepherd has a session of its own: Ctrl-C is for the parent, who then ends the conversation.
     let mut command = Command::new(std::env::current_exe()?);
-    // A process group of its own: Ctrl-C is for the parent, who then ends the conversation.
-    command.arg("demo-child").process_group(0);
+    command.arg("demo-child").stdin(Stdio::null()).stdout(Stdio::inherit()).stderr(Stdio::inherit());
     let link = Link::export(PREFIX, "1", &mut command)?;
     let child = command.spawn().map_err(|error| Failure::new(format!("cannot start the other process: {error}")))?;
     Ok((link, child))
@@ -283,7 +284,7 @@ impl Outcome {
             micros(p999),
             micros(max),
             if left_behind.is_empty() {
-                "nothing: no process, no file, no descriptor, no mapping".to_owned()
+                "nothing: the whole process tree is gone, no file, no descriptor, no mapping".to_owned()
             } else {
                 left_behind.join(", ")
             },

@@ -415,3 +415,15 @@ impl Command {
         self.stdio[index].as_ref().map_or(Kind::Inherit, |stdio| stdio.0.clone())
     }
 }
+
+#[cfg(feature = "channel")]
+impl ginnel_channel::Inherit for Command {
+    fn inherit_fd(&mut self, fd: OwnedFd) -> std::os::fd::RawFd {
+        // Numbers are counted from 3 up: one that no `i32` holds would take two thousand million descriptors.
+        self.inherit(fd).cast_signed()
+    }
+
+    fn set_env(&mut self, variable: &str, value: &OsStr) {
+        self.env(variable, value);
+    }
+}

@@ -30,6 +30,21 @@ pub enum Cause {
     ShepherdSignaled(Signal),
 }
 
+impl std::fmt::Display for Cause {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Exited(code) => write!(f, "exit code {code}"),
+            Self::Signaled { signal, core: false } => write!(f, "ended by {signal}"),
+            Self::Signaled { signal, core: true } => write!(f, "ended by {signal}, core dumped"),
+            Self::Stopped => f.write_str("stopped by its parent"),
+            Self::TimedOut => f.write_str("it took too long"),
+            Self::Limit(limit) => write!(f, "it hit its limit: {limit:?}"),
+            Self::ParentDeath => f.write_str("its parent died"),
+            Self::ShepherdSignaled(signal) => write!(f, "its shepherd got {signal}"),
+        }
+    }
+}
+
 /// The leader's own end, whatever caused it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
