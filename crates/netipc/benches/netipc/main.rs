@@ -32,7 +32,9 @@ fn main() -> ExitCode {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let outcome = match words.as_slice() {
         ["list"] => serde_json::to_string(&rows()).map_err(|error| error.to_string()).map(|rows| println!("{rows}")),
-        ["serve", label, directory] => find(label).and_then(|row| service::serve(&row, Path::new(directory))),
+        ["serve", label, directory, core] => {
+            find(label).and_then(|row| service::serve(&row, Path::new(directory), core))
+        }
         ["measure", label, options @ ..] => find(label).and_then(|row| measure(&row, span(options)?)),
         // `cargo bench` and `cargo test --benches` call without a word that is meant for us.
         _ => {
@@ -82,7 +84,7 @@ fn measure(row: &Row, span: Span) -> Result<(), String> {
         let pace = cache_lookups(row, span);
         (pace, [cores::cpu_seconds(std::process::id()) - cpu, 0.0])
     } else {
-        let served = Served::start(row)?;
+        let served = Served::start(row, if row.same_core { first } else { last })?;
         // A tenth of the time, unmeasured: page faults, frequency, the server's learning. Where requests are counted, always as many.
         let warm_up = Span { millis: span.millis / 10, requests: span.requests.min(50) };
         drive(row, &served, warm_up).map_err(|error| error.to_string())?;

@@ -43,9 +43,8 @@ pub(crate) fn snapshot(out: &mut Vec<u8>, limit: usize, names: &[Vec<u8>]) -> Re
 }
 
 /// Runs as the serving process until its standard input ends.
-pub(crate) fn serve(row: &Row, directory: &Path) -> Result<(), String> {
-    let [first, last] = cores::pair();
-    cores::pin(if row.same_core { first } else { last });
+pub(crate) fn serve(row: &Row, directory: &Path, core: &str) -> Result<(), String> {
+    cores::pin(core.parse().map_err(|error| format!("CPU {core}: {error}"))?);
     let endpoint = Endpoint::seqpacket(directory, "bench").map_err(|error| error.to_string())?;
     let server = start(row, &endpoint).map_err(|error| error.to_string())?;
     println!("ready");
@@ -106,11 +105,13 @@ pub(crate) struct Served {
 }
 
 impl Served {
-    pub(crate) fn start(row: &Row) -> Result<Self, String> {
+    /// Starts it on `core`: it could not choose itself, since it inherits the one that this process is pinned to.
+    pub(crate) fn start(row: &Row, core: usize) -> Result<Self, String> {
         let directory = tempfile::tempdir().map_err(|error| error.to_string())?;
         let program = std::env::current_exe().map_err(|error| error.to_string())?;
         let mut command = Command::new(program);
-        command.arg("serve").arg(&row.label).arg(directory.path()).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.arg("serve").arg(&row.label).arg(directory.path()).arg(core.to_string());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let child = command.spawn().map_err(|error| format!("cannot start the server: {error}"))?;
         let mut served = Self { child, directory };
         let mut said = String::new();
