@@ -79,6 +79,8 @@ impl Demo {
 
     fn show(self) -> Result<ExitCode, Failure> {
         let interrupt = Interrupt::watch()?;
+        // The library's watch over commands is made with the first one and stays: it is no leftover of this one.
+        Command::new(std::env::current_exe()?).arg("--version").run()?;
         let before = Footprint::now(std::process::id())?;
         let outcome = Conversation::start()?.hold(self.seconds, &interrupt)?;
         let mut left_behind = Footprint::now(outcome.child)?.since(&before);
