@@ -20,6 +20,11 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 /// look at their deadline and at the writer's life.
 const REPLACED: usize = 100;
 
+/// Records in a row that make a stream, and the pauses by which a reader then stands back from the writer. Measured between two
+/// cores at 64 bytes, one publish a record: 83 million a second without, 115 million with.
+const LONG_RUN: u64 = 8;
+const STAND_BACK: u32 = 10;
+
 /// One reader of a channel.
 ///
 /// Reading copies the record out of shared memory and then checks that the writer did not overwrite it meanwhile: a record is
@@ -31,6 +36,8 @@ pub struct Reader<T: ?Sized, C: Codec<T> = Plain> {
     scratch: Vec<u8>,
     spin: Spin,
     received: u64,
+    /// What `received` was at the last empty look.
+    run: u64,
     sleeps: u64,
     data: Segment,
     // Keeps the control segment mapped for those who only look at it.
@@ -83,6 +90,7 @@ impl<T: ?Sized, C: Codec<T>> Reader<T, C> {
             scratch: Vec::new(),
             spin,
             received: 0,
+            run: 0,
             sleeps: 0,
             data,
             _control: control,
@@ -249,6 +257,14 @@ impl<T: ?Sized, C: Codec<T>> Reader<T, C> {
     #[inline]
     fn wait(&mut self, deadline: Option<Instant>) -> Result<(), RecvError> {
         self.flush();
+        if self.received - self.run >= LONG_RUN {
+            // It has caught up with a stream: a look at the line that is being written now slows the writer down, and soon
+            // there will be several records to take at once. Records that come alone are looked for without delay.
+            for _ in 0..STAND_BACK {
+                std::hint::spin_loop();
+            }
+        }
+        self.run = self.received;
         let consumer = &self.consumer;
         if self.spin.until(|| consumer.ready().then_some(())).is_some() {
             return Ok(());

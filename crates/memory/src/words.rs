@@ -230,6 +230,19 @@ impl WordsMut {
         self.0.word(index).compare_exchange(current, new, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 
+    /// Asks the processor for the cache line of word `index`, to be written soon. A hint: out of range it does nothing.
+    #[inline(always)]
+    pub(crate) fn prefetch_for_writing(&self, index: usize) {
+        #[cfg(all(target_arch = "x86_64", not(loom)))]
+        if index < self.len() {
+            use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
+            // SAFETY: a prefetch reads and writes nothing and cannot fault; the pointer lies inside the mapping all the same.
+            unsafe { _mm_prefetch::<_MM_HINT_ET0>(self.0.base.add(index).as_ptr().cast()) };
+        }
+        #[cfg(not(all(target_arch = "x86_64", not(loom))))]
+        let _ = index;
+    }
+
     /// Copies `bytes` to the words that start at `index`. The last word's unused bytes may become zero or stay.
     ///
     /// # Panics

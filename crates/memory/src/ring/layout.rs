@@ -216,6 +216,13 @@ impl Geometry {
         (byte / 8) as usize
     }
 
+    /// The word `bytes` behind `word`, around the end of the ring.
+    #[inline(always)]
+    pub(super) fn ahead(&self, word: usize, bytes: u64) -> usize {
+        let (words, ahead) = ((self.capacity / 8) as usize, word + (bytes / 8) as usize);
+        if ahead < words { ahead } else { (ahead - words).min(words - 1) }
+    }
+
     /// What must be writable behind a record: the next flag, where flags move.
     #[inline(always)]
     pub(super) fn lookahead(&self) -> u64 {
