@@ -50,7 +50,13 @@ fn the_summary_in_json_counts_every_record_and_nothing_left_behind() {
 fn the_summary_for_people_says_the_same() {
     let ended = House::new().run(&["demo", "--seconds", "0.2"]);
     assert_eq!((ended.code(), ended.stderr.as_str()), (Some(0), ""), "no live line without a terminal");
-    for part in ["records   ", "lost 0, damaged 0", "latency   one way: p50 ", "p99.9 ", "nothing: the whole process tree is gone"] {
+    for part in [
+        "records   ",
+        "lost 0, damaged 0",
+        "latency   one way: p50 ",
+        "p99.9 ",
+        "nothing: the whole process tree is gone",
+    ] {
         assert!(ended.stdout.contains(part), "{part:?} is missing in {}", ended.stdout);
     }
 }
