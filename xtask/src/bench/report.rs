@@ -4,6 +4,7 @@ use super::machine::{Conditions, QUIET};
 use super::runner::{Distance, Measured, Row, Syscalls};
 use super::statistics::{Measurement, Summary};
 use super::targets::{self, OURS, Results, rate, time};
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 /// Everything that a run found out.
@@ -178,17 +179,25 @@ impl Run {
     fn write_targets(&self, page: &mut String, results: &[(Distance, Results)]) -> std::fmt::Result {
         writeln!(page, "## Targets\n\n| row | cores | asked | measured | |\n|---|---|--:|--:|---|")?;
         let (mut met, mut judged) = (0, 0);
+        let mut missed = BTreeSet::new();
         for target in targets::channel() {
             for (distance, results) in results {
                 let Some(verdict) = target.judge(*distance, results) else { continue };
                 judged += 1;
                 met += usize::from(verdict.met);
                 let word = if verdict.met { "met" } else { "**missed**" };
+                if !verdict.met {
+                    missed.insert(target.row);
+                }
                 let cores = name(*distance);
                 writeln!(page, "| {} | {cores} | {} | {} | {word} |", target.row, verdict.asked, verdict.got)?;
             }
         }
-        writeln!(page, "\n{met} of {judged} met.\n")
+        writeln!(page, "\n{met} of {judged} met.\n")?;
+        for row in missed {
+            writeln!(page, "* `{row}`: {}", targets::reason(row))?;
+        }
+        writeln!(page)
     }
 
     fn write_syscalls(&self, page: &mut String) -> std::fmt::Result {

@@ -45,6 +45,40 @@ pub(crate) struct Verdict {
     pub(crate) met: bool,
 }
 
+/// Why a row is known to miss, as far as it has been found out.
+pub(crate) fn reason(row: &str) -> &'static str {
+    match row {
+        "stream/64-by-64" | "stream/8" => {
+            "the writer's stores wait for lines that the reader still holds (24 ns a record far, 14 with the prefetch that batches \
+             now do), and reserving, sealing and checking each record costs some 3 ns a side, where the bare ring checks \
+             nothing. A publish and a receive of whole slices would share those costs."
+        }
+        "stream/64" => {
+            "the reader looks at the line that is being written. After a run of records it now stands back for ten pauses; how much \
+             that gains depends on the distance of the cores."
+        }
+        "roundtrip/1024" | "roundtrip/8192" => {
+            "the copy floor writes the same lines again and again; a ring moves on, so each record goes to lines that the other \
+             core held a lap ago."
+        }
+        "latest/write" => {
+            "a value carries flag, length and position, and a publish looks for sleepers and for truncation."
+        }
+        "latest/write-and-read" => {
+            "finding the newest slot divides its position by the slot's size, and an empty look reads a clock to notice a dead \
+             writer in time. A position that counts slots would save the division."
+        }
+        "parked/same-core" => {
+            "a sleeper asks the kernel for a barrier (`membarrier`, 0.5 us a side), so that a publish to nobody asleep needs none; \
+             and it sleeps in `epoll`, so that the writer's death wakes it too."
+        }
+        "setup/open" => {
+            "two files are opened, checked and mapped, and their pages faulted in, at 1 us a page on this machine."
+        }
+        _ => "not yet known.",
+    }
+}
+
 /// The targets of the channels.
 pub(crate) fn channel() -> Vec<Target> {
     use Limit::*;
