@@ -13,7 +13,7 @@ pub(crate) struct Soak {
 
 impl Soak {
     pub(crate) fn run(self) -> Result<(), String> {
-        test::tests(&[("GINNEL_SOAK", "1")])?;
+        test::tests(&[("GINNEL_SOAK", "1"), ("NEXTEST_PROFILE", "soak")])?;
         let targets = fuzz::targets()?;
         fuzz::run(&targets, (self.fuzz_minutes * 60).div_ceil(targets.len().max(1) as u64))
     }
