@@ -23,7 +23,7 @@ pub(crate) fn pair() -> [usize; 2] {
 
 /// Round trip of one cache line between two spinning threads, in nanoseconds: the floor of everything between two cores.
 pub(crate) fn cache_line_round_trip([one, other]: [usize; 2]) -> f64 {
-    const ROUNDS: u64 = 100_000;
+    const ROUNDS: u64 = 20_000;
     #[repr(align(128))]
     struct Line(AtomicU64);
     let line = Line(AtomicU64::new(0));
