@@ -57,7 +57,7 @@ pub(crate) fn reason(row: &str) -> &'static str {
             "the reader looks at the line that is being written. After a run of records it now stands back for ten pauses; how much \
              that gains depends on the distance of the cores."
         }
-        "roundtrip/1024" | "roundtrip/8192" => {
+        "roundtrip/1024" | "roundtrip/8192" | "roundtrip/65536" => {
             "the copy floor writes the same lines again and again; a ring moves on, so each record goes to lines that the other \
              core held a lap ago."
         }
