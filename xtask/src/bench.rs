@@ -3,6 +3,7 @@
 mod channel;
 mod machine;
 mod netipc;
+mod process;
 mod report;
 mod runner;
 mod statistics;
@@ -20,6 +21,8 @@ enum What {
     Channel(channel::Channel),
     /// The netipc services: sockets and shared memory, single, batched, pipelined; snapshots, lookups, the cache.
     Netipc(netipc::Netipc),
+    /// The processes: spawning, streams and killing, against std, tokio and posix_spawn.
+    Process(process::Process),
 }
 
 impl Bench {
@@ -27,6 +30,7 @@ impl Bench {
         match self.what {
             What::Channel(task) => task.run(),
             What::Netipc(task) => task.run(),
+            What::Process(task) => task.run(),
         }
     }
 }
