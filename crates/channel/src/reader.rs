@@ -20,8 +20,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 /// look at their deadline and at the writer's life.
 const REPLACED: usize = 100;
 
-/// Records in a row that make a stream, and the pauses by which a reader then stands back from the writer. Measured between two
-/// cores at 64 bytes, one publish a record: 83 million a second without, 115 million with.
+/// Records in a row that make a stream, and the pauses by which a reader then stands back from the writer. What they gain is not
+/// settled: see `stream/64` in docs/benchmarks/channel.md.
 const LONG_RUN: u64 = 8;
 const STAND_BACK: u32 = 10;
 

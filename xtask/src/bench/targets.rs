@@ -49,8 +49,8 @@ pub(crate) struct Verdict {
 pub(crate) fn reason(row: &str) -> &'static str {
     match row {
         "stream/64-by-64" | "stream/8" => {
-            "the writer's stores wait for lines that the reader still holds (24 ns a record far, 14 with the prefetch that batches \
-             now do), and reserving, sealing and checking each record costs some 3 ns a side, where the bare ring checks \
+            "the writer's stores wait for lines that the reader still holds (the prefetch that batches do shows no gain \
+             here), and reserving, sealing and checking each record costs some 3 ns a side, where the bare ring checks \
              nothing. A publish and a receive of whole slices would share those costs."
         }
         "stream/64" => {
@@ -58,8 +58,8 @@ pub(crate) fn reason(row: &str) -> &'static str {
              that gains depends on the distance of the cores."
         }
         "roundtrip/1024" | "roundtrip/8192" | "roundtrip/65536" => {
-            "the copy floor writes the same lines again and again; a ring moves on, so each record goes to lines that the other \
-             core held a lap ago."
+            "not known: a bare copy through several slots was as fast as through one, so the ring's fresh lines are not the \
+             cause."
         }
         "latest/write" => {
             "a value carries flag, length and position, and a publish looks for sleepers and for truncation."
