@@ -2,8 +2,7 @@
 
 use crate::frame::cause;
 use crate::link::Link;
-use crate::pty::end_of_terminal;
-use rustix::io::Errno;
+use crate::pty::read_master;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -65,13 +64,10 @@ impl Counted {
     }
 
     fn read_raw(&self, buf: &mut [u8]) -> io::Result<usize> {
-        loop {
-            match rustix::io::read(&self.fd, &mut *buf) {
-                Err(Errno::INTR) => {}
-                Err(error) if self.terminal && end_of_terminal(error) => return Ok(0),
-                result => return Ok(result?),
-            }
+        if self.terminal {
+            return Ok(read_master(&self.fd, buf)?);
         }
+        Ok(rustix::io::retry_on_intr(|| rustix::io::read(&self.fd, &mut *buf))?)
     }
 
     pub(crate) fn write(&self, buf: &[u8]) -> io::Result<usize> {
