@@ -50,6 +50,9 @@ impl<'a> Choices<'a> {
 }
 
 /// Runs `work` while another thread keeps writing the words that a peer can write, in an order that `seed` decides.
+///
+/// The thread is joined by name: a scope alone waits for its closure only, and the fuzzer's search for leaks then meets a thread
+/// that is just ending and takes what it has yet to free for lost.
 pub fn beside_a_mad_writer<T>(words: &[WordsMut], seed: u64, work: impl FnOnce() -> T) -> T {
     struct Stop<'a>(&'a AtomicBool);
     impl Drop for Stop<'_> {
@@ -59,7 +62,7 @@ pub fn beside_a_mad_writer<T>(words: &[WordsMut], seed: u64, work: impl FnOnce()
     }
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        scope.spawn(|| {
+        let mad = scope.spawn(|| {
             let mut state = seed | 1;
             while !done.load(Ordering::Relaxed) {
                 state ^= state << 13;
@@ -72,7 +75,10 @@ pub fn beside_a_mad_writer<T>(words: &[WordsMut], seed: u64, work: impl FnOnce()
                 area.store((state >> 8) as usize % span, value, Ordering::Relaxed);
             }
         });
-        let _stop = Stop(&done);
-        work()
+        let stop = Stop(&done);
+        let result = work();
+        drop(stop);
+        mad.join().expect("the mad writer only writes");
+        result
     })
 }
