@@ -36,6 +36,8 @@ struct State {
 /// What the parent holds of one command. Closed when the last handle is gone and the shepherd has ended.
 #[derive(Debug)]
 pub(crate) struct Link {
+    /// No other link of this process has it, ever: an address would come again.
+    pub(crate) number: u64,
     socket: OwnedFd,
     pub(crate) shepherd: OwnedFd,
     pub(crate) shepherd_pid: i32,
@@ -57,8 +59,11 @@ pub(crate) struct LinkParts {
 impl Link {
     pub(crate) fn new(parts: LinkParts) -> Link {
         let LinkParts { socket, shepherd, shepherd_pid, identity, max_output } = parts;
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let traffic = Traffic { max_output, ..Traffic::default() };
-        Link { socket, shepherd, shepherd_pid, identity, traffic, owner: std::process::id(), state: Mutex::default() }
+        let (owner, state) = (std::process::id(), Mutex::default());
+        Link { number, socket, shepherd, shepherd_pid, identity, traffic, owner, state }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -6,7 +6,7 @@ use rustix::event::epoll;
 use rustix::io::Errno;
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 struct Watch {
@@ -14,18 +14,33 @@ struct Watch {
     owner: u32,
     set: Arc<OwnedFd>,
     links: HashMap<u64, Arc<Link>>,
+    /// The link that the thread holds without the lock.
+    settling: Option<u64>,
 }
 
 static WATCH: Mutex<Option<Watch>> = Mutex::new(None);
+/// `settling` has become `None`.
+static SETTLED: Condvar = Condvar::new();
 
-/// The key of a link: it stays at its place as long as it is registered.
-fn key(link: &Arc<Link>) -> u64 {
-    Arc::as_ptr(link) as u64
+fn lock() -> MutexGuard<'static, Option<Watch>> {
+    WATCH.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Ends with what the thread does without the lock, however that ends.
+struct Settling;
+
+impl Drop for Settling {
+    fn drop(&mut self) {
+        if let Some(watch) = lock().as_mut() {
+            watch.settling = None;
+        }
+        SETTLED.notify_all();
+    }
 }
 
 /// Watches over a new command. Without descriptors or threads to do so, its owner still does when it waits.
 pub(crate) fn register(link: &Arc<Link>) {
-    let mut watch = WATCH.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut watch = lock();
     if watch.as_ref().is_none_or(|watch| watch.owner != std::process::id()) {
         match start() {
             // A forked copy forgets the links of its parent without closing what is registered there.
@@ -34,20 +49,26 @@ pub(crate) fn register(link: &Arc<Link>) {
         }
     }
     let Some(watch) = watch.as_mut() else { return };
-    let added = epoll::add(&watch.set, &link.shepherd, epoll::EventData::new_u64(key(link)), epoll::EventFlags::IN);
+    let added = epoll::add(&watch.set, &link.shepherd, epoll::EventData::new_u64(link.number), epoll::EventFlags::IN);
     match added {
-        Ok(()) => drop(watch.links.insert(key(link), Arc::clone(link))),
+        Ok(()) => drop(watch.links.insert(link.number, Arc::clone(link))),
         Err(error) => tracing::warn!(%error, "a shepherd is watched only while its owner waits"),
     }
 }
 
-/// The owner of the command has seen its end.
+/// The owner looks after the command's end itself, or has seen it. Afterwards the watch holds nothing of it: with the owner's last handle
+/// the descriptors are closed.
 pub(crate) fn forget(link: &Arc<Link>) {
-    let mut watch = WATCH.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(watch) = watch.as_mut().filter(|watch| watch.owner == std::process::id())
-        && watch.links.remove(&key(link)).is_some()
+    let mut watch = lock();
+    let ours = |watch: &Watch| watch.owner == std::process::id();
+    if let Some(watch) = watch.as_mut().filter(|watch| ours(watch))
+        && watch.links.remove(&link.number).is_some()
     {
         let _ = epoll::delete(&watch.set, &link.shepherd);
+    }
+    // What the thread does with it by now, its owner would have to do instead: ending the tree of a killed shepherd.
+    while watch.as_ref().is_some_and(|watch| ours(watch) && watch.settling == Some(link.number)) {
+        watch = SETTLED.wait(watch).unwrap_or_else(PoisonError::into_inner);
     }
 }
 
@@ -60,7 +81,7 @@ fn start() -> std::io::Result<Watch> {
     let started = thread.spawn(move || run(&watched));
     drop(blocked);
     started?;
-    Ok(Watch { owner: std::process::id(), set, links: HashMap::new() })
+    Ok(Watch { owner: std::process::id(), set, links: HashMap::new(), settling: None })
 }
 
 fn run(set: &OwnedFd) {
@@ -72,17 +93,18 @@ fn run(set: &OwnedFd) {
             Err(error) => return tracing::error!(%error, "the watch over shepherds has ended"),
         }
         for event in &ready {
-            let link = {
-                let mut watch = WATCH.lock().unwrap_or_else(PoisonError::into_inner);
-                watch.as_mut().and_then(|watch| {
-                    let link = watch.links.remove(&event.data.u64())?;
-                    let _ = epoll::delete(&watch.set, &link.shepherd);
-                    Some(link)
-                })
-            };
+            let key = event.data.u64();
+            let link = lock().as_mut().and_then(|watch| {
+                let link = watch.links.remove(&key)?;
+                let _ = epoll::delete(&watch.set, &link.shepherd);
+                watch.settling = Some(key);
+                Some(link)
+            });
             // Not under the lock: the end of a tree may take its time.
             if let Some(link) = link {
+                let _settling = Settling;
                 link.settle();
+                drop(link);
             }
         }
     }

@@ -44,6 +44,19 @@ fn a_thousand_runs_leave_the_process_as_it_was() {
 }
 
 #[test]
+fn a_command_that_was_waited_for_holds_no_descriptor_any_more() {
+    one();
+    let before = footprint();
+    for run in 0..200 {
+        let mut child = Command::new("true").spawn().unwrap();
+        // Without the watch stepping back first, as it does for `wait`: both see the end at once.
+        while child.wait_timeout(LONG).unwrap().is_none() {}
+        drop(child);
+        assert_eq!(footprint().0, before.0, "run {run}");
+    }
+}
+
+#[test]
 fn two_hundred_parallel_runs_do_not_disturb_each_other() {
     one();
     let before = footprint();
