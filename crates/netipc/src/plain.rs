@@ -7,6 +7,7 @@ use crate::error::{DecodeError, EncodeError, Fault};
 const TEXT_AT: usize = 8;
 
 /// Appends an INCREMENT payload, request or response: one `u64`.
+#[inline]
 pub fn encode_increment(out: &mut Vec<u8>, value: u64) {
     out.extend_from_slice(&value.to_ne_bytes());
 }
@@ -15,6 +16,7 @@ pub fn encode_increment(out: &mut Vec<u8>, value: u64) {
 ///
 /// # Errors
 /// [`Fault::Truncated`] below 8 bytes.
+#[inline]
 pub fn decode_increment(payload: &[u8]) -> Result<u64, DecodeError> {
     DecodeError::need(payload.len(), 8, 0)?;
     Ok(u64_at(payload, 0))

@@ -178,7 +178,8 @@ impl Client {
         self.counters
     }
 
-    /// Ends the operation under way and those to come, until [`Abort::clear`] or [`Client::close`]. For other threads.
+    /// Ends the operation under way and those to come, until [`Abort::clear`] or [`Client::close`]; a session over a socket ends
+    /// with them, and the next [`Client::refresh`] begins another. For other threads.
     #[must_use]
     pub fn abort_handle(&self) -> Abort {
         self.abort.clone()
@@ -303,6 +304,9 @@ impl Client {
         deadline: Instant,
         on_response: &mut impl FnMut(usize, Result<&[u8], Status>),
     ) -> Result<(), SessionError> {
+        if self.abort.is_raised() {
+            return Err(SessionError::Aborted);
+        }
         let wait = Wait::until(deadline).or_abort(&self.abort);
         let session = self.session.as_mut().ok_or(SessionError::Closed)?;
         let mut next = 0;
@@ -364,6 +368,10 @@ impl Client {
     }
 
     fn attempt(&mut self, envelope: &Envelope, payload: &[u8], deadline: Instant) -> Result<(), Setback> {
+        // A fast answer needs no wait that would see it.
+        if self.abort.is_raised() {
+            return Err(Setback::Lost(SessionError::Aborted));
+        }
         let wait = Wait::until(deadline).or_abort(&self.abort);
         let session = self.session.as_mut().ok_or(Setback::Lost(SessionError::Closed))?;
         // A send that the peer cut short may have been answered: a server refuses what it has only half read.
@@ -526,7 +534,9 @@ impl Client {
         let mut config = self.options.session.clone();
         config.request.max_payload = self.request.current;
         config.response.max_payload = self.response.current;
-        Session::connect(&self.endpoint, &config, &Wait::until(deadline).or_abort(&self.abort))
+        let mut session = Session::connect(&self.endpoint, &config, &Wait::until(deadline).or_abort(&self.abort))?;
+        session.end_with(&self.abort);
+        Ok(session)
     }
 
     fn lose(&mut self) {

@@ -51,6 +51,7 @@ enum End {
 
 fn run(mut session: Session, shared: &Shared) -> End {
     let agreement = *session.agreement();
+    session.end_with(&shared.draining);
     let next_request = Wait::forever().or_abort(&shared.draining);
     let mut response = Vec::new();
     loop {

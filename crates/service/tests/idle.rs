@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{CODE, Carrier, echo, eventually, ready};
+use common::{CODE, Carrier, echo, eventually, let_pass, ready};
 use ginnel_service::Server;
 use std::time::Duration;
 
@@ -31,12 +31,12 @@ fn an_idle_server_with_idle_sessions_uses_no_processor_time() {
     // Until all of them have gone to sleep.
     let mut before = switches();
     eventually("all threads sleep", || {
-        std::thread::sleep(Duration::from_millis(20));
+        let_pass(Duration::from_millis(20));
         let now = switches();
         now == std::mem::replace(&mut before, now.clone())
     });
     assert_eq!(before.len(), 4, "accept, watch and two sessions: {before:?}");
-    std::thread::sleep(Duration::from_millis(400));
+    let_pass(Duration::from_millis(400));
     assert_eq!(switches(), before, "something woke up without a reason");
     drop((shm, socket));
 }

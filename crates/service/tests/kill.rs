@@ -22,7 +22,6 @@ fn a_killed_server_is_noticed_replaced_and_swept_up(carrier: Carrier) {
     let endpoint = carrier.endpoint(dir.path(), port);
     let mut client = ready(&endpoint, carrier.client());
     for round in 0..size(10, 200) {
-        let pause = moments.pause();
         let wait_in_handler = round % 3 == 0;
         // Sleeps in a wait that nothing would end, and says when it was ended.
         let mut sleeper = Session::connect(&endpoint, &carrier.client().session, &Wait::until(soon())).unwrap();
@@ -39,7 +38,7 @@ fn a_killed_server_is_noticed_replaced_and_swept_up(carrier: Carrier) {
                     }
                 }
             });
-            std::thread::sleep(pause);
+            moments.pause();
             server.kill_only();
             let killed = Instant::now();
             // The call was tried again, for the 100 ms that a restart is given, and nobody was there.

@@ -30,7 +30,7 @@ fn a_killed_client_is_noticed_and_everything_of_its_session_is_freed() {
         for _ in 0..size(10, 200) {
             let mut client = Process::start("client", carrier, dir.path(), port, &[]);
             client.line("calling ");
-            std::thread::sleep(moments.pause());
+            moments.pause();
             assert_eq!(server.counters().active, 2);
             client.kill_only();
             noticed.push(eventually("the session is gone", || server.counters().active == 1));

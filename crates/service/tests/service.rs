@@ -163,6 +163,28 @@ fn an_abort_ends_a_call_from_another_thread() {
 }
 
 #[test]
+fn an_abort_between_calls_is_forgotten_when_cleared_and_no_request_is_executed_twice() {
+    for carrier in CARRIERS {
+        let dir = tempfile::tempdir().unwrap();
+        let server = start(carrier, &dir);
+        let mut client = ready(server.endpoint(), carrier.client());
+        assert_eq!(client.call(CODE, b"one").unwrap(), b"one");
+        let abort = client.abort_handle();
+        abort.raise();
+        let aborted = client.call(CODE, b"never");
+        assert!(matches!(aborted, Err(CallError::Aborted)), "{carrier:?}: {aborted:?}");
+        let aborted = client.pipeline(CODE, &[b"never"], 1, soon(), |_, _| {});
+        assert!(matches!(aborted, Err(CallError::NotReady(State::Broken))), "{carrier:?}: {aborted:?}");
+        abort.clear();
+        assert_eq!(client.refresh(), State::Ready);
+        abort.raise();
+        abort.clear();
+        assert_eq!(client.call(CODE, b"two").unwrap(), b"two", "{carrier:?}");
+        assert_eq!(server.counters().requests, 2, "{carrier:?}");
+    }
+}
+
+#[test]
 fn stop_ends_idle_sessions_at_once_and_frees_the_name() {
     for carrier in CARRIERS {
         let dir = tempfile::tempdir().unwrap();

@@ -1,7 +1,8 @@
 //! What carries the bytes of a session: sockets and shared memory behind one trait, for one driver.
 
+use crate::core::Role;
 use crate::error::SessionError;
-use crate::wait::Wait;
+use crate::wait::{Abort, Wait};
 use std::fmt::Debug;
 use std::os::fd::BorrowedFd;
 
@@ -27,6 +28,19 @@ pub(crate) trait Carrier: Debug + Send {
 
     /// Receives into `space`; the length of a packet that was cut exceeds it. `None`: not now.
     fn try_recv(&mut self, space: &mut [u8]) -> Result<Option<usize>, SessionError>;
+
+    /// Receives as [`Carrier::try_recv`] does, sleeping until there is something.
+    fn recv(&mut self, space: &mut [u8], wait: &Wait<'_>) -> Result<usize, SessionError> {
+        loop {
+            if let Some(len) = self.try_recv(space)? {
+                return Ok(len);
+            }
+            self.wait(Interest::Receive, wait)?;
+        }
+    }
+
+    /// Raising `abort` may end what this carries for good, if that makes waiting cheaper.
+    fn end_with(&mut self, _abort: &Abort, _role: Role) {}
 
     /// Sleeps until an attempt is worth making.
     fn wait(&mut self, interest: Interest, wait: &Wait<'_>) -> Result<Ready, SessionError>;

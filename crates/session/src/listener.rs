@@ -9,7 +9,6 @@ use crate::endpoint::Endpoint;
 use crate::error::{HandshakeError, ListenError, RefuseReason, SessionError};
 use crate::greeting::Greeting;
 use crate::handshake::{Offer, Verdict, judge_hello};
-use crate::inbound::Framing;
 use crate::session::{Established, Link, Session, receive_greeting, socket_framing};
 use crate::shm;
 use crate::socket::{self, Socket};
@@ -211,11 +210,7 @@ impl Incoming {
     /// Why there is no session. The client was told if [`HandshakeError::Refused`].
     pub fn finish(self) -> Result<Session, HandshakeError> {
         let (established, peer) = self.establish()?;
-        let (framing, carrier): (_, Box<dyn Carrier>) = match established.link {
-            Link::Socket(socket, framing) => (framing, Box::new(socket)),
-            Link::Slot(slot) => (Framing::Slot(slot.longest()), Box::new(slot)),
-        };
-        Ok(Session::new(Role::Server, framing, carrier, &established.ack, peer))
+        Ok(Session::new(Role::Server, established, peer))
     }
 
     /// Judges and answers; what is left is to put a driver on it.

@@ -74,11 +74,11 @@ impl Abort {
     }
 
     /// Wakes `sleeper`, too, from now until the result is dropped.
-    pub(crate) fn register(&self, sleeper: Arc<dyn Wake>) -> Registered<'_> {
+    pub(crate) fn register(&self, sleeper: Arc<dyn Wake>) -> Registered {
         // Its address identifies it: it lives as long as its registration.
         let id = Arc::as_ptr(&sleeper).cast::<()>().addr();
         self.sleepers().push((id, sleeper));
-        Registered { abort: self, id }
+        Registered { abort: self.clone(), id }
     }
 
     fn sleepers(&self) -> std::sync::MutexGuard<'_, Vec<(usize, Arc<dyn Wake>)>> {
@@ -89,12 +89,19 @@ impl Abort {
 
 /// A registration with an [`Abort`], ended on drop.
 #[derive(Debug)]
-pub(crate) struct Registered<'a> {
-    abort: &'a Abort,
+pub(crate) struct Registered {
+    abort: Abort,
     id: usize,
 }
 
-impl Drop for Registered<'_> {
+impl Registered {
+    /// Whether it is `abort` or a clone of it that wakes the sleeper.
+    pub(crate) fn is_with(&self, abort: &Abort) -> bool {
+        Arc::ptr_eq(&self.abort.shared, &abort.shared)
+    }
+}
+
+impl Drop for Registered {
     fn drop(&mut self) {
         let mut sleepers = self.abort.sleepers();
         if let Some(at) = sleepers.iter().position(|(id, _)| *id == self.id) {

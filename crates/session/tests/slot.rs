@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Carrier, Raw, patience};
+use common::{Carrier, Raw, eventually, patience, sleeps, this_thread, until_asleep};
 use ginnel_memory::ForeignFile;
 use ginnel_session::{ConnectError, Endpoint, Listener, Session, SessionError, Wait};
 use ginnel_wire::{Envelope, Hello, HelloAck, Profiles, Status};
@@ -87,24 +87,28 @@ fn a_scripted_client_is_served_and_woken_by_our_server() {
     let file = ForeignFile::open(rustix::fs::CWD, &path).unwrap();
     assert_eq!(file.len(), FILE);
     std::thread::scope(|scope| {
-        let client = scope.spawn(|| {
+        let (tell, told) = std::sync::mpsc::channel();
+        let file = &file;
+        let client = scope.spawn(move || {
+            tell.send(this_thread()).unwrap();
             for id in 1..=50_u64 {
                 let payload = common::pattern(id as usize * 80, 1);
-                publish(&file, REQUEST, &message(&Envelope::request(3, id, 0), &payload));
-                let response = sleep_for(&file, RESPONSE, id);
+                publish(file, REQUEST, &message(&Envelope::request(3, id, 0), &payload));
+                let response = sleep_for(file, RESPONSE, id);
                 let envelope = Envelope::decode(&response).unwrap();
                 assert_eq!((envelope.message_id, envelope.payload_len as usize), (id, response.len() - 32));
                 assert_eq!(response[32..], common::pattern(id as usize * 1000, 2));
             }
         });
+        let sleeper = told.recv().unwrap();
         for id in 1..=50_u64 {
             let request = session.recv(&patience()).unwrap();
             assert_eq!((request.envelope.message_id, request.envelope.code), (id, 3));
             assert_eq!(request.payload, common::pattern(id as usize * 80, 1));
             let answer = Envelope::response_to(&request.envelope, Status::OK, 0);
             if id % 5 == 0 {
-                // Until the scripted client is surely asleep: it must be woken by the kernel's hand.
-                std::thread::sleep(Duration::from_millis(5));
+                // The scripted client must be woken by the kernel's hand.
+                assert_eq!(until_asleep(sleeper), libc::SYS_futex);
             }
             session.send(&answer, &common::pattern(id as usize * 1000, 2), &patience()).unwrap();
         }
@@ -151,6 +155,7 @@ fn a_scripted_server_serves_and_wakes_our_client() {
         packet_size: 65536,
         session_id: 0xab,
     };
+    let our_client = this_thread();
     std::thread::scope(|scope| {
         let server = scope.spawn(|| {
             let raw = listening.accept();
@@ -162,7 +167,7 @@ fn a_scripted_server_serves_and_wakes_our_client() {
                 let envelope = Envelope::decode(&request).unwrap();
                 assert_eq!((envelope.message_id, envelope.payload_len as usize), (id, request.len() - 32));
                 if id % 5 == 0 {
-                    std::thread::sleep(Duration::from_millis(5));
+                    assert_eq!(until_asleep(our_client), libc::SYS_futex);
                 }
                 let answer = Envelope::response_to(&envelope, Status::OK, 0);
                 woken += publish(&file, RESPONSE, &message(&answer, &request[32..]));
@@ -203,14 +208,17 @@ fn a_region_that_is_not_ready_is_waited_for() {
         session_id: 1,
     };
     let connect = |wait: &Wait<'_>| Session::connect(&endpoint, &Carrier::Shm.client(4096, 1), wait);
+    let client = this_thread();
     std::thread::scope(|scope| {
         scope.spawn(|| {
             for ready in [false, true] {
                 let raw = listening.accept();
                 raw.recv();
+                let before = sleeps(client);
                 raw.send(&ack.packet());
                 if ready {
-                    std::thread::sleep(Duration::from_millis(20));
+                    // Once for the ack, and then between looks at the region.
+                    eventually("the client has looked several times", || sleeps(client) > before + 3);
                     std::fs::remove_file(dir.path().join("made")).ok();
                     make_region(&dir.path().join("made"));
                     std::fs::rename(dir.path().join("made"), &path).unwrap();

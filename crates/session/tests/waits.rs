@@ -2,7 +2,8 @@
 
 mod common;
 
-use common::{CARRIERS, Carrier, Raw, SOCKETS, connect_to, patience};
+use common::{CARRIERS, Carrier, Raw, SOCKETS, asleep_in, connect_to, eventually, patience, this_thread, until_asleep};
+use ginnel_session::proto::Role;
 use ginnel_session::{Abort, ConnectError, Endpoint, HandshakeError, Listener, Session, SessionError, Wait};
 use ginnel_wire::{Envelope, HelloAck, Profiles, Status};
 use std::os::fd::AsFd;
@@ -29,9 +30,10 @@ fn ends_each_way(mut operation: impl FnMut(&Wait<'_>) -> SessionError) {
     abort.raise();
     assert_eq!(name(&operation(&patience().or_abort(&abort))), "abort");
     abort.clear();
+    let waiting = this_thread();
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            std::thread::sleep(SHORT);
+            until_asleep(waiting);
             abort.raise();
         });
         assert_eq!(name(&operation(&patience().or_abort(&abort))), "abort");
@@ -97,6 +99,110 @@ fn waiting_for_a_message_in_either_role_and_being_usable_afterwards() {
     }
 }
 
+/// A session over `carrier` whose other end answers it: the side in `role` first.
+fn pair_of(carrier: Carrier, role: Role) -> (tempfile::TempDir, Session, Session) {
+    let dir = tempfile::tempdir().unwrap();
+    let (client, server) = carrier.pair(dir.path(), 64, 1);
+    let (own, other) = if role == Role::Client { (client, server) } else { (server, client) };
+    (dir, own, other)
+}
+
+/// Lets the other end say something once `waiter` sleeps, which ends its wait; the system call in which it slept.
+fn slept_in(waiter: &mut Session, other: &mut Session, wait: &Wait<'_>, say: &Envelope) -> i64 {
+    let thread = this_thread();
+    std::thread::scope(|scope| {
+        let other = scope.spawn(move || {
+            let call = until_asleep(thread);
+            other.send(say, b"awake", &patience()).unwrap();
+            call
+        });
+        assert_eq!(waiter.recv(wait).unwrap().payload, b"awake");
+        other.join().unwrap()
+    })
+}
+
+#[test]
+fn a_wait_that_the_socket_can_end_costs_no_system_call_of_its_own() {
+    let (own, foreign) = (Abort::new().unwrap(), Abort::new().unwrap());
+    for carrier in SOCKETS {
+        let (_dir, mut server, mut client) = pair_of(carrier, Role::Server);
+        server.end_with(&own);
+        client.end_with(&own);
+        let waits = [
+            (Wait::forever(), libc::SYS_recvfrom),
+            (patience(), libc::SYS_recvfrom),
+            (patience().or_abort(&own), libc::SYS_recvfrom),
+            (Wait::forever().or_abort(&own), libc::SYS_recvfrom),
+            // The socket knows nothing of this one.
+            (patience().or_abort(&foreign), libc::SYS_ppoll),
+        ];
+        for (id, (wait, expected)) in (1..).zip(&waits) {
+            let request = Envelope::request(1, id, 0);
+            assert_eq!(slept_in(&mut server, &mut client, wait, &request), *expected, "{carrier:?} {wait:?}");
+            let response = Envelope::response_to(&request, Status::OK, 0);
+            assert_eq!(slept_in(&mut client, &mut server, wait, &response), *expected, "{carrier:?} {wait:?}");
+        }
+    }
+}
+
+#[test]
+fn a_deadline_holds_where_the_socket_sleeps_and_the_session_goes_on() {
+    const LONG: Duration = Duration::from_millis(300);
+    for carrier in SOCKETS {
+        for role in [Role::Client, Role::Server] {
+            let (_dir, mut own, other) = pair_of(carrier, role);
+            let begin = Instant::now();
+            assert_eq!(name(&own.recv(&Wait::at_most(LONG)).unwrap_err()), "deadline");
+            assert!(begin.elapsed() >= LONG, "before its deadline");
+            // The timeout of the socket outlives the wait that set it, and must not cut a longer one short.
+            let waiting = this_thread();
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    eventually("it sleeps in the socket again", || asleep_in(waiting) == Some(libc::SYS_recvfrom));
+                    drop(other);
+                });
+                assert_eq!(name(&own.recv(&Wait::forever()).unwrap_err()), "closed", "{carrier:?} {role:?}");
+            });
+        }
+    }
+}
+
+#[test]
+fn an_abort_that_may_end_the_session_ends_it_and_a_server_still_has_the_last_word() {
+    for carrier in SOCKETS {
+        let dir = tempfile::tempdir().unwrap();
+        let abort = Abort::new().unwrap();
+        let (mut client, mut server) = carrier.pair(dir.path(), 64, 1);
+        server.end_with(&abort);
+        client.send(&Envelope::request(1, 1, 0), b"x", &patience()).unwrap();
+        let request = server.recv(&patience()).unwrap().envelope;
+        let waiting = this_thread();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                assert_eq!(until_asleep(waiting), libc::SYS_recvfrom);
+                abort.raise();
+            });
+            assert_eq!(name(&server.recv(&patience().or_abort(&abort)).unwrap_err()), "abort", "{carrier:?}");
+        });
+        server.send(&Envelope::response_to(&request, Status::OK, 0), b"last", &patience()).unwrap();
+        assert_eq!(client.recv(&patience()).unwrap().payload, b"last");
+        drop((client, server));
+
+        // Raised already: the client is hung up on before it has said anything, and for good.
+        let (mut client, mut server) = carrier.pair(dir.path(), 64, 1);
+        client.end_with(&abort);
+        assert_eq!(name(&client.recv(&patience().or_abort(&abort)).unwrap_err()), "abort", "{carrier:?}");
+        assert_eq!(name(&server.recv(&patience()).unwrap_err()), "closed", "{carrier:?}");
+        abort.clear();
+        assert_eq!(name(&client.recv(&patience().or_abort(&abort)).unwrap_err()), "closed", "{carrier:?}");
+        assert!(client.is_hung_up());
+
+        // A session that is gone is no longer the abort's business.
+        drop((client, server));
+        abort.raise();
+    }
+}
+
 #[test]
 fn sending_to_a_peer_that_takes_nothing() {
     for carrier in SOCKETS {
@@ -114,9 +220,10 @@ fn sending_to_a_peer_that_takes_nothing() {
 
         let (mut client, _server) = carrier.pair(dir.path(), 64 << 20, 1);
         let abort = Abort::new().unwrap();
+        let sending = this_thread();
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                std::thread::sleep(SHORT);
+                until_asleep(sending);
                 abort.raise();
             });
             let wait = patience().or_abort(&abort);
@@ -271,11 +378,20 @@ fn one_abort_ends_many_sleepers_and_clearing_it_lets_them_sleep_again() {
     let abort = Abort::new().unwrap();
     for _ in 0..3 {
         std::thread::scope(|scope| {
+            let (tell, told) = std::sync::mpsc::channel();
             let sleepers: Vec<_> = pairs
                 .iter_mut()
-                .map(|(client, _)| scope.spawn(|| client.recv(&patience().or_abort(&abort)).map(|_| ()).unwrap_err()))
+                .map(|(client, _)| {
+                    let (tell, abort) = (tell.clone(), &abort);
+                    scope.spawn(move || {
+                        tell.send(this_thread()).unwrap();
+                        client.recv(&patience().or_abort(abort)).map(|_| ()).unwrap_err()
+                    })
+                })
                 .collect();
-            std::thread::sleep(Duration::from_millis(10));
+            for thread in told.iter().take(sleepers.len()) {
+                assert_eq!(until_asleep(thread), libc::SYS_futex);
+            }
             abort.raise();
             for sleeper in sleepers {
                 assert_eq!(name(&sleeper.join().unwrap()), "abort");

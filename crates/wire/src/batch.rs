@@ -91,6 +91,7 @@ impl<'a> Batch<'a> {
 
     /// Item `index`, without its padding.
     #[must_use]
+    #[inline]
     pub fn get(&self, index: usize) -> Option<&'a [u8]> {
         let at = index.checked_mul(ENTRY)?;
         let entry = self.directory.get(at..at.checked_add(ENTRY)?)?;
@@ -124,6 +125,7 @@ pub struct BatchIter<'a> {
 impl<'a> Iterator for BatchIter<'a> {
     type Item = &'a [u8];
 
+    #[inline]
     fn next(&mut self) -> Option<&'a [u8]> {
         let item = self.batch.get(self.next)?;
         self.next += 1;
@@ -213,6 +215,7 @@ impl BatchBuilder {
     ///
     /// # Errors
     /// [`BatchFull`] if the payload would exceed the limit; nothing is changed then.
+    #[inline]
     pub fn push(&mut self, item: &[u8]) -> Result<(), BatchFull> {
         let size = self.payload_len() as u64 + ENTRY as u64 + align8(item.len() as u64);
         if size > u64::from(self.limit) {
@@ -227,8 +230,10 @@ impl BatchBuilder {
         put(&mut self.bytes, entry, (offset as u32).to_ne_bytes());
         put(&mut self.bytes, entry + 4, (item.len() as u32).to_ne_bytes());
         self.bytes.extend_from_slice(item);
-        let padded = self.bytes.len().next_multiple_of(8);
-        self.bytes.resize(padded, 0);
+        let padding = item.len().wrapping_neg() % ENTRY;
+        if padding > 0 {
+            self.bytes.extend_from_slice(&[0; ENTRY][..padding]);
+        }
         self.items += 1;
         Ok(())
     }

@@ -71,10 +71,9 @@ pub fn echo(request: &Request<'_>, response: &mut Vec<u8>) -> Result<(), Failure
         b"!panic" => panic!("told to"),
         b"!fail" => Err(Failure::Internal),
         b"!malformed" => Err(Failure::Malformed),
-        b"!hang" => {
-            std::thread::sleep(PATIENCE * 10);
-            Ok(())
-        }
+        b"!hang" => loop {
+            std::thread::park();
+        },
         payload if payload.starts_with(b"!size ") => {
             let size: usize = std::str::from_utf8(&payload[6..]).unwrap().parse().unwrap();
             response.resize(size, 5);
@@ -94,20 +93,22 @@ pub fn ready(endpoint: &Endpoint, options: ClientOptions) -> Client {
 }
 
 pub fn await_state(client: &mut Client, state: State) {
-    let deadline = Instant::now() + PATIENCE;
-    while client.refresh() != state {
-        assert!(Instant::now() < deadline, "still {} instead of {state}", client.state());
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    eventually(&format!("the client is {state}"), || client.refresh() == state);
 }
 
 pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) -> Duration {
     let begin = Instant::now();
     while !condition() {
         assert!(begin.elapsed() < PATIENCE, "never: {what}");
-        std::thread::sleep(Duration::from_millis(1));
+        let_pass(Duration::from_millis(1));
     }
     begin.elapsed()
+}
+
+/// Sleeps. Only for time that is itself what a test is about, and never in the hope that something has happened meanwhile:
+/// that is what [`eventually`] is for.
+pub fn let_pass(time: Duration) {
+    std::thread::sleep(time);
 }
 
 pub fn soon() -> Instant {
@@ -137,11 +138,12 @@ impl Moments {
         Self(seed)
     }
 
-    pub fn pause(&mut self) -> Duration {
+    /// Waits for the next of them, at most 3 ms away.
+    pub fn pause(&mut self) {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
-        Duration::from_micros(self.0 % 3000)
+        let_pass(Duration::from_micros(self.0 % 3000));
     }
 }
 

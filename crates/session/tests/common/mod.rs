@@ -5,8 +5,9 @@ use ginnel_session::{ClientConfig, Endpoint, Limits, Listener, ServerConfig, Ses
 use ginnel_wire::Profiles;
 use rustix::fd::OwnedFd;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::thread::Pid;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The most any wait of a test may take: far above what is needed, so that only a hang reaches it.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -71,6 +72,44 @@ pub fn connect_to(listener: &Listener, config: &ClientConfig) -> (Session, Sessi
         let client = Session::connect(listener.endpoint(), config, &patience()).unwrap();
         (client, server.join().unwrap())
     })
+}
+
+/// The calling thread, for [`asleep_in`] and [`until_asleep`].
+pub fn this_thread() -> Pid {
+    rustix::thread::gettid()
+}
+
+/// The system call in which a thread of this process sleeps; `None` while it runs.
+pub fn asleep_in(thread: Pid) -> Option<i64> {
+    let call = std::fs::read_to_string(format!("/proc/self/task/{}/syscall", thread.as_raw_nonzero())).unwrap();
+    call.split_whitespace().next()?.parse().ok()
+}
+
+/// Waits until `thread` sleeps where it waits for its peer, and says in which system call.
+pub fn until_asleep(thread: Pid) -> i64 {
+    const WAITS: [i64; 3] = [libc::SYS_ppoll, libc::SYS_recvfrom, libc::SYS_futex];
+    let mut call = None;
+    eventually("the thread sleeps", || {
+        call = asleep_in(thread);
+        call.is_some_and(|call| WAITS.contains(&call))
+    });
+    call.unwrap()
+}
+
+/// How often `thread` has gone to sleep so far.
+pub fn sleeps(thread: Pid) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/self/task/{}/status", thread.as_raw_nonzero())).unwrap();
+    let count = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")).unwrap();
+    count.trim().parse().unwrap()
+}
+
+/// Looks again and again until `condition` holds.
+pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let begin = Instant::now();
+    while !condition() {
+        assert!(begin.elapsed() < PATIENCE, "never: {what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 /// A payload of which no byte is where another's should be.
