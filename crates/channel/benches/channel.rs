@@ -182,6 +182,16 @@ fn newest(bench: &Bench, dir: &Path) -> Outcome {
         }
         Ok(start.elapsed())
     })?;
+    let mut record = [0; 8];
+    bench.run("the same into memory that is used again", RECORDS, || {
+        let start = Instant::now();
+        for number in 0..u64::from(RECORDS) {
+            writer.publish(black_box(&[number; 8]))?;
+            black_box(reader.try_recv_into(&mut record)?);
+            black_box(&record);
+        }
+        Ok(start.elapsed())
+    })?;
     bench.run("look for a newer value, none there", RECORDS, || {
         black_box(reader.try_recv()?);
         let start = Instant::now();

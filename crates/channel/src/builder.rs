@@ -26,6 +26,8 @@ use std::time::{Duration, Instant};
 const NO_CHECK: &str = "GINNEL_DISABLE_IPC_PERMISSIONS";
 /// How often a reader that waits for a channel looks for it.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// How much memory a state takes, as long as that is more than eight values.
+const STATE_BYTES: usize = 8 << 10;
 
 /// Settings of a new channel. Made by [`Writer::builder`].
 #[derive(Debug)]
@@ -228,9 +230,10 @@ fn shape<T: ?Sized, C: Codec<T>>(
     let default = WriterBuilder::<T, C>::DEFAULT_CAPACITY;
     let geometry = match C::LEN {
         Some(len) => {
-            // A state needs a few slots, so that a reader can finish its copy while the next values are written.
+            // A state needs a few slots, so that a reader can finish its copy while the next values are written. Of small
+            // values there are more, so that the mark and the cursors, which move every sixteenth, do not move every time.
             let records = match (mode, capacity) {
-                (Mode::Latest, None) => 8,
+                (Mode::Latest, None) => (STATE_BYTES / (len + 16)).max(8),
                 (_, capacity) => capacity.unwrap_or(default) / (len + 16),
             };
             Geometry::fixed(mode, len, records, max_readers)?

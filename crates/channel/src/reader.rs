@@ -103,17 +103,21 @@ impl<T: ?Sized, C: Codec<T>> Reader<T, C> {
     /// In [`Mode::Latest`] that is the newest value, if it is newer than the last one received.
     #[inline]
     pub fn try_recv(&mut self) -> Result<Option<C::Owned>, RecvError> {
-        match self.next()? {
-            Some(record) => Ok(Some(record)),
-            None => self.nothing(),
+        let mut record = None;
+        if self.next(&mut record)? {
+            return Ok(record);
         }
+        self.nothing()
     }
 
     /// Receives the next record, waiting as long as the writer lives. Spins first, then sleeps.
     #[inline]
     pub fn recv(&mut self) -> Result<C::Owned, RecvError> {
+        let mut record = None;
         loop {
-            if let Some(record) = self.next()? {
+            if self.next(&mut record)?
+                && let Some(record) = record.take()
+            {
                 return Ok(record);
             }
             self.wait(None)?;
@@ -123,9 +127,10 @@ impl<T: ?Sized, C: Codec<T>> Reader<T, C> {
     /// Receives the next record, waiting up to `limit`; `None` if none came.
     pub fn recv_timeout(&mut self, limit: Duration) -> Result<Option<C::Owned>, RecvError> {
         let deadline = clock::after(limit);
+        let mut record = None;
         loop {
-            if let Some(record) = self.next()? {
-                return Ok(Some(record));
+            if self.next(&mut record)? {
+                return Ok(record);
             }
             if clock::passed(deadline) {
                 return self.nothing();
@@ -152,14 +157,16 @@ impl<T: ?Sized, C: Codec<T>> Reader<T, C> {
         })
     }
 
+    /// Puts the next record into `record`; says whether there was one.
     #[inline(always)]
-    fn next(&mut self) -> Result<Option<C::Owned>, RecvError> {
-        let record = Self::take(&mut self.consumer, |consumer, len| C::decode(consumer, len, &mut self.scratch))?;
-        match record {
-            None => Ok(None),
-            Some(record) => {
+    fn next(&mut self, record: &mut Option<C::Owned>) -> Result<bool, RecvError> {
+        let scratch = &mut self.scratch;
+        match Self::take(&mut self.consumer, |consumer, len| C::decode(consumer, len, scratch, record))? {
+            None => Ok(false),
+            Some(decoded) => {
                 self.count();
-                Ok(Some(record?))
+                decoded?;
+                Ok(true)
             }
         }
     }

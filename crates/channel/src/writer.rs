@@ -162,6 +162,11 @@ impl<T: ?Sized, C: Codec<T>> Writer<T, C> {
             }
             bytes.len()
         };
+        self.append_in_time(record, len, patience)
+    }
+
+    #[cold]
+    fn append_in_time(&mut self, record: &T, len: usize, patience: Patience) -> Result<(), PublishError> {
         self.reserve(len, patience)?;
         self.producer.push(C::encode(record, &mut self.scratch)?);
         Ok(())

@@ -329,6 +329,7 @@ impl<const W: usize, K: Kind<W>> StreamReceiver<W, K> {
 pub struct Newest {
     writer: Writer<[u64; 8]>,
     reader: Reader<[u64; 8]>,
+    room: Box<[u64; 8]>,
 }
 
 impl Newest {
@@ -336,7 +337,7 @@ impl Newest {
         let mut writer = writer(plan, "newest")?;
         let reader = reader(plan, "newest")?;
         wait_for(&mut writer, 1)?;
-        Ok(Self { writer, reader })
+        Ok(Self { writer, reader, room: buffer() })
     }
 
     #[inline(always)]
@@ -345,8 +346,12 @@ impl Newest {
     }
 
     #[inline(always)]
-    pub fn read(&mut self) -> Outcome<[u64; 8]> {
-        self.reader.try_recv()?.ok_or_else(|| "a value that was just written is not there".into())
+    pub fn read(&mut self) -> Outcome<&[u64; 8]> {
+        if self.reader.try_recv_into(&mut self.room)? {
+            Ok(&self.room)
+        } else {
+            Err("a value that was just written is not there".into())
+        }
     }
 }
 

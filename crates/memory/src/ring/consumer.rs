@@ -217,14 +217,14 @@ impl Consumer {
     /// The length of the next record, `None` if there is none yet.
     ///
     /// The record may be overwritten at any time: copy it with [`take`](Self::take), which tells.
-    #[inline]
+    #[inline(always)]
     pub fn peek(&mut self) -> Result<Option<usize>, Fault> {
-        if self.geometry.mode == Mode::Latest {
-            self.skip_to_last()?;
+        if self.geometry.mode == Mode::Latest && !self.skip_to_last()? {
+            return if self.truncated() { Err(Fault::Truncated) } else { Ok(None) };
         }
         let word = self.at.word;
+        // SYNC ring.flag
         if self.data.load(word, Ordering::Acquire) != self.at.seq + 1 {
-            // SYNC ring.flag
             return self.absent();
         }
         if let Some(len) = self.geometry.fixed {
@@ -232,12 +232,18 @@ impl Consumer {
         }
         let len = self.data.load(word + 1, Ordering::Relaxed);
         if len > self.geometry.max_record as u64 {
-            fence(Ordering::Acquire);
-            return Err(if self.overtaken(self.at.pos) { self.resync()? } else { Fault::Length { len } });
+            return Err(self.too_long(len));
         }
         Ok(Some(len as usize))
     }
 
+    #[cold]
+    fn too_long(&mut self, len: u64) -> Fault {
+        fence(Ordering::Acquire);
+        if self.overtaken(self.at.pos) { self.resync().unwrap_or_else(|fault| fault) } else { Fault::Length { len } }
+    }
+
+    #[inline(never)]
     fn absent(&mut self) -> Result<Option<usize>, Fault> {
         fence(Ordering::Acquire);
         if self.overtaken(self.at.pos) && self.geometry.mode != Mode::Latest {
@@ -257,23 +263,37 @@ impl Consumer {
         Ok(None)
     }
 
-    fn skip_to_last(&mut self) -> Result<(), Fault> {
+    /// Moves on to the newest value; says whether it is newer than the last one that was taken.
+    #[inline(always)]
+    fn skip_to_last(&mut self) -> Result<bool, Fault> {
+        let last = self.head.load(LAST, Ordering::Acquire);
+        if last == self.at.pos {
+            return Ok(true); // nothing was missed: its number needs no division
+        }
+        if last == NO_RECORD || last < self.at.pos {
+            return Ok(false);
+        }
+        self.skip_to(last)
+    }
+
+    #[inline(never)]
+    fn skip_to(&mut self, mut last: u64) -> Result<bool, Fault> {
         for _ in 0..Self::TRIES {
-            let last = self.head.load(LAST, Ordering::Acquire);
-            if last == NO_RECORD || last < self.at.pos {
-                return Ok(());
-            }
             if let Some(seq) = self.number_at(last) {
                 if seq < self.at.seq {
                     return Err(Fault::Position { value: seq });
                 }
                 self.move_to(last, seq);
-                return Ok(());
+                return Ok(true);
             }
             if self.truncated() {
                 return Err(Fault::Truncated);
             }
             pause(0);
+            last = self.head.load(LAST, Ordering::Acquire);
+            if last == NO_RECORD || last < self.at.pos {
+                return Ok(false);
+            }
         }
         Err(Fault::Position { value: self.at.pos })
     }

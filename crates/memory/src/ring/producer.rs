@@ -133,9 +133,10 @@ impl Producer {
     }
 
     /// Whether the memory was taken away from under the ring.
+    #[inline(always)]
     #[must_use]
     pub fn truncated(&self) -> bool {
-        self.data.truncated() || self.head.truncated()
+        self.data.truncated() // header and data are one mapping
     }
 
     /// Makes room for a record of `len` bytes. Costs a comparison, but once in a sixteenth of the capacity.
@@ -273,7 +274,7 @@ impl Producer {
     }
 
     /// Writes one record into the room that [`reserve`](Self::reserve) made, and publishes it unless a batch is open.
-    #[inline]
+    #[inline(always)]
     pub fn push(&mut self, payload: &[u8]) {
         let word = self.at.word;
         self.data.copy_in(self.geometry.payload(word, payload.len()), payload);
