@@ -183,11 +183,9 @@ impl<T: ?Sized, C: Codec<T>> WriterBuilder<T, C> {
         data.sign(Identity::own());
         let geometry = Geometry::from_params(&data.header().params, data.header().data)?;
         let system = |source| CreateError::System { what: "take over the inherited channel", source };
-        tether::greet(parts.socket.as_fd()).map_err(system)?;
+        let waker = Waker::new().map_err(system)?;
+        tether::welcome(parts.socket.as_fd(), waker.reading.as_fd()).map_err(system)?;
         let mut writer = self.finish(geometry, data, control, None, None, false)?;
-        let reading =
-            parts.reading.ok_or(CreateError::System { what: "find what wakes the reader", source: Errno::BADF })?;
-        let waker = Waker { writing: parts.wake, reading };
         writer.tie(parts.socket, waker, parts.slot, parts.token).map_err(system)?;
         Ok(writer)
     }
@@ -457,7 +455,7 @@ impl<T: ?Sized, C: Codec<T>> ReaderBuilder<T, C> {
         if consumer.writer_waits() {
             tether.tell_room();
         }
-        Ok(Reader::new(consumer, tether, data, control, self.spin))
+        Ok(Reader::new(consumer, tether, control, self.spin))
     }
 
     fn geometry(&self, name: &str, data: &Segment, control: &Segment) -> Result<(Geometry, Control), OpenError> {
@@ -533,8 +531,8 @@ impl<T: ?Sized, C: Codec<T>> ReaderBuilder<T, C> {
             Ok(()) | Err(Errno::PIPE | Errno::CONNRESET) => {}
             Err(source) => return Err(system(source)),
         }
-        let tether = Tether::new(parts.socket, Some(parts.wake)).map_err(system)?;
-        Ok(Reader::new(consumer, tether, data, control, self.spin))
+        let tether = Tether::new(parts.socket, parts.wake).map_err(system)?;
+        Ok(Reader::new(consumer, tether, control, self.spin))
     }
 
     /// Creates a channel whose **writer** will be a child: gives the writer's part to the next child of `command`, in the
@@ -560,14 +558,13 @@ impl<T: ?Sized, C: Codec<T>> ReaderBuilder<T, C> {
         // Readers see an empty ring before the child has started.
         drop(Producer::new(geometry, data.header_mut(), data.data_mut(), slots.clone()));
         let system = |source| OpenError::System { what: "make the inherited channel", source };
-        let (near, far, Waker { writing, reading }) = tether::pair().map_err(system)?;
+        let (near, far) = tether::pair().map_err(system)?;
         let duplicate = |fd: rustix::fd::BorrowedFd<'_>| rustix::io::fcntl_dupfd_cloexec(fd, 3).map_err(system);
         let parts = Parts {
             data: duplicate(data.fd())?,
             control: duplicate(control.fd())?,
             socket: far,
-            wake: writing,
-            reading: Some(duplicate(reading.as_fd())?),
+            wake: None,
             slot,
             token,
         };
@@ -578,9 +575,9 @@ impl<T: ?Sized, C: Codec<T>> ReaderBuilder<T, C> {
         let data = Segment::inherit(name, fd, Access::Read, &expect)?;
         let mut consumer = self.consumer(name, geometry, &data, slots, slot, token)?;
         consumer.resume();
-        let tether = Tether::new(near, Some(reading)).map_err(system)?;
+        let tether = Tether::new(near, None).map_err(system)?;
         parts.export(command, variable, Role::Writer);
-        Ok(Reader::new(consumer, tether, data, control, self.spin))
+        Ok(Reader::new(consumer, tether, control, self.spin))
     }
 }
 

@@ -4,7 +4,7 @@
 //! NAME                          a named channel in the reader's own runtime directory
 //! /DIRECTORY/NAME               a named channel in that runtime directory
 //! fd:r:DATA,CONTROL,SOCKET,WAKE,SLOT,TOKEN   inherited descriptors for a reader that the parent has placed
-//! fd:w:DATA,CONTROL,SOCKET,WAKE+READING,SLOT,TOKEN   inherited descriptors for the writer; slot and token are the parent's reader's
+//! fd:w:DATA,CONTROL,SOCKET,SLOT,TOKEN        inherited descriptors for the writer; slot and token are the parent's reader's
 //! ```
 
 use crate::error::EnvError;
@@ -26,10 +26,8 @@ pub(crate) struct Parts {
     pub(crate) data: OwnedFd,
     pub(crate) control: OwnedFd,
     pub(crate) socket: OwnedFd,
-    /// The end of the waking pipe that this part uses.
-    pub(crate) wake: OwnedFd,
-    /// For a writer, also the pipe's other end, which it keeps open.
-    pub(crate) reading: Option<OwnedFd>,
+    /// For a reader, the reading end of the pipe that wakes it. A writer makes its own, so that nobody else can hold it open.
+    pub(crate) wake: Option<OwnedFd>,
     pub(crate) slot: usize,
     pub(crate) token: u64,
 }
@@ -48,10 +46,10 @@ impl Parts {
             Role::Reader => 'r',
             Role::Writer => 'w',
         };
-        let Self { data, control, socket, wake, reading, slot, token } = self;
-        let [data, control, socket, wake] = [data, control, socket, wake].map(|fd| command.inherit_fd(fd));
-        let reading = reading.map_or_else(String::new, |fd| format!("+{}", command.inherit_fd(fd)));
-        let value = format!("fd:{role}:{data},{control},{socket},{wake}{reading},{slot},{token}");
+        let Self { data, control, socket, wake, slot, token } = self;
+        let [data, control, socket] = [data, control, socket].map(|fd| command.inherit_fd(fd));
+        let wake = wake.map_or_else(String::new, |fd| format!("{},", command.inherit_fd(fd)));
+        let value = format!("fd:{role}:{data},{control},{socket},{wake}{slot},{token}");
         command.set_env(variable, value.as_ref());
     }
 }
@@ -91,7 +89,7 @@ pub(crate) fn read(variable: &str, role: Role) -> Result<Source, EnvError> {
         Role::Writer => "fd:w:",
     };
     if let Some(list) = value.strip_prefix(prefix) {
-        return parse(variable, list, malformed).map(Source::Inherited);
+        return parse(variable, list, role, malformed).map(Source::Inherited);
     }
     if value.starts_with("fd:") || value.is_empty() {
         return Err(malformed());
@@ -102,24 +100,20 @@ pub(crate) fn read(variable: &str, role: Role) -> Result<Source, EnvError> {
     })
 }
 
-fn parse(variable: &str, list: &str, malformed: impl Fn() -> EnvError) -> Result<Parts, EnvError> {
+fn parse(variable: &str, list: &str, role: Role, malformed: impl Fn() -> EnvError) -> Result<Parts, EnvError> {
     let fields: Vec<&str> = list.split(',').collect();
-    let [data, control, socket, wake, slot, token] = fields[..] else { return Err(malformed()) };
+    let (fds, [slot, token]) = fields.split_last_chunk().ok_or_else(&malformed)?;
     let slot = slot.parse().map_err(|_| malformed())?;
     let token = token.parse().map_err(|_| malformed())?;
-    let number = |text: &str| text.parse::<RawFd>().map_err(|_| malformed());
-    let (wake, reading) = wake.split_once('+').map_or((wake, None), |(wake, reading)| (wake, Some(reading)));
-    let numbers = [number(data)?, number(control)?, number(socket)?, number(wake)?];
-    let reading = reading.map(number).transpose()?;
+    let numbers: Result<Vec<RawFd>, _> = fds.iter().map(|fd| fd.parse()).collect();
+    let numbers = numbers.map_err(|_| malformed())?;
     let take =
         |fd: RawFd| sys::take_inherited(fd).ok_or_else(|| EnvError::Descriptor { variable: variable.to_owned(), fd });
-    Ok(Parts {
-        data: take(numbers[0])?,
-        control: take(numbers[1])?,
-        socket: take(numbers[2])?,
-        wake: take(numbers[3])?,
-        reading: reading.map(take).transpose()?,
-        slot,
-        token,
-    })
+    let (data, control, socket, wake) = match (role, &numbers[..]) {
+        (Role::Reader, &[data, control, socket, wake]) => (data, control, socket, Some(wake)),
+        (Role::Writer, &[data, control, socket]) => (data, control, socket, None),
+        _ => return Err(malformed()),
+    };
+    let (data, control, socket) = (take(data)?, take(control)?, take(socket)?);
+    Ok(Parts { data, control, socket, wake: wake.map(take).transpose()?, slot, token })
 }

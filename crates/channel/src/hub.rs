@@ -94,11 +94,15 @@ impl Hub {
             // Whoever could not be welcomed is still to be looked for at the next opportunity.
             producer.control().raise(ATTENTION_JOINED);
         }
+        let before = self.wakes;
         for tied in &self.readers {
             if producer.control().take_armed(tied.slot) {
                 tied.waker.wake();
                 self.wakes += 1;
             }
+        }
+        if self.wakes > before {
+            producer.woke();
         }
         accepted
     }

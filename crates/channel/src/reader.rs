@@ -5,7 +5,7 @@ use crate::clock;
 use crate::codec::{Codec, Plain};
 use crate::error::{CloseCause, OpenError, RecvError};
 use crate::loan::Borrowed;
-use crate::tether::{Heard, Tether};
+use crate::tether::Tether;
 use ginnel_memory::fence::{self, Heavy};
 use ginnel_memory::ring::{Consumer, Fault, Mode};
 use ginnel_memory::{Segment, Spin, Trust};
@@ -39,7 +39,6 @@ pub struct Reader<T: ?Sized, C: Codec<T> = Plain> {
     /// What `received` was at the last empty look.
     run: u64,
     sleeps: u64,
-    data: Segment,
     // Keeps the control segment mapped for those who only look at it.
     _control: Segment,
     _types: PhantomData<fn() -> (C, *const T)>,
@@ -83,7 +82,7 @@ impl<T: ?Sized, C: Codec<T>> Reader<T, C> {
         Self::builder().from_env(variable)
     }
 
-    pub(crate) fn new(consumer: Consumer, tether: Tether, data: Segment, control: Segment, spin: Spin) -> Self {
+    pub(crate) fn new(consumer: Consumer, tether: Tether, control: Segment, spin: Spin) -> Self {
         Self {
             consumer,
             tether,
@@ -92,7 +91,6 @@ impl<T: ?Sized, C: Codec<T>> Reader<T, C> {
             received: 0,
             run: 0,
             sleeps: 0,
-            data,
             _control: control,
             _types: PhantomData,
         }
@@ -221,19 +219,11 @@ impl<T: ?Sized, C: Codec<T>> Reader<T, C> {
     /// What an empty poll means: nothing yet, or the end.
     fn nothing<R>(&mut self) -> Result<Option<R>, RecvError> {
         self.flush();
-        let heard = self.tether.check().map_err(sleeping)?;
-        self.attend(heard)?;
+        self.tether.check().map_err(sleeping)?;
         match self.end() {
             None => Ok(None),
             Some(error) => Err(error),
         }
-    }
-
-    fn attend(&mut self, heard: Heard) -> Result<(), RecvError> {
-        if heard == Heard::Greeting {
-            self.tether.watch(self.data.owner()).map_err(sleeping)?;
-        }
-        Ok(())
     }
 
     /// The error that ends this reader, once everything published is read.
@@ -296,9 +286,8 @@ impl<T: ?Sized, C: Codec<T>> Reader<T, C> {
             (Watch::Armed, Heavy::Unsure) => Some(Duration::from_millis(fence::UNSURE_NAP_MS)),
         };
         self.sleeps += 1;
-        let heard = self.tether.wait(clock::remaining(deadline, nap).as_ref()).map_err(sleeping)?;
+        self.tether.wait(clock::remaining(deadline, nap).as_ref()).map_err(sleeping)?;
         self.consumer.disarm();
-        self.attend(heard)?;
         match self.end() {
             Some(error) => Err(error),
             None => Ok(()),
@@ -307,8 +296,7 @@ impl<T: ?Sized, C: Codec<T>> Reader<T, C> {
 
     /// Announces that this reader is about to sleep, then looks once more.
     fn arm(&mut self) -> (Watch, Heavy) {
-        self.consumer.arm();
-        let heavy = fence::heavy();
+        let heavy = self.consumer.arm();
         let news = self.pending() || self.consumer.closed() || self.tether.hung_up() || self.consumer.truncated();
         (if news { Watch::Ready } else { Watch::Armed }, heavy)
     }
@@ -320,8 +308,7 @@ impl<T: ?Sized, C: Codec<T>> Reader<T, C> {
     /// microsecond.
     pub fn watch(&mut self) -> Result<Watch, RecvError> {
         self.flush();
-        let heard = self.tether.wait(Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).map_err(sleeping)?;
-        self.attend(heard)?;
+        self.tether.wait(Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).map_err(sleeping)?;
         match self.arm() {
             (Watch::Armed, Heavy::Done) => Ok(Watch::Armed),
             (Watch::Armed, Heavy::Unsure) => {

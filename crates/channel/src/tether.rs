@@ -5,14 +5,15 @@
 //! writer needs no thread for it: a connection waits in the listener's queue until the writer next looks.
 //!
 //! The socket is too slow for wake-ups, so the writer answers with the reading end of a pipe of its own making (see [`Waker`]).
-//! Until then the socket itself wakes.
+//! Until then the socket itself wakes. Nobody but the writer has the pipe's writing end, so its end of file is the writer's
+//! death, and a reader that waits for nothing else sleeps in one read of it; one that has a deadline sleeps in `epoll`.
 //!
 //! ```text
 //! reader                                    writer
 //! connect, send Join{slot, token}   ---->   (queued)
 //!                                           accept, check the slot, make a pipe
 //!                                   <----   Welcome + the pipe's reading end
-//! epoll {socket, pipe}              <----   a byte: a record for a sleeper
+//! read the pipe                     <----   a byte: a record for a sleeper
 //! send Room                         ---->   (lossless) space was released while the writer waits
 //! ```
 
@@ -20,10 +21,12 @@ use crate::clock;
 use ginnel_memory::identity::{Identity, pid_namespace};
 use rustix::event::{EventfdFlags, Timespec, epoll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::io::Errno;
+use rustix::fs::OFlags;
+use rustix::io::{Errno, ReadWriteFlags, preadv2};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags,
 };
 use rustix::pipe::PipeFlags;
 use rustix::process::{Pid, PidfdFlags};
@@ -35,11 +38,10 @@ pub(crate) const LIVENESS_MS: u64 = 10;
 
 const SOCKET: u64 = 0;
 const WAKE: u64 = 1;
-const DEATH: u64 = 2;
 
 /// Sent by a writer with the pipe, and by a reader that released space.
 const NEWS: u8 = 1;
-/// Sent by a child that has taken over an exported end, with the number of its pid namespace.
+/// Sent by a child that has taken over a reader's exported end, with the number of its pid namespace.
 const GREETING: u8 = 2;
 const GREETING_BYTES: usize = 9;
 
@@ -78,19 +80,8 @@ pub(crate) struct Tether {
     epoll: OwnedFd,
     /// The reading end of the pipe that wakes, once the writer has sent it.
     wake: Option<OwnedFd>,
-    /// The process at the other end of an exported tether (see [`GREETING`]).
-    pidfd: Option<OwnedFd>,
     hung_up: bool,
     checked: u64,
-}
-
-/// What was heard from the writer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[must_use]
-pub(crate) enum Heard {
-    Nothing,
-    /// A child has taken over the writer's end: its identity is in the segment now.
-    Greeting,
 }
 
 impl Tether {
@@ -99,7 +90,7 @@ impl Tether {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let events = epoll::EventFlags::IN | epoll::EventFlags::RDHUP;
         epoll::add(&epoll, &socket, epoll::EventData::new_u64(SOCKET), events)?;
-        let mut tether = Self { socket, epoll, wake: None, pidfd: None, hung_up: false, checked: 0 };
+        let mut tether = Self { socket, epoll, wake: None, hung_up: false, checked: 0 };
         if let Some(wake) = wake {
             tether.wake_by(wake)?;
         }
@@ -124,88 +115,91 @@ impl Tether {
     }
 
     /// Sleeps until something happens or `timeout` passes.
-    pub(crate) fn wait(&mut self, timeout: Option<&Timespec>) -> Result<Heard, Errno> {
-        let mut events = [MaybeUninit::<epoll::Event>::uninit(); 3];
+    pub(crate) fn wait(&mut self, timeout: Option<&Timespec>) -> Result<(), Errno> {
+        if timeout.is_none()
+            && let Some(wake) = &self.wake
+        {
+            match rustix::io::read(wake, &mut [0; 64]) {
+                Ok(got) => {
+                    self.hung_up |= got == 0;
+                    return Ok(());
+                }
+                Err(Errno::INTR) => return Ok(()),
+                Err(Errno::AGAIN) => {} // not as we make them: the writer has a hand in its flags
+                Err(other) => return Err(other),
+            }
+        }
+        let mut events = [MaybeUninit::<epoll::Event>::uninit(); 2];
         let (ready, _) = match epoll::wait(&self.epoll, &mut events, timeout) {
-            Err(Errno::INTR) => return Ok(Heard::Nothing),
+            Err(Errno::INTR) => return Ok(()),
             ready => ready?,
         };
-        let mut heard = Heard::Nothing;
         for event in ready {
             match event.data.u64() {
-                SOCKET => heard = self.hear()?,
-                DEATH => self.hung_up = true,
+                SOCKET => self.hear()?,
                 _ => self.drain(),
             }
         }
-        Ok(heard)
+        Ok(())
     }
 
-    /// Empties the pipe, so that it never fills up.
-    fn drain(&self) {
-        if let Some(wake) = &self.wake {
-            let _ = rustix::io::read(wake, &mut [0; 64]);
-        }
+    /// Empties the pipe, so that it never fills up, and notices its end.
+    fn drain(&mut self) {
+        let Some(wake) = &self.wake else { return };
+        let bytes = &mut [0; 64];
+        // The pipe blocks, and a hostile writer might have taken out again what made it readable. The offset says: none.
+        let read = match preadv2(wake, &mut [IoSliceMut::new(bytes)], u64::MAX, ReadWriteFlags::NOWAIT) {
+            // Kernels before 6.5 cannot ask a pipe not to block.
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => rustix::io::read(wake, bytes),
+            read => read,
+        };
+        self.hung_up |= read == Ok(0);
     }
 
     /// Looks for the writer's death without sleeping, at most every [`LIVENESS_MS`]: for readers that poll.
     #[inline]
-    pub(crate) fn check(&mut self) -> Result<Heard, Errno> {
+    pub(crate) fn check(&mut self) -> Result<(), Errno> {
         let now = clock::coarse_ms();
         if now.wrapping_sub(self.checked) < LIVENESS_MS {
-            return Ok(Heard::Nothing);
+            return Ok(());
         }
         self.checked = now;
         self.wait(Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))
     }
 
     /// Takes what the writer sent: the pipe, or its end.
-    fn hear(&mut self) -> Result<Heard, Errno> {
-        let mut heard = Heard::Nothing;
+    fn hear(&mut self) -> Result<(), Errno> {
         loop {
-            let mut bytes = [0; GREETING_BYTES];
+            let mut byte = [0; 1];
             let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
             let mut ancillary = RecvAncillaryBuffer::new(&mut space);
             let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
-            match rustix::net::recvmsg(&self.socket, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, flags) {
+            match rustix::net::recvmsg(&self.socket, &mut [IoSliceMut::new(&mut byte)], &mut ancillary, flags) {
                 Ok(message) if message.bytes == 0 => {
                     self.hung_up = true;
-                    return Ok(heard);
+                    return Ok(());
                 }
                 Ok(message) => {
-                    if greets(&bytes[..message.bytes]) {
-                        heard = Heard::Greeting;
-                    }
                     let sent = ancillary.drain().find_map(|message| match message {
                         RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
                         _ => None,
                     });
-                    if let (Some(wake), None) = (sent, &self.wake) {
-                        self.wake_by(wake)?;
+                    match (sent, &self.wake) {
+                        (Some(wake), None) => self.wake_by(wake)?,
+                        // The pipe came, and this process has no descriptor left for it: nothing would wake it any more.
+                        (None, None) if message.flags.contains(ReturnFlags::CTRUNC) => return Err(Errno::MFILE),
+                        _ => {}
                     }
                 }
-                Err(Errno::AGAIN) => return Ok(heard),
+                Err(Errno::AGAIN) => return Ok(()),
                 Err(Errno::INTR) => {}
                 Err(Errno::CONNRESET | Errno::PIPE | Errno::NOTCONN) => {
                     self.hung_up = true;
-                    return Ok(heard);
+                    return Ok(());
                 }
                 Err(other) => return Err(other),
             }
         }
-    }
-
-    /// Watches the process `writer` besides the socket.
-    pub(crate) fn watch(&mut self, writer: Identity) -> Result<(), Errno> {
-        match watch(writer) {
-            Ok(pidfd) => {
-                epoll::add(&self.epoll, &pidfd, epoll::EventData::new_u64(DEATH), epoll::EventFlags::IN)?;
-                self.pidfd = Some(pidfd);
-            }
-            Err(Errno::SRCH) => self.hung_up = true, // it died before its greeting was read
-            Err(_) => {}                             // then the socket tells, when its last copy is closed
-        }
-        Ok(())
     }
 
     /// Tells a waiting writer that space was released.
@@ -255,7 +249,8 @@ pub(crate) struct Waker {
 
 impl Waker {
     pub(crate) fn new() -> Result<Self, Errno> {
-        let (reading, writing) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+        let (reading, writing) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+        rustix::fs::fcntl_setfl(&writing, OFlags::NONBLOCK)?;
         Ok(Self { writing, reading })
     }
 
@@ -265,15 +260,10 @@ impl Waker {
     }
 }
 
-/// Makes a waker and the two ends of a tether: for a reader that is made in the writer's process, for a child.
-pub(crate) fn pair() -> Result<(OwnedFd, OwnedFd, Waker), Errno> {
-    let (near, far) = rustix::net::socketpair(
-        AddressFamily::UNIX,
-        SocketType::SEQPACKET,
-        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
-        None,
-    )?;
-    Ok((near, far, Waker::new()?))
+/// Makes the two ends of a tether: one is for a child.
+pub(crate) fn pair() -> Result<(OwnedFd, OwnedFd), Errno> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
 }
 
 pub(crate) fn eventfd() -> Result<OwnedFd, Errno> {

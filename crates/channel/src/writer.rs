@@ -396,14 +396,13 @@ impl<T: ?Sized, C: Codec<T>> Writer<T, C> {
             return Err(OpenError::Full { name: variable.to_owned(), max: geometry.max_readers });
         }
         let made = (|| {
-            let (near, far, waker) = tether::pair()?;
+            let ((near, far), waker) = (tether::pair()?, Waker::new()?);
             let duplicate = |fd: rustix::fd::BorrowedFd<'_>| rustix::io::fcntl_dupfd_cloexec(fd, 3);
             let parts = Parts {
                 data: duplicate(self.data.fd())?,
                 control: duplicate(self.control.fd())?,
                 socket: far,
-                wake: duplicate(rustix::fd::AsFd::as_fd(&waker.reading))?,
-                reading: None,
+                wake: Some(duplicate(rustix::fd::AsFd::as_fd(&waker.reading))?),
                 slot,
                 token,
             };

@@ -128,8 +128,7 @@ impl Ring {
                 Ok(None) if closed => break,
                 Ok(None) => {
                     consumer.flush();
-                    consumer.arm();
-                    let _ = fence::heavy();
+                    let _ = consumer.arm();
                     std::thread::yield_now();
                     consumer.disarm();
                 }

@@ -1,7 +1,8 @@
 //! A reader's side of a ring.
 
 use super::control::{ATTENTION_JOINED, Control};
-use super::layout::{CLAIM, CLOSED, Geometry, LAST, MARK, MAX_POSITION, Mode, NO_RECORD, Place, TAIL, WAITING};
+use super::layout::{CLAIM, CLOSED, FENCED, Geometry, LAST, MARK, MAX_POSITION, Mode, NO_RECORD, Place, TAIL, WAITING};
+use crate::fence::{Heavy, heavy};
 use crate::sync::{Ordering, fence};
 use crate::words::Words;
 
@@ -392,10 +393,17 @@ impl Consumer {
         self.head.load(CLOSED, Ordering::Acquire) != 0 // SYNC ring.closed
     }
 
-    /// Announces that this reader is about to sleep. Follow it with [`crate::fence::heavy`] and a look at
+    /// Announces that this reader is about to sleep, against every look of the writer for sleepers. Follow it with a look at
     /// [`ready`](Self::ready).
-    pub fn arm(&self) {
+    pub fn arm(&self) -> Heavy {
         self.control.arm(self.slot);
+        if self.writer_fences() { Heavy::Done } else { heavy() }
+    }
+
+    /// Whether the writer sees, by a fence of its own, what was announced before.
+    pub(super) fn writer_fences(&self) -> bool {
+        fence(Ordering::SeqCst); // pairs with the fences in `Producer::wanted_behind_a_fence` and `Producer::set_fenced`
+        self.head.load(FENCED, Ordering::Acquire) == 1 // SYNC ring.fenced
     }
 
     /// Takes the announcement back.

@@ -188,8 +188,8 @@ impl Control {
         self.words.store(Self::at(slot, MISSED), missed, Ordering::Relaxed);
     }
 
-    /// Announces that the reader of `slot` is about to sleep. Follow it with [`crate::fence::heavy`] and another look.
-    pub fn arm(&self, slot: usize) {
+    /// Announces that the reader of `slot` is about to sleep. A fence and another look follow (see `Consumer::arm`).
+    pub(super) fn arm(&self, slot: usize) {
         // SYNC control.armed: a read-modify-write on both sides, so that the taking of an earlier arm comes before this one.
         self.words.swap(Self::at(slot, ARMED), 1, Ordering::AcqRel);
         self.raise(ATTENTION_ARMED);

@@ -16,6 +16,7 @@ pub(super) const MARK: usize = WORD_PARAMS + 1;
 pub(super) const CLAIM: usize = WORD_PARAMS + 2;
 pub(super) const CLOSED: usize = WORD_PARAMS + 3;
 pub(super) const WAITING: usize = WORD_PARAMS + 4;
+pub(super) const FENCED: usize = WORD_PARAMS + 5;
 pub(super) const LAST: usize = WORD_PARAMS + 16;
 /// No honest ring gets further (at 100 GB/s that takes a year): larger positions and numbers come from a broken writer, and
 /// refusing them keeps the sums below from overflowing.

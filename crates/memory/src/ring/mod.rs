@@ -35,7 +35,9 @@
 //!
 //! **Joining a lossless ring** is a Dekker handshake: the reader stores its cursor, sets the JOINED bit, full fence, checks
 //! `claim`; the writer stores `claim`, full fence, checks the bit. At least one sees the other: the reader starts again
-//! further on, or the writer honours the cursor. **Sleeping** is the same with arm and publish (see [`crate::fence`]).
+//! further on, or the writer honours the cursor. **Sleeping** is the same with arm and publish: the sleeper pays for both fences
+//! (see [`crate::fence`]). While most publications wake somebody, so that a fence is little beside the system call, the writer
+//! pays for its own and says so (`fenced`), and sleepers are spared theirs.
 
 mod consumer;
 mod control;

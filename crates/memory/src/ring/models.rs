@@ -6,6 +6,7 @@
 //! | model | fails if |
 //! |---|---|
 //! | `no_wake_is_lost*` | `fence::light` or `fence::heavy` is empty; arming is a plain store |
+//! | `no_wake_is_lost_by_*` | `set_fenced` or `arm` lacks its fence, or the look behind a fence; `fenced` is not released |
 //! | `a_*lossy_reader_*` | `finish` does not look at the mark, or without its fence; the release fence behind the mark is missing; the mark moves with the record instead of before it; `resync` counts one too many; the flag is not released |
 //! | `an_old_payload_*` | the place of the next flag is not cleared |
 //! | `a_writer_*` | `set_waiting` or `flush` lacks its fence |
@@ -114,7 +115,7 @@ fn bell() -> (Sender<()>, Receiver<()>) {
     channel()
 }
 
-fn wake(producer: &Producer, bells: &[Sender<()>]) {
+fn wake(producer: &mut Producer, bells: &[Sender<()>]) {
     if producer.wanted() && producer.control().take_attention() & ATTENTION_ARMED != 0 {
         for (slot, bell) in bells.iter().enumerate() {
             if producer.control().take_armed(slot) {
@@ -127,8 +128,7 @@ fn wake(producer: &Producer, bells: &[Sender<()>]) {
 /// Waits as a reader does: arm, fence, look again, sleep.
 fn await_record(consumer: &Consumer, bell: &Receiver<()>) {
     while !consumer.ready() {
-        consumer.arm();
-        let fence::Heavy::Done = fence::heavy() else { unreachable!() };
+        let fence::Heavy::Done = consumer.arm() else { unreachable!() };
         if !consumer.ready() {
             bell.recv().unwrap();
         }
@@ -156,7 +156,7 @@ fn no_wake_is_lost(readers: usize, records: u64) {
             .collect();
         for _ in 0..records {
             fill(&mut producer, 1);
-            wake(&producer, &bells);
+            wake(&mut producer, &bells);
         }
         for sleeper in sleepers {
             sleeper.join().unwrap();
@@ -172,6 +172,61 @@ fn loom_no_wake_is_lost() {
 #[test]
 fn loom_no_wake_is_lost_with_two_readers() {
     no_wake_is_lost(2, 2);
+}
+
+/// The writer begins and ends to pay for its fence. Its looks outside of that have none here, as if no sleeper's barrier had ever
+/// reached it: so whoever goes to sleep in this model has relied on `fenced`.
+/// It ends after each of the three steps, because every later look would find whom an earlier one has missed.
+fn no_wake_is_lost_by_a_sleeper_that_leaves_the_fence_to_the_writer(steps: u64) {
+    loom::model(move || {
+        let ring = Ring::fixed(Mode::Lossy, 1);
+        let (mut producer, mut consumer) = (ring.producer(), ring.consumer(1));
+        let (bell, ear) = bell();
+        let control = ring.control.clone();
+        let reader = thread::spawn(move || {
+            for seq in 0..steps {
+                while !consumer.ready() {
+                    control.arm(0);
+                    if !consumer.writer_fences() {
+                        return ear; // it would ask for the barrier that is proved elsewhere
+                    }
+                    if !consumer.ready() {
+                        ear.recv().unwrap();
+                    }
+                    consumer.disarm();
+                }
+                assert_eq!(read(&mut consumer), Ok(Some(seq)));
+            }
+            ear
+        });
+        let wake = |producer: &Producer, wanted: bool| {
+            if wanted && producer.control().take_attention() != 0 && producer.control().take_armed(0) {
+                bell.send(()).unwrap();
+            }
+        };
+        fill(&mut producer, 1);
+        wake(&producer, producer.control().attention() != 0);
+        producer.set_fenced(true);
+        if steps > 1 {
+            fill(&mut producer, 1);
+            let wanted = producer.wanted();
+            wake(&producer, wanted);
+        }
+        if steps > 2 {
+            producer.set_fenced(false);
+            fill(&mut producer, 1);
+            wake(&producer, producer.control().attention() != 0);
+        }
+        let ear = reader.join().unwrap();
+        while ear.try_recv().is_ok() {} // wakes that came too late to be needed
+    });
+}
+
+#[test]
+fn loom_no_wake_is_lost_by_a_sleeper_that_leaves_the_fence_to_the_writer() {
+    for steps in 1..=3 {
+        no_wake_is_lost_by_a_sleeper_that_leaves_the_fence_to_the_writer(steps);
+    }
 }
 
 /// A reader that is overtaken while it reads; afterwards the rest is read and everything is accounted for.

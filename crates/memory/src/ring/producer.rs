@@ -1,7 +1,9 @@
 //! The writer's side of a ring.
 
 use super::control::{ATTENTION_JOINED, Control};
-use super::layout::{CLAIM, CLOSED, Geometry, LAST, MARK, Mode, NO_RECORD, Place, RECORD_HEADER, TAIL, WAITING};
+use super::layout::{
+    CLAIM, CLOSED, FENCED, Geometry, LAST, MARK, Mode, NO_RECORD, Place, RECORD_HEADER, TAIL, WAITING,
+};
 use crate::fence;
 use crate::sync::{Ordering, fence as full_fence};
 use crate::words::WordsMut;
@@ -26,6 +28,12 @@ pub struct Producer {
     announced: u64,
     /// The lossless readers that it honours.
     members: Vec<Member>,
+    /// Whether each look for sleepers follows a full fence.
+    fenced: bool,
+    /// Wakes at close quarters until it does, idle looks until it no longer does.
+    run: u32,
+    /// How many records there were when somebody was last woken.
+    woke_at: u64,
 }
 
 /// How many records ahead a batch asks for memory. The published
@@ -81,6 +89,10 @@ pub enum Admission {
 impl Producer {
     /// How often readers that join may stop the mark in a row. Honest ones join once; a mad one may say so for ever.
     const PATIENCE: u32 = if cfg!(loom) { 1 } else { 8 };
+    /// So many wakes, at most so many records apart, make the writer pay for the fence; so many idle looks end that.
+    const CLOSE_WAKES: u32 = 8;
+    const CLOSE_QUARTERS: u64 = 4;
+    const IDLE_LOOKS: u32 = 16;
 
     /// A writer at the start of a fresh, zeroed ring. `None` if the words are smaller than the geometry says.
     #[must_use]
@@ -105,6 +117,9 @@ impl Producer {
             joins: 0,
             announced: 0,
             members: Vec::new(),
+            fenced: false,
+            run: 0,
+            woke_at: 0,
         })
     }
 
@@ -365,9 +380,45 @@ impl Producer {
     /// does.
     #[inline(always)]
     #[must_use]
-    pub fn wanted(&self) -> bool {
+    pub fn wanted(&mut self) -> bool {
+        if self.fenced {
+            return self.wanted_behind_a_fence();
+        }
         fence::light();
         self.control.attention() != 0
+    }
+
+    #[inline(never)]
+    fn wanted_behind_a_fence(&mut self) -> bool {
+        full_fence(Ordering::SeqCst); // pairs with the fence in `Consumer::arm`
+        let wanted = self.control.attention() != 0;
+        self.run = if wanted { 0 } else { self.run + 1 };
+        if self.run > Self::IDLE_LOOKS {
+            self.set_fenced(false);
+        }
+        wanted
+    }
+
+    /// Says that a sleeper was woken after the newest record.
+    pub fn woke(&mut self) {
+        let since = self.at.seq - self.woke_at;
+        self.woke_at = self.at.seq;
+        if self.fenced {
+            return;
+        }
+        self.run = if since <= Self::CLOSE_QUARTERS { self.run + 1 } else { 0 };
+        if self.run >= Self::CLOSE_WAKES {
+            self.set_fenced(true);
+        }
+    }
+
+    /// Begins or ends to fence each look for sleepers.
+    pub(super) fn set_fenced(&mut self, fenced: bool) {
+        // SYNC ring.fenced: Release, so that who sees 1 sees what was published before, perhaps without a fence.
+        self.head.store(FENCED, u64::from(fenced), Ordering::Release);
+        // Pairs with the fence in `Consumer::arm`: who armed and still saw 1 is seen by every look from here on, fence or not.
+        full_fence(Ordering::SeqCst);
+        (self.fenced, self.run) = (fenced, 0);
     }
 
     /// Says that no more records will come.
