@@ -81,6 +81,9 @@ fn write(producer: &mut Producer, choices: &mut Choices) {
     if batch {
         producer.open_batch();
     }
+    if producer.geometry().fixed.is_some() && choices.byte() & 1 == 1 {
+        write_slice(producer, usize::from(records));
+    }
     for _ in 0..records {
         let most = producer.geometry().max_record;
         let len = producer.geometry().fixed.unwrap_or((producer.sequence() as usize * 7919) % (most + 1));
@@ -112,6 +115,30 @@ fn write(producer: &mut Producer, choices: &mut Choices) {
     let _ = (producer.backlog(), producer.control().readers().count());
 }
 
+/// Writes `records` records as the layers above write a slice.
+fn write_slice(producer: &mut Producer, records: usize) {
+    let (mut done, mut joins, len) = (0, 0, producer.geometry().max_record);
+    while done < records {
+        match producer.reserve_many(records - done) {
+            Ok(room) => {
+                assert!(room > 0 && room <= records - done, "room for none or too many");
+                let first = producer.sequence();
+                let payloads: Vec<u8> = (first..first + room as u64).flat_map(|seq| payload(seq, len)).collect();
+                producer.push_many(&payloads, room);
+                done += room;
+                joins = 0;
+            }
+            Err(Blocked::Joining) => {
+                joins += 1;
+                assert!(joins <= MOST_JOINS, "a reader that joins for ever stops the writer");
+                let _ = producer.control().take_attention();
+            }
+            Err(Blocked::Reader { slot, token }) => producer.evict(slot, token),
+            Err(Blocked::Mad { slot, token }) => producer.dismiss(slot, token),
+        }
+    }
+}
+
 fn payload(seq: u64, len: usize) -> Vec<u8> {
     (0..len).map(|at| (seq as usize * 31 + at) as u8).collect()
 }
@@ -124,8 +151,32 @@ struct Honest {
 }
 
 impl Honest {
+    fn read_run(&mut self, len: usize) -> Result<(), Fault> {
+        let first = self.consumer.sequence();
+        let mut run = vec![0; 5 * len];
+        let got = self.consumer.take_many(&mut run, 5)?;
+        assert!(got > 0, "what was announced is not there");
+        for index in 0..got {
+            let seq = first + index as u64;
+            assert!(run[index * len..(index + 1) * len] == payload(seq, len), "record {seq} is not what was written");
+        }
+        self.received += got as u64;
+        Ok(())
+    }
+
     fn read(&mut self) {
         loop {
+            if self.consumer.geometry().fixed.is_some() && self.received % 3 == 0 {
+                match self.consumer.peek().and_then(|len| len.map(|len| self.read_run(len)).transpose()) {
+                    Ok(Some(())) => continue,
+                    Ok(None) => return,
+                    Err(Fault::Lagged { skipped }) => {
+                        self.skipped += skipped;
+                        continue;
+                    }
+                    Err(fault) => panic!("{fault:?}"),
+                }
+            }
             match self
                 .consumer
                 .peek()

@@ -42,6 +42,11 @@ fuzz_target!(|bytes: &[u8]| {
         steps += 1;
         match choices.byte() % 8 {
             // The writer does what it should, so that there is something to spoil.
+            0 if geometry.fixed.is_some() && choices.byte() & 1 == 0 => {
+                if let Ok(room) = producer.reserve_many(usize::from(choices.byte() % 9)) {
+                    producer.push_many(&vec![choices.byte(); room * geometry.max_record], room);
+                }
+            }
             0 | 1 => {
                 let len = geometry.fixed.unwrap_or(usize::from(choices.byte()) % (geometry.max_record + 1));
                 if producer.reserve(len).is_ok() {
@@ -88,6 +93,13 @@ fn step(consumer: &mut Consumer, choices: &mut Choices) {
             let _ = (consumer.should_flush(), consumer.flush());
             Ok(())
         }
+        4 if consumer.geometry().fixed.is_some() => consumer.peek().and_then(|len| {
+            let Some(len) = len else { return Ok(()) };
+            let many = 1 + usize::from(choices.byte() % 9);
+            let got = consumer.take_many(&mut vec![0; many * len], many)?;
+            assert!(got <= many && consumer.sequence() >= got as u64, "more than was asked for");
+            Ok(())
+        }),
         2 | 3 => consumer.peek().and_then(|len| {
             let Some(len) = len else { return Ok(()) };
             assert!(len <= most, "a length beyond the limit");

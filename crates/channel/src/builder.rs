@@ -485,6 +485,9 @@ impl<T: ?Sized, C: Codec<T>> ReaderBuilder<T, C> {
         slot: usize,
         token: u64,
     ) -> Result<Consumer, OpenError> {
+        if geometry.mode == Mode::Lossless {
+            fence::prepare(); // for `Consumer::flush`
+        }
         let found = data.header().data as u64;
         Consumer::new(geometry, data.header_words(), data.data(), slots, slot, token).ok_or_else(|| {
             SegmentError::Mismatch { name: name.to_owned(), field: "data size", found, expected: geometry.capacity }

@@ -162,7 +162,7 @@ impl<T: ?Sized, C: Codec<T>> Reader<T, C> {
         match Self::take(&mut self.consumer, |consumer, len| C::decode(consumer, len, scratch, record))? {
             None => Ok(false),
             Some(decoded) => {
-                self.count();
+                self.count(1);
                 decoded?;
                 Ok(true)
             }
@@ -192,8 +192,8 @@ impl<T: ?Sized, C: Codec<T>> Reader<T, C> {
     }
 
     #[inline(always)]
-    fn count(&mut self) {
-        self.received += 1;
+    fn count(&mut self, records: usize) {
+        self.received += records as u64;
         if self.consumer.should_flush() {
             self.flush();
         }
@@ -204,7 +204,7 @@ impl<T: ?Sized, C: Codec<T>> Reader<T, C> {
         match Self::take(&mut self.consumer, copy)? {
             None => Ok(false),
             Some(()) => {
-                self.count();
+                self.count(1);
                 Ok(true)
             }
         }
@@ -340,7 +340,7 @@ impl<T: ?Sized, C: Codec<T>> Reader<T, C> {
 
     pub(crate) fn release_borrowed(&mut self, len: usize) -> Result<(), RecvError> {
         self.consumer.release(len)?;
-        self.count();
+        self.count(1);
         Ok(())
     }
 
@@ -399,6 +399,70 @@ impl<T: FromBytes + IntoBytes + Immutable> Reader<T> {
             self.wait(None)?;
         }
         Ok(())
+    }
+
+    /// Receives a run of records into the first places of `records` and says how many: those that are there, at most a sixteenth
+    /// of the ring. Waits for the first one as long as the writer lives. What lies behind them, and everything after an
+    /// error, may hold anything.
+    ///
+    /// One copy and one check for overwriting serve the whole run: far faster than as many single calls. Gives 0 for
+    /// empty `records` only.
+    ///
+    /// ```
+    /// # use ginnel_channel::{Reader, Writer};
+    /// # let temporary = tempfile::tempdir()?;
+    /// # let mut writer: Writer<u64> = Writer::builder().run_dir(temporary.path()).create("numbers")?;
+    /// # let mut reader: Reader<u64> = Reader::builder().run_dir(temporary.path()).open("numbers")?;
+    /// writer.publish_all(&[1, 2, 3])?;
+    /// let mut records = [0; 64];
+    /// let received = reader.recv_many(&mut records)?;
+    /// assert_eq!(records[..received], [1, 2, 3]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[inline]
+    pub fn recv_many(&mut self, records: &mut [T]) -> Result<usize, RecvError> {
+        loop {
+            match self.next_many(records)? {
+                0 if !records.is_empty() => self.wait(None)?,
+                received => return Ok(received),
+            }
+        }
+    }
+
+    /// Like [`recv_many`](Self::recv_many), but gives 0 if there is no record yet. Never blocks.
+    #[inline]
+    pub fn try_recv_many(&mut self, records: &mut [T]) -> Result<usize, RecvError> {
+        match self.next_many(records)? {
+            0 if !records.is_empty() => self.nothing::<()>().map(|_| 0),
+            received => Ok(received),
+        }
+    }
+
+    /// Like [`recv_many`](Self::recv_many), but waits up to `limit` for the first record and gives 0 if none came.
+    pub fn recv_many_timeout(&mut self, records: &mut [T], limit: Duration) -> Result<usize, RecvError> {
+        let deadline = clock::after(limit);
+        loop {
+            match self.next_many(records)? {
+                0 if records.is_empty() => return Ok(0),
+                0 if clock::passed(deadline) => return self.nothing::<()>().map(|_| 0),
+                0 => self.wait(deadline)?,
+                received => return Ok(received),
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn next_many(&mut self, records: &mut [T]) -> Result<usize, RecvError> {
+        if records.is_empty() {
+            return Ok(0);
+        }
+        let most = records.len();
+        let taken = Self::take(&mut self.consumer, |consumer, _| consumer.take_many(records.as_mut_bytes(), most))?;
+        let received = taken.unwrap_or(0);
+        if received > 0 {
+            self.count(received);
+        }
+        Ok(received)
     }
 }
 

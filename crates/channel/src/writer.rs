@@ -9,6 +9,7 @@ use crate::error::{CreateError, OpenError, PublishError};
 use crate::hub::Hub;
 use crate::loan::Loan;
 use crate::tether::{self, Waker};
+use ginnel_memory::fence::{self, Heavy};
 use ginnel_memory::identity::Identity;
 use ginnel_memory::ring::{Admission, Blocked, Consumer, Mode, Producer, Start};
 use ginnel_memory::{Segment, Spec, Spin};
@@ -287,14 +288,22 @@ impl<T: ?Sized, C: Codec<T>> Writer<T, C> {
         }
         self.waits += 1;
         self.announce()?;
-        self.producer.set_waiting(true);
+        let nap = self.start_waiting();
         let slept = if self.producer.reserve(len).is_ok() {
             Ok(())
         } else {
-            self.hub.wait(&mut self.producer, clock::remaining(deadline, None).as_ref(), true).map_err(waiting)
+            self.hub.wait(&mut self.producer, clock::remaining(deadline, nap).as_ref(), true).map_err(waiting)
         };
-        self.producer.set_waiting(false);
+        self.producer.stop_waiting();
         slept
+    }
+
+    /// Asks readers to tell when they make room, and says how long to sleep at most before looking again.
+    fn start_waiting(&self) -> Option<Duration> {
+        match self.producer.start_waiting() {
+            Heavy::Done => None,
+            Heavy::Unsure => Some(Duration::from_millis(fence::UNSURE_NAP_MS)),
+        }
     }
 
     /// Starts a batch: records added to it become visible together, with one store and at most one wake-up.
@@ -342,15 +351,15 @@ impl<T: ?Sized, C: Codec<T>> Writer<T, C> {
         let deadline = clock::after(limit);
         loop {
             self.announce()?;
-            self.producer.set_waiting(true);
+            let nap = self.start_waiting();
             let done = self.producer.backlog().is_none_or(|backlog| backlog == 0);
             let waited = if done || clock::passed(deadline) {
                 Ok(())
             } else {
-                let timeout = clock::remaining(deadline, None);
+                let timeout = clock::remaining(deadline, nap);
                 self.hub.wait(&mut self.producer, timeout.as_ref(), true).map_err(waiting)
             };
-            self.producer.set_waiting(false);
+            self.producer.stop_waiting();
             waited?;
             if done || clock::passed(deadline) {
                 return Ok(done);
@@ -512,6 +521,70 @@ impl Writer<[u8]> {
     pub fn loan(&mut self, len: usize) -> Result<Loan<'_, [u8]>, PublishError> {
         self.loan_room(len)?;
         Ok(Loan::new(self, len))
+    }
+}
+
+impl<T> Writer<T>
+where
+    T: zerocopy::FromBytes + zerocopy::IntoBytes + zerocopy::Immutable,
+{
+    /// Publishes records that lie in a row: one look for room, one copy, one publication and at most one wake-up for as many
+    /// as an eighth of the ring holds. More than that, or more than there is room for, become visible in parts, in order.
+    ///
+    /// Blocks only on a full lossless channel, as [`WriterBuilder::on_full`] says. On an error the first ones may be published:
+    /// [`WriterCounters::records`] tells.
+    ///
+    /// ```
+    /// # use ginnel_channel::Writer;
+    /// # let mut writer: Writer<u64> = Writer::builder().anonymous()?;
+    /// writer.publish_all(&[1, 2, 3])?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[inline]
+    pub fn publish_all(&mut self, records: &[T]) -> Result<(), PublishError> {
+        let (_, outcome) = self.put_all(records, Patience::Policy);
+        outcome
+    }
+
+    /// Publishes as many of `records` as there is room for and says how many; [`PublishError::Full`] if there is room for
+    /// none. Never blocks, never evicts.
+    #[inline]
+    pub fn try_publish_all(&mut self, records: &[T]) -> Result<usize, PublishError> {
+        some(self.put_all(records, Patience::None))
+    }
+
+    /// Publishes as many of `records` as there is room for within `limit` and says how many; [`PublishError::Timeout`] if
+    /// there was room for none.
+    pub fn publish_all_timeout(&mut self, records: &[T], limit: Duration) -> Result<usize, PublishError> {
+        some(self.put_all(records, Patience::Until(clock::after(limit), limit)))
+    }
+
+    /// Publishes `records` and says how many it got done, and what stopped it.
+    #[inline(always)]
+    fn put_all(&mut self, records: &[T], patience: Patience) -> (usize, Result<(), PublishError>) {
+        let mut done = 0;
+        while done < records.len() {
+            let outcome = match self.producer.reserve_many(records.len() - done) {
+                Ok(room) => {
+                    self.producer.push_many(zerocopy::IntoBytes::as_bytes(&records[done..done + room]), room);
+                    done += room;
+                    self.announce()
+                }
+                Err(blocked) => self.make_room(size_of::<T>(), blocked, patience),
+            };
+            if outcome.is_err() {
+                return (done, outcome);
+            }
+        }
+        (done, Ok(()))
+    }
+}
+
+/// What a caller learns who asked for as many as possible: the number, unless there was none or what stopped them is no want of room.
+fn some((done, outcome): (usize, Result<(), PublishError>)) -> Result<usize, PublishError> {
+    match outcome {
+        Err(PublishError::Full { .. } | PublishError::Timeout { .. }) if done > 0 => Ok(done),
+        other => other.map(|()| done),
     }
 }
 

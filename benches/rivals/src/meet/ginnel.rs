@@ -61,9 +61,20 @@ pub trait Kind<const W: usize>: 'static {
     /// Waits until so many readers are there.
     fn wait_for(writer: &mut Self::Writer, readers: usize) -> Outcome<()>;
     fn publish(writer: &mut Self::Writer, message: &[u64; W]) -> Outcome<()>;
-    fn publish_many(writer: &mut Self::Writer, count: usize, source: &mut Source<W>) -> Outcome<()>;
+    /// Private memory for the messages of one publication.
+    type Sheaf;
+    fn sheaf(plan: &Plan) -> Self::Sheaf;
+    /// Publishes as many messages as the sheaf holds.
+    fn publish_all(writer: &mut Self::Writer, sheaf: &mut Self::Sheaf, source: &mut Source<W>) -> Outcome<()>;
     fn receive(reader: &mut Self::Reader, room: &mut Self::Room) -> Result<(), RecvError>;
     fn received(room: &Self::Room) -> &[u64; W];
+
+    /// Private memory for a run of messages of a stream.
+    type Run;
+    fn run() -> Self::Run;
+    /// Waits for messages and says how many it copied out.
+    fn receive_run(reader: &mut Self::Reader, run: &mut Self::Run) -> Result<usize, RecvError>;
+    fn nth(run: &Self::Run, index: usize) -> &[u64; W];
 }
 
 /// A `Writer<[u64; W]>`: fixed slots, no lengths, no encoding.
@@ -86,6 +97,13 @@ impl<const W: usize> Kind<W> for Typed {
     type Writer = Writer<[u64; W]>;
     type Reader = Reader<[u64; W]>;
     type Room = Box<[u64; W]>;
+    type Sheaf = Vec<[u64; W]>;
+    /// A page of small messages, which stays in the first cache; one large one.
+    type Run = Vec<[u64; W]>;
+
+    fn sheaf(plan: &Plan) -> Vec<[u64; W]> {
+        vec![[1; W]; plan.row.batch]
+    }
 
     fn room() -> Box<[u64; W]> {
         buffer()
@@ -109,12 +127,13 @@ impl<const W: usize> Kind<W> for Typed {
     }
 
     #[inline(always)]
-    fn publish_many(writer: &mut Writer<[u64; W]>, count: usize, source: &mut Source<W>) -> Outcome<()> {
-        let mut batch = writer.batch();
-        for _ in 0..count {
-            source.next(|message| batch.push(message))?;
-        }
-        Ok(batch.publish()?)
+    fn publish_all(
+        writer: &mut Writer<[u64; W]>,
+        sheaf: &mut Vec<[u64; W]>,
+        source: &mut Source<W>,
+    ) -> Outcome<()> {
+        sheaf.iter_mut().for_each(|place| source.next(|message| *place = *message));
+        Ok(writer.publish_all(black_box(sheaf))?)
     }
 
     #[inline(always)]
@@ -126,12 +145,33 @@ impl<const W: usize> Kind<W> for Typed {
     fn received(room: &Box<[u64; W]>) -> &[u64; W] {
         room
     }
+
+    fn run() -> Vec<[u64; W]> {
+        vec![[1; W]; (4096 / (8 * W)).clamp(1, 64)]
+    }
+
+    #[inline(always)]
+    fn receive_run(reader: &mut Reader<[u64; W]>, run: &mut Vec<[u64; W]>) -> Result<usize, RecvError> {
+        reader.recv_many(run)
+    }
+
+    #[inline(always)]
+    fn nth(run: &Vec<[u64; W]>, index: usize) -> &[u64; W] {
+        &run[index]
+    }
 }
 
 impl<const W: usize> Kind<W> for Bytes {
     type Writer = Writer<[u8]>;
     type Reader = Reader<[u8]>;
     type Room = Vec<u8>;
+    /// How many messages go together.
+    type Sheaf = usize;
+    type Run = Vec<u8>;
+
+    fn sheaf(plan: &Plan) -> usize {
+        plan.row.batch
+    }
 
     fn room() -> Vec<u8> {
         let mut room = vec![1; 8 * W];
@@ -157,9 +197,9 @@ impl<const W: usize> Kind<W> for Bytes {
     }
 
     #[inline(always)]
-    fn publish_many(writer: &mut Writer<[u8]>, count: usize, source: &mut Source<W>) -> Outcome<()> {
+    fn publish_all(writer: &mut Writer<[u8]>, sheaf: &mut usize, source: &mut Source<W>) -> Outcome<()> {
         let mut batch = writer.batch();
-        for _ in 0..count {
+        for _ in 0..*sheaf {
             source.next(|message| batch.push(message.as_bytes()))?;
         }
         Ok(batch.publish()?)
@@ -173,6 +213,20 @@ impl<const W: usize> Kind<W> for Bytes {
     #[inline(always)]
     fn received(room: &Vec<u8>) -> &[u64; W] {
         <[u64; W]>::ref_from_bytes(room).expect("records have the size of the row, vectors the alignment of words")
+    }
+
+    fn run() -> Vec<u8> {
+        <Self as Kind<W>>::room()
+    }
+
+    #[inline(always)]
+    fn receive_run(reader: &mut Reader<[u8]>, run: &mut Vec<u8>) -> Result<usize, RecvError> {
+        reader.recv_into(run).map(|()| 1)
+    }
+
+    #[inline(always)]
+    fn nth(run: &Vec<u8>, _: usize) -> &[u64; W] {
+        Self::received(run)
     }
 }
 
@@ -246,11 +300,14 @@ impl<const W: usize> LoanLink<W> for ChannelLink<W, Typed> {
 /// A stream to the readers of a row.
 pub struct ChannelStream<const W: usize, K>(PhantomData<K>);
 
-pub struct StreamSender<const W: usize, K: Kind<W>>(K::Writer);
+pub struct StreamSender<const W: usize, K: Kind<W>> {
+    writer: K::Writer,
+    sheaf: K::Sheaf,
+}
 
 pub struct StreamReceiver<const W: usize, K: Kind<W>> {
     reader: K::Reader,
-    room: K::Room,
+    run: K::Run,
     next: u64,
 }
 
@@ -264,12 +321,12 @@ impl<const W: usize, K: Kind<W>> Meeting for ChannelStream<W, K> {
     }
 
     fn join(plan: &Plan, _: Handoff, _: usize) -> Outcome<StreamReceiver<W, K>> {
-        Ok(StreamReceiver { reader: K::reader(plan, "stream")?, room: K::room(), next: 0 })
+        Ok(StreamReceiver { reader: K::reader(plan, "stream")?, run: K::run(), next: 0 })
     }
 
     fn connect(plan: &Plan, mut writer: K::Writer) -> Outcome<StreamSender<W, K>> {
         K::wait_for(&mut writer, plan.row.readers)?;
-        Ok(StreamSender(writer))
+        Ok(StreamSender { writer, sheaf: K::sheaf(plan) })
     }
 }
 
@@ -277,9 +334,9 @@ impl<const W: usize, K: Kind<W>> Sender<W> for StreamSender<W, K> {
     #[inline(always)]
     fn send_batch(&mut self, count: usize, source: &mut Source<W>) -> Outcome<()> {
         if count == 1 {
-            source.next(|message| K::publish(&mut self.0, message))
+            source.next(|message| K::publish(&mut self.writer, message))
         } else {
-            K::publish_many(&mut self.0, count, source)
+            K::publish_all(&mut self.writer, &mut self.sheaf, source)
         }
     }
 }
@@ -287,10 +344,10 @@ impl<const W: usize, K: Kind<W>> Sender<W> for StreamSender<W, K> {
 impl<const W: usize, K: Kind<W>> Receiver<W> for StreamReceiver<W, K> {
     #[inline(always)]
     fn drain(&mut self, mut take: impl FnMut(&[u64; W])) -> Outcome<()> {
-        match K::receive(&mut self.reader, &mut self.room) {
-            Ok(()) => {
-                self.next += 1;
-                take(black_box(K::received(&self.room)));
+        match K::receive_run(&mut self.reader, &mut self.run) {
+            Ok(received) => {
+                self.next += received as u64;
+                (0..received).for_each(|index| take(black_box(K::nth(&self.run, index))));
                 Ok(())
             }
             Err(RecvError::Lagged { skipped }) => self.lag(skipped, take),
@@ -304,23 +361,22 @@ impl<const W: usize, K: Kind<W>> StreamReceiver<W, K> {
     #[cold]
     fn lag(&mut self, skipped: u64, mut take: impl FnMut(&[u64; W])) -> Outcome<()> {
         let expected = self.next + skipped;
-        match K::receive(&mut self.reader, &mut self.room) {
-            Ok(()) => {}
+        let received = match K::receive_run(&mut self.reader, &mut self.run) {
+            Ok(received) => received,
             Err(RecvError::Lagged { skipped: more }) => {
                 self.next = expected;
                 return self.lag(more, take);
             }
             Err(error) => return Err(error.into()),
-        }
-        let message = K::received(&self.room);
-        let number = message[0] & !END;
+        };
+        let number = K::nth(&self.run, 0)[0] & !END;
         if number != expected {
             return Err(
                 format!("told to have missed {skipped}, which makes {expected} the next, but got {number}").into()
             );
         }
-        self.next = number + 1;
-        take(message);
+        self.next = number + received as u64;
+        (0..received).for_each(|index| take(K::nth(&self.run, index)));
         Ok(())
     }
 }

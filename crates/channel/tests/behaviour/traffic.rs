@@ -2,7 +2,7 @@
 
 use crate::actor::{Actor, Dir, PATIENCE, argument, number, soak, tell};
 use crate::records::{Fixed, Random, check, check_fixed, fill, fixed};
-use ginnel_channel::{CloseCause, Mode, Reader, RecvError, Writer};
+use ginnel_channel::{CloseCause, Mode, PublishError, Reader, RecvError, Writer};
 use std::time::Duration;
 
 const MAX: usize = 16_000;
@@ -28,6 +28,14 @@ pub(crate) fn reader() {
         let reader: Reader<Fixed> = Reader::builder().run_dir(dir).open("traffic").expect("open");
         tell("joined");
         follow(reader, &mode, &mut random, check_fixed)
+    } else if argument("kind") == "runs" {
+        let reader: Reader<Fixed> = Reader::builder().run_dir(dir).open("traffic").expect("open");
+        tell("joined");
+        follow_runs(reader, &mode, &mut random)
+    } else if argument("kind") == "small runs" {
+        let reader: Reader<u64> = Reader::builder().run_dir(dir).open("traffic").expect("open");
+        tell("joined");
+        follow_runs(reader, &mode, &mut random)
     } else {
         let reader: Reader<[u8]> = Reader::builder().run_dir(dir).open("traffic").expect("open");
         let mut scratch = Vec::new();
@@ -77,6 +85,112 @@ where
     seen
 }
 
+/// A record of which slices are published and runs received.
+trait Item: zerocopy::FromBytes + zerocopy::IntoBytes + zerocopy::Immutable + Copy {
+    fn make(seq: u64) -> Self;
+    fn check(&self) -> u64;
+}
+
+/// Without a flag of its own.
+impl Item for Fixed {
+    fn make(seq: u64) -> Self {
+        fixed(seq)
+    }
+
+    fn check(&self) -> u64 {
+        check_fixed(self)
+    }
+}
+
+/// Beside its flag, several to a cache line.
+impl Item for u64 {
+    fn make(seq: u64) -> Self {
+        seq
+    }
+
+    fn check(&self) -> u64 {
+        *self
+    }
+}
+
+/// Like `follow`, but takes runs of records, in each of the ways that there are.
+fn follow_runs<T: Item>(mut reader: Reader<T>, mode: &str, random: &mut Random) -> Seen {
+    let mut seen = Seen::default();
+    let mut room: Vec<T> = std::iter::repeat_with(T::new_zeroed).take(100).collect();
+    loop {
+        let room = &mut room[..1 + random.below(100) as usize];
+        let outcome = match random.below(4) {
+            0 => reader.recv_many(room),
+            1 => reader.try_recv_many(room),
+            2 => reader.recv_many_timeout(room, Duration::from_micros(random.below(200))),
+            _ => reader.recv().map(|record| {
+                room[0] = record;
+                1
+            }),
+        };
+        match outcome {
+            Ok(got) => {
+                for record in &room[..got] {
+                    let seq = record.check();
+                    assert!(seq == seen.next || mode == "latest" && seq > seen.next, "{seq} after {}", seen.next);
+                    seen.next = seq + 1;
+                }
+                seen.received += got as u64;
+                if random.below(200) == 0 {
+                    std::thread::sleep(Duration::from_micros(random.below(2000)));
+                }
+            }
+            Err(RecvError::Lagged { skipped }) => {
+                assert_eq!(mode, "lossy", "only a lossy channel loses records");
+                assert!(skipped > 0, "an empty lag");
+                seen.skipped += skipped;
+                seen.next += skipped;
+            }
+            Err(RecvError::Closed { cause: CloseCause::Closed }) => break,
+            Err(other) => panic!("{other}"),
+        }
+    }
+    assert_eq!(reader.counters().received, seen.received);
+    seen
+}
+
+/// Publishes every record once, as slices of random length, in each of the ways that there are; now and then alone or in a batch.
+fn publish_slices<T: Item>(writer: &mut Writer<T>) {
+    let mut random = Random(11);
+    let mut seq = 0;
+    while seq < records() {
+        let end = records().min(seq + 1 + random.below(300));
+        let slice: Vec<T> = (seq..end).map(T::make).collect();
+        seq += match random.below(5) {
+            0 => match writer.try_publish_all(&slice) {
+                Ok(done) => done as u64,
+                Err(PublishError::Full { .. }) => 0,
+                Err(other) => panic!("{other}"),
+            },
+            1 => match writer.publish_all_timeout(&slice, Duration::from_micros(random.below(100))) {
+                Ok(done) => done as u64,
+                Err(PublishError::Timeout { .. }) => 0,
+                Err(other) => panic!("{other}"),
+            },
+            2 => {
+                writer.publish(&slice[0]).expect("publish");
+                1
+            }
+            3 => {
+                let mut batch = writer.batch();
+                slice.iter().for_each(|record| batch.push(record).expect("push"));
+                batch.publish().expect("publish");
+                slice.len() as u64
+            }
+            _ => {
+                writer.publish_all(&slice).expect("publish");
+                slice.len() as u64
+            }
+        };
+        assert_eq!(writer.counters().records, seq, "what was published is what was said");
+    }
+}
+
 fn run(kind: &str, mode: Mode) {
     let name = match mode {
         Mode::Lossless => "lossless",
@@ -101,6 +215,18 @@ fn run(kind: &str, mode: Mode) {
             for seq in 0..records() {
                 writer.publish(&fixed(seq)).expect("publish");
             }
+        } else if kind == "runs" {
+            let builder = Writer::builder().run_dir(dir.path()).mode(mode).capacity(64 << 10);
+            let mut writer: Writer<Fixed> = builder.create("traffic").expect("create");
+            actors = (0..readers).map(spawn).collect();
+            assert!(writer.wait_for_readers(actors.len(), PATIENCE).expect("join"));
+            publish_slices(&mut writer);
+        } else if kind == "small runs" {
+            let builder = Writer::builder().run_dir(dir.path()).mode(mode).capacity(16 << 10);
+            let mut writer: Writer<u64> = builder.create("traffic").expect("create");
+            actors = (0..readers).map(spawn).collect();
+            assert!(writer.wait_for_readers(actors.len(), PATIENCE).expect("join"));
+            publish_slices(&mut writer);
         } else {
             let builder = Writer::<[u8]>::builder().run_dir(dir.path()).mode(mode).max_record(MAX);
             let mut writer = builder.create("traffic").expect("create");
@@ -179,4 +305,22 @@ fn latest_values_of_random_size_are_whole_and_never_go_back() {
 #[test]
 fn latest_fixed_values_are_whole_and_never_go_back() {
     run("fixed", Mode::Latest);
+}
+
+#[test]
+fn lossless_slices_all_arrive_intact_and_in_order() {
+    run("runs", Mode::Lossless);
+    run("small runs", Mode::Lossless);
+}
+
+#[test]
+fn lossy_slices_are_received_or_counted_as_skipped() {
+    run("runs", Mode::Lossy);
+    run("small runs", Mode::Lossy);
+}
+
+#[test]
+fn latest_values_of_slices_are_whole_and_never_go_back() {
+    run("runs", Mode::Latest);
+    run("small runs", Mode::Latest);
 }

@@ -2,7 +2,9 @@
 
 use super::control::{ATTENTION_JOINED, Control};
 use super::layout::{CLAIM, CLOSED, FENCED, Geometry, LAST, MARK, MAX_POSITION, Mode, NO_RECORD, Place, TAIL, WAITING};
-use crate::fence::{Heavy, heavy};
+#[cfg(not(loom))]
+use crate::fence::UNSURE_NAP_MS;
+use crate::fence::{Heavy, heavy, light};
 use crate::sync::{Ordering, fence};
 use crate::words::Words;
 
@@ -49,6 +51,8 @@ pub struct Consumer {
     slot: usize,
     token: u64,
     at: Place,
+    /// Where records are bare: everything below was published when this reader last looked.
+    published: u64,
     flushed: u64,
     missed: u64,
     /// How often in a row the newest value was announced and not there.
@@ -88,7 +92,8 @@ impl Consumer {
         if words < geometry.capacity * if geometry.mirror() { 2 } else { 1 } {
             return None;
         }
-        Some(Self { geometry, head, data, control, slot, token, at: Place::START, flushed: 0, missed: 0, stalls: 0 })
+        let (at, published, flushed, missed, stalls) = (Place::START, 0, 0, 0, 0);
+        Some(Self { geometry, head, data, control, slot, token, at, published, flushed, missed, stalls })
     }
 
     /// Chooses the first record and announces the reader. What `connect` does (telling the writer where to find the reader) happens
@@ -114,8 +119,12 @@ impl Consumer {
         connect()?;
         for attempt in 0..Self::JOINS {
             self.control.raise(ATTENTION_JOINED);
-            // Dekker with `Producer::claim`: it stores the claim, fences, and looks for the bit.
-            fence(Ordering::SeqCst);
+            // Dekker with `Producer::claim`: it stores the claim, passes its light fence, and looks for the bit.
+            if heavy() == Heavy::Unsure {
+                // A claim that was made without the bit being seen is out by then.
+                #[cfg(not(loom))]
+                std::thread::sleep(std::time::Duration::from_millis(UNSURE_NAP_MS));
+            }
             // SYNC ring.claim: Acquire, so that the next choice is never an older one; the writer takes that for madness.
             if self.head.load(CLAIM, Ordering::Acquire) <= self.at.pos + self.geometry.capacity {
                 return Ok(Ok(()));
@@ -167,6 +176,9 @@ impl Consumer {
     }
 
     fn length_at(&self, pos: u64, seq: u64) -> Option<usize> {
+        if self.geometry.fixed.is_some() {
+            return self.geometry.fixed;
+        }
         let len = self.data.load(self.geometry.word(pos, seq) + 1, Ordering::Relaxed);
         fence(Ordering::Acquire);
         (len <= self.geometry.max_record as u64 && !self.overtaken(pos)).then_some(len as usize)
@@ -204,13 +216,23 @@ impl Consumer {
         }
     }
 
-    /// Whether the next record is there. One load of the line that will carry it.
+    /// One more than the position of the newest record, 0 before the first: below it the next record is there.
+    #[inline(always)]
+    fn announced(&self, order: Ordering) -> u64 {
+        const _: () = assert!(NO_RECORD.wrapping_add(1) == 0);
+        self.head.load(LAST, order).wrapping_add(1)
+    }
+
+    /// Whether the next record is there. One load, where records have flags of the line that will carry it.
     #[inline(always)]
     #[must_use]
     pub fn ready(&self) -> bool {
         if self.geometry.mode == Mode::Latest {
             let last = self.head.load(LAST, Ordering::Relaxed);
             return last != NO_RECORD && last >= self.at.pos;
+        }
+        if self.geometry.bare() {
+            return self.at.pos < self.published || self.at.pos < self.announced(Ordering::Relaxed);
         }
         self.data.load(self.at.word, Ordering::Relaxed) == self.at.seq + 1
     }
@@ -222,6 +244,9 @@ impl Consumer {
     pub fn peek(&mut self) -> Result<Option<usize>, Fault> {
         if self.geometry.mode == Mode::Latest && !self.skip_to_last()? {
             return if self.truncated() { Err(Fault::Truncated) } else { Ok(None) };
+        }
+        if self.geometry.bare() {
+            return if self.at.pos < self.published { Ok(self.geometry.fixed) } else { self.look() };
         }
         let word = self.at.word;
         // SYNC ring.flag
@@ -236,6 +261,30 @@ impl Consumer {
             return Err(self.too_long(len));
         }
         Ok(Some(len as usize))
+    }
+
+    /// Looks how much is published, where records are bare.
+    #[inline]
+    fn look(&mut self) -> Result<Option<usize>, Fault> {
+        let published = self.announced(Ordering::Acquire); // SYNC ring.last
+        if published <= self.at.pos {
+            return self.absent();
+        }
+        // The mark goes ahead of every record, so more than the capacity is there only for a reader that was overtaken. A writer
+        // that says so without having marked it would be believed for ever, even once it is dead.
+        if published > self.at.pos + self.geometry.capacity {
+            fence(Ordering::Acquire);
+            return Err(if self.overtaken(self.at.pos) {
+                self.resync()?
+            } else {
+                Fault::Position { value: published }
+            });
+        }
+        if self.truncated() {
+            return Err(Fault::Truncated);
+        }
+        self.published = published;
+        Ok(self.geometry.fixed)
     }
 
     #[cold]
@@ -307,6 +356,39 @@ impl Consumer {
         self.finish(out.len())
     }
 
+    /// Like [`take`](Self::take), but the record that [`peek`](Self::peek) announced and those of the ring's fixed size that
+    /// follow it, one behind the other: as many of `most` as are there, up to a sixteenth of the ring. Says how many. A
+    /// fault concerns all of them: nothing of the copy must be used.
+    ///
+    /// # Panics
+    ///
+    /// If `out` is shorter than `most` records.
+    #[inline]
+    pub fn take_many(&mut self, out: &mut [u8], most: usize) -> Result<usize, Fault> {
+        let len = self.geometry.max_record;
+        let out = &mut out[..most * len];
+        let mut most = most.min(if self.geometry.mode == Mode::Latest { 1 } else { self.geometry.run() });
+        if self.geometry.bare() {
+            let there = self.published.saturating_sub(self.at.pos).div_ceil(self.geometry.slot_bytes());
+            most = most.min(there as usize);
+        }
+        let (mut at, mut done) = (self.at, 0);
+        while done < most {
+            // SYNC ring.flag (`peek` has seen the first one's)
+            if done > 0 && !self.geometry.bare() && self.data.load(at.word, Ordering::Acquire) != at.seq + 1 {
+                break;
+            }
+            let run = self.geometry.contiguous(at.word, most - done);
+            let room = &mut out[done * len..(done + run) * len];
+            self.data.copy_out(self.geometry.payload(at.word, len), crate::words::as_uninit(room));
+            at.advance_many(&self.geometry, run);
+            done += run;
+        }
+        self.confirm()?;
+        self.at = at;
+        Ok(done)
+    }
+
     /// Like [`take`](Self::take), into a vector that becomes exactly the record. It grows but never shrinks.
     pub fn take_vec(&mut self, len: usize, out: &mut Vec<u8>) -> Result<(), Fault> {
         self.data.copy_to_vec(self.geometry.payload(self.at.word, len), len, out);
@@ -327,14 +409,22 @@ impl Consumer {
 
     #[inline(always)]
     fn finish(&mut self, len: usize) -> Result<(), Fault> {
+        self.confirm()?;
+        self.at.advance(&self.geometry, self.geometry.record_bytes(self.at.word, len));
+        Ok(())
+    }
+
+    /// Makes sure that what was copied from here on was not overwritten meanwhile.
+    #[inline(always)]
+    fn confirm(&mut self) -> Result<(), Fault> {
         fence(Ordering::Acquire); // SYNC ring.mark: the copy comes before the look at the mark
         if self.overtaken(self.at.pos) {
             return Err(self.resync()?);
         }
         if self.data.truncated() {
+            self.published = 0; // the next look tells, too
             return Err(Fault::Truncated);
         }
-        self.at.advance(&self.geometry, self.geometry.record_bytes(self.at.word, len));
         self.stalls = 0;
         Ok(())
     }
@@ -383,7 +473,7 @@ impl Consumer {
         if self.geometry.mode != Mode::Lossless {
             return false;
         }
-        fence(Ordering::SeqCst); // pairs with `Producer::set_waiting`
+        light(); // pairs with `Producer::start_waiting`
         self.head.load(WAITING, Ordering::Relaxed) != 0
     }
 
@@ -426,6 +516,10 @@ impl Consumer {
     pub fn resume(&mut self) {
         let (cursor, sequence) = self.control.place(self.slot);
         if cursor <= MAX_POSITION && sequence <= MAX_POSITION {
+            // Other readers can write there: number and position must be those of one record, or a bare one could not be told
+            // from another's.
+            let sequence = self.geometry.fixed_seq(cursor).unwrap_or(sequence);
+            let cursor = self.geometry.fixed.map_or(cursor, |_| sequence * self.geometry.slot_bytes());
             self.move_to(cursor, sequence);
             self.flushed = cursor;
         }

@@ -2,8 +2,11 @@
 
 use crate::segment_params::PARAMS;
 
-/// Bytes of a record before its payload.
+/// Bytes before the payload of a record of varying size: flag and length.
 pub(super) const RECORD_HEADER: u64 = 16;
+/// The longest fixed payload that shares a cache line with its flag. Longer ones have none: there a flag would be one more line
+/// to move for every record, and is one line for all of them if it is the position of the newest record.
+const BESIDE_FLAG: usize = if cfg!(loom) { 16 } else { 56 };
 /// From this length on a payload begins on a cache line of its own: vector moves that straddle lines take twice as long.
 const LARGE: usize = 256;
 const LINE_WORDS: usize = 8;
@@ -21,6 +24,8 @@ pub(super) const LAST: usize = WORD_PARAMS + 16;
 /// No honest ring gets further (at 100 GB/s that takes a year): larger positions and numbers come from a broken writer, and
 /// refusing them keeps the sums below from overflowing.
 pub(super) const MAX_POSITION: u64 = 1 << 61;
+/// Which arrangement of records the parameters describe. Rings of another are refused.
+const FORMAT: u64 = 1;
 /// `LAST` before the first record.
 pub(super) const NO_RECORD: u64 = u64::MAX;
 
@@ -49,10 +54,15 @@ pub struct Geometry {
     pub max_record: usize,
     /// Slots for readers in the control segment.
     pub max_readers: usize,
+    /// Of a fixed record: all of it, and what lies before the payload.
     slot_bytes: u64,
+    header: u64,
     slot_mask: u64,
     /// How far the overwrite mark and the cursors move at a time.
     step: u64,
+    /// Of fixed records: how many are read and written at a time.
+    run: usize,
+    batch: usize,
 }
 
 /// Why parameters do not describe a ring.
@@ -90,17 +100,20 @@ impl Geometry {
 
     /// A ring of at least `records` records of exactly `len` bytes.
     pub fn fixed(mode: Mode, len: usize, records: usize, max_readers: usize) -> Result<Self, GeometryError> {
-        let slot_bytes = slot_bytes(len as u64);
         let slots = (records as u64).max(Self::MIN_SLOTS).checked_next_power_of_two();
-        let capacity = slots.and_then(|slots| slots.checked_mul(slot_bytes)).unwrap_or(u64::MAX);
-        Self { mode, fixed: Some(len), capacity, max_record: len, max_readers, slot_bytes, slot_mask: 0, step: 0 }
-            .check()
+        let capacity = slots.and_then(|slots| slots.checked_mul(slot(mode, len as u64).1)).unwrap_or(u64::MAX);
+        Self::unchecked(mode, Some(len), capacity, len, max_readers).check()
     }
 
     /// A ring of at least `capacity` bytes for records of up to `max_record` bytes.
     pub fn variable(mode: Mode, max_record: usize, capacity: usize, max_readers: usize) -> Result<Self, GeometryError> {
         let capacity = (capacity as u64).max(Self::DEFAULT_MIN_BYTES).checked_next_power_of_two().unwrap_or(u64::MAX);
-        Self { mode, fixed: None, capacity, max_record, max_readers, slot_bytes: 0, slot_mask: 0, step: 0 }.check()
+        Self::unchecked(mode, None, capacity, max_record, max_readers).check()
+    }
+
+    fn unchecked(mode: Mode, fixed: Option<usize>, capacity: u64, max_record: usize, max_readers: usize) -> Self {
+        let (slot_bytes, header, slot_mask, step, run, batch) = (0, RECORD_HEADER, 0, 0, 1, 1);
+        Self { mode, fixed, capacity, max_record, max_readers, slot_bytes, header, slot_mask, step, run, batch }
     }
 
     fn check(mut self) -> Result<Self, GeometryError> {
@@ -114,14 +127,17 @@ impl Geometry {
         }
         match self.fixed {
             Some(len) => {
-                self.slot_bytes = slot_bytes(len as u64);
+                (self.header, self.slot_bytes) = slot(self.mode, len as u64);
                 let slots = self.capacity / self.slot_bytes;
                 if !self.capacity.is_multiple_of(self.slot_bytes) || !slots.is_power_of_two() || slots < Self::MIN_SLOTS
                 {
                     return bad(2, self.capacity);
                 }
                 self.slot_mask = slots - 1;
-                self.step = (slots / MARK_STEPS).max(1) * self.slot_bytes;
+                self.run = (slots / MARK_STEPS).max(1) as usize;
+                // What the mark covers beyond it must leave the newest record before it alone.
+                self.batch = (slots / 8).max(1) as usize;
+                self.step = self.run as u64 * self.slot_bytes;
             }
             None => {
                 if !self.capacity.is_power_of_two() || self.capacity < Self::MIN_BYTES {
@@ -150,6 +166,7 @@ impl Geometry {
         params[2] = self.capacity;
         params[3] = self.max_record as u64;
         params[4] = self.max_readers as u64;
+        params[5] = FORMAT;
         params
     }
 
@@ -163,6 +180,9 @@ impl Geometry {
             2 => Mode::Latest,
             _ => return Err(bad(0)),
         };
+        if params[5] != FORMAT {
+            return Err(bad(5));
+        }
         let fixed = if params[1] == u64::MAX { None } else { Some(size(1)?) };
         if params[2] > data as u64 {
             return Err(bad(2));
@@ -174,23 +194,13 @@ impl Geometry {
         if fixed.is_some_and(|len| len != max_record || len as u64 > Self::MAX_BYTES) {
             return Err(bad(1));
         }
-        Self {
-            mode,
-            fixed,
-            capacity: params[2],
-            max_record,
-            max_readers: size(4)?,
-            slot_bytes: 0,
-            slot_mask: 0,
-            step: 0,
-        }
-        .check()
+        Self::unchecked(mode, fixed, params[2], max_record, size(4)?).check()
     }
 
     /// Index of the first word of the payload, `len` bytes, of the record that begins at `word`.
     #[inline(always)]
     pub(super) fn payload(&self, word: usize, len: usize) -> usize {
-        let behind_header = word + (RECORD_HEADER / 8) as usize;
+        let behind_header = word + (self.header / 8) as usize;
         if len < LARGE { behind_header } else { behind_header.next_multiple_of(LINE_WORDS) }
     }
 
@@ -217,11 +227,40 @@ impl Geometry {
         (byte / 8) as usize
     }
 
-    /// The word `bytes` behind `word`, around the end of the ring.
+    /// Whether records are their payloads and nothing else, known to be there by the position of the newest.
     #[inline(always)]
-    pub(super) fn ahead(&self, word: usize, bytes: u64) -> usize {
-        let (words, ahead) = ((self.capacity / 8) as usize, word + (bytes / 8) as usize);
-        if ahead < words { ahead } else { (ahead - words).min(words - 1) }
+    pub(super) fn bare(&self) -> bool {
+        self.header == 0
+    }
+
+    /// Bytes of a fixed record.
+    #[inline(always)]
+    pub(super) fn slot_bytes(&self) -> u64 {
+        self.slot_bytes
+    }
+
+    /// How many fixed records, one behind the other from `word` on, one copy can move: more than one where they lie
+    /// without gaps, and not across the end of the ring.
+    #[inline(always)]
+    pub(super) fn contiguous(&self, word: usize, records: usize) -> usize {
+        if self.bare() && self.fixed == Some(self.slot_bytes as usize) {
+            let bytes = self.capacity - word as u64 * 8;
+            if records as u64 * self.slot_bytes <= bytes { records } else { (bytes / self.slot_bytes) as usize }
+        } else {
+            records.min(1)
+        }
+    }
+
+    /// The most fixed records that are published together from one slice.
+    #[inline(always)]
+    pub(super) fn batch(&self) -> usize {
+        self.batch
+    }
+
+    /// The most fixed records that a reader takes in one run: as many as it reads before it tells.
+    #[inline(always)]
+    pub(super) fn run(&self) -> usize {
+        self.run
     }
 
     /// What must be writable behind a record: the next flag, where flags move.
@@ -237,6 +276,7 @@ impl Geometry {
     }
 
     /// The number of the record at `pos`, where numbers follow from positions.
+    #[inline(always)]
     pub(super) fn fixed_seq(&self, pos: u64) -> Option<u64> {
         self.fixed.map(|_| pos / self.slot_bytes)
     }
@@ -281,11 +321,32 @@ impl Place {
             self.word -= words;
         }
     }
+
+    /// Moves behind `records` fixed records.
+    #[inline(always)]
+    pub(super) fn advance_many(&mut self, geometry: &Geometry, records: usize) {
+        self.pos += records as u64 * geometry.slot_bytes;
+        self.seq += records as u64;
+        self.word = geometry.word(self.pos, self.seq);
+    }
 }
 
-/// Bytes of one slot for fixed records.
-const fn slot_bytes(len: u64) -> u64 {
-    if len < LARGE as u64 { RECORD_HEADER + len.next_multiple_of(16) } else { 64 + len.next_multiple_of(64) }
+/// Bytes of the header, and of the whole slot, of fixed records. Payloads begin at multiples of 16, or of 8 where their length shows
+/// that no type can ask for more.
+const fn slot(mode: Mode, len: u64) -> (u64, u64) {
+    let line = len >= LARGE as u64;
+    // The readers of a newest value look for its number.
+    let header = match (mode, len.is_multiple_of(16)) {
+        (Mode::Lossy | Mode::Lossless, _) if len > BESIDE_FLAG as u64 => 0,
+        (_, false) => 8,
+        (_, true) => 16,
+    };
+    let slot = match (header, line) {
+        (0, true) => len.next_multiple_of(64),
+        (_, true) => 64 + len.next_multiple_of(64),
+        (_, false) => (header + len).next_multiple_of(16),
+    };
+    (header, slot)
 }
 
 /// Bytes that a record of varying size takes where its payload is pushed furthest back.
@@ -307,7 +368,7 @@ mod tests {
             let data = ring.data_bytes();
             assert_eq!(Geometry::from_params(&params, data).unwrap(), ring);
             assert!(Geometry::from_params(&params, data - 1).is_err(), "larger than its segment");
-            for index in 0..5 {
+            for index in 0..6 {
                 for value in [u64::MAX - 1, 1 << 47, 7] {
                     let mut wrong = params;
                     wrong[index] = value;
@@ -322,6 +383,25 @@ mod tests {
     #[test]
     fn records_of_48_bytes_share_one_line_with_their_flag() {
         assert_eq!(Geometry::fixed(Mode::Lossy, 48, 4, 1).unwrap().slot_bytes, 64);
+    }
+
+    #[test]
+    fn payloads_lie_where_their_types_may_lie_and_waste_little() {
+        let shape = |mode, len| {
+            let ring = Geometry::fixed(mode, len, 4, 1).unwrap();
+            (ring.payload(0, len) * 8, ring.slot_bytes)
+        };
+        for mode in [Mode::Lossy, Mode::Lossless] {
+            assert_eq!(shape(mode, 0), (16, 16));
+            assert_eq!(shape(mode, 8), (8, 16), "four to a line");
+            assert_eq!(shape(mode, 16), (16, 32), "it may be a u128");
+            assert_eq!(shape(mode, 56), (8, 64), "one line");
+            assert_eq!(shape(mode, 64), (0, 64), "one line");
+            assert_eq!(shape(mode, 65), (0, 80));
+            assert_eq!(shape(mode, 300), (0, 320));
+        }
+        assert_eq!(shape(Mode::Latest, 64), (16, 80), "a newest value has its number");
+        assert_eq!(shape(Mode::Latest, 300), (64, 384));
     }
 
     #[test]

@@ -15,14 +15,19 @@
 //!
 //! a record, 16-byte aligned                                                 written by the writer
 //!   0  sequence + 1   u64   the flag: holds this record's number when the record is complete (release)
-//!   8  length         u64   of the payload, bytes
+//!   8  length         u64   of the payload, bytes; only where it varies
 //!  16  payload; from 256 bytes on at the next multiple of 64, so that vector moves do not straddle cache lines
+//! a fixed record, of no multiple of 16 bytes: its payload begins at 8
+//! a bare record (fixed, more than 56 bytes, not of a Latest ring): its payload and nothing else
 //! ```
 //!
 //! Positions count bytes since the ring was made and never wrap. Flag and first 48 bytes of payload share a cache line, so a
 //! spinning reader gets both with one transfer.
 //!
-//! **Fixed** records lie in slots whose flags never move, so a stale flag holds an older number and cannot be taken for a
+//! **Bare** records would need a second line for their flags anyway. What is published is everything up to `last` (release), so
+//! a reader looks at one word for many records, and moves a run of them with one copy.
+//!
+//! Other **fixed** records lie in slots whose flags never move, so a stale flag holds an older number and cannot be taken for a
 //! new one. **Variable** records lie anywhere in a mirrored area; there the writer clears the place of the *next* flag before
 //! it publishes, so that old payload bytes can never pass for a record, whoever chose them.
 //!
@@ -31,12 +36,13 @@
 //! sixteenth of the capacity, so a reader keeps its line in cache.
 //!
 //! **Batch**: the writer fills several records and stores the first one's flag last: one release store publishes all, because
-//! a reader arrives at the first one first.
+//! a reader arrives at the first one first. Of bare records `last` is stored once. A reader that takes a **run** checks the mark
+//! once behind the whole copy, against the first record of it, and drops all of them if that one is covered.
 //!
 //! **Joining a lossless ring** is a Dekker handshake: the reader stores its cursor, sets the JOINED bit, full fence, checks
-//! `claim`; the writer stores `claim`, full fence, checks the bit. At least one sees the other: the reader starts again
-//! further on, or the writer honours the cursor. **Sleeping** is the same with arm and publish: the sleeper pays for both fences
-//! (see [`crate::fence`]). While most publications wake somebody, so that a fence is little beside the system call, the writer
+//! `claim`; the writer stores `claim`, a light fence, checks the bit; the reader's fence is [`crate::fence::heavy`]. At least one sees the
+//! other: the reader starts again further on, or the writer honours the cursor. **Sleeping** is the same with arm and publish: the
+//! sleeper pays for both fences. While most publications wake somebody, so that a fence is little beside the system call, the writer
 //! pays for its own and says so (`fenced`), and sleepers are spared theirs.
 
 mod consumer;

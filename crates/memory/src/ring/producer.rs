@@ -36,10 +36,6 @@ pub struct Producer {
     woke_at: u64,
 }
 
-/// How many records ahead a batch asks for memory. The published
-/// benchmark shows no gain from it (`stream/64-by-64`).
-const PREFETCH_RECORDS: u64 = 8;
-
 /// An open batch: where its first record begins, and its number. Empty while the two meet the producer's own.
 #[derive(Debug, Clone, Copy)]
 struct Batch {
@@ -164,6 +160,29 @@ impl Producer {
         if end <= self.mark { Ok(()) } else { self.advance(end) }
     }
 
+    /// Makes room for as many of `records` records of the ring's fixed size as may become visible together, and says for how
+    /// many: fewer where waiting for all would mean to wait while there is room for some. `Ok(0)` for none only.
+    #[inline]
+    pub fn reserve_many(&mut self, records: usize) -> Result<usize, Blocked> {
+        let slot = self.geometry.slot_bytes();
+        let most = records.min(self.geometry.batch());
+        let end = self.at.pos + most as u64 * slot;
+        if end <= self.mark { Ok(most) } else { self.advance_many(most, end) }
+    }
+
+    #[cold]
+    fn advance_many(&mut self, most: usize, end: u64) -> Result<usize, Blocked> {
+        let slot = self.geometry.slot_bytes();
+        let room = |producer: &Self| ((producer.mark - producer.at.pos) / slot).min(most as u64) as usize;
+        match self.advance(end) {
+            Ok(()) => Ok(most),
+            Err(_) if room(self) > 0 => Ok(room(self)),
+            // The reader may have released enough for some.
+            Err(Blocked::Reader { .. }) if most > 1 => self.advance(self.at.pos + slot).map(|()| room(self)),
+            Err(blocked) => Err(blocked),
+        }
+    }
+
     #[cold]
     fn advance(&mut self, end: u64) -> Result<(), Blocked> {
         let capacity = self.geometry.capacity;
@@ -180,11 +199,17 @@ impl Producer {
         if self.batch.is_some_and(|batch| batch.seq < self.at.seq && tail > batch.pos) {
             self.split_batch();
         }
-        while self.tail.0 + capacity < want && self.tail.1 < self.at.seq {
-            let word = self.geometry.word(self.tail.0, self.tail.1);
-            // Our own words: readers cannot write them.
-            let len = self.data.load(word + 1, Ordering::Relaxed) as usize;
-            self.tail = (self.tail.0 + self.geometry.record_bytes(word, len), self.tail.1 + 1);
+        if self.geometry.fixed.is_some() {
+            let slot = self.geometry.slot_bytes();
+            let overwritten = want.saturating_sub(self.tail.0 + capacity).div_ceil(slot).min(self.at.seq - self.tail.1);
+            self.tail = (self.tail.0 + overwritten * slot, self.tail.1 + overwritten);
+        } else {
+            while self.tail.0 + capacity < want && self.tail.1 < self.at.seq {
+                let word = self.geometry.word(self.tail.0, self.tail.1);
+                // Our own words: readers cannot write them.
+                let len = self.data.load(word + 1, Ordering::Relaxed) as usize;
+                self.tail = (self.tail.0 + self.geometry.record_bytes(word, len), self.tail.1 + 1);
+            }
         }
         self.head.store(TAIL, self.tail.0, Ordering::Release);
         // SYNC ring.tail: Release, so that whoever is overtaken by this mark finds a tail that is not.
@@ -212,8 +237,9 @@ impl Producer {
         }
         // SYNC ring.claim: Release, so that a reader that must choose again finds the newest record of this claim.
         self.head.store(CLAIM, want, Ordering::Release);
-        // Dekker with a joining reader (see `Consumer::join`): it stores cursor and bit, fences, and checks the claim.
-        full_fence(Ordering::SeqCst);
+        // Dekker with a joining reader (see `Consumer::join`): it stores cursor and bit, fences, and checks the claim. Readers
+        // join rarely, so theirs is the heavy side; a full fence here would wait for the lines that readers hold.
+        fence::light();
         if self.control.attention() & ATTENTION_JOINED == 0 {
             self.joins = 0;
             return Ok(want);
@@ -281,11 +307,16 @@ impl Producer {
         self.members.iter().map(|member| self.at.pos.saturating_sub(self.control.cursor(member.slot))).max()
     }
 
-    /// Says that the writer waits for space (readers then tell it when they release some), or no longer does. Look again
-    /// after saying so, before sleeping.
-    pub fn set_waiting(&self, waiting: bool) {
-        self.head.store(WAITING, u64::from(waiting), Ordering::Relaxed);
-        full_fence(Ordering::SeqCst); // pairs with the fence in `Consumer::flush`
+    /// Says that the writer waits for space: readers then tell it when they release some. Look again after saying so, before
+    /// sleeping.
+    pub fn start_waiting(&self) -> fence::Heavy {
+        self.head.store(WAITING, 1, Ordering::Relaxed);
+        fence::heavy() // pairs with the light fence in `Consumer::flush`
+    }
+
+    /// Says that the writer no longer waits.
+    pub fn stop_waiting(&self) {
+        self.head.store(WAITING, 0, Ordering::Relaxed);
     }
 
     /// Writes one record into the room that [`reserve`](Self::reserve) made, and publishes it unless a batch is open.
@@ -294,6 +325,39 @@ impl Producer {
         let word = self.at.word;
         self.data.copy_in(self.geometry.payload(word, payload.len()), payload);
         self.seal(word, payload.len());
+    }
+
+    /// Writes `records` records of the ring's fixed size, whose payloads lie one behind the other in `payloads`, into the room
+    /// that [`reserve_many`](Self::reserve_many) made, and publishes them together unless a batch is open.
+    ///
+    /// # Panics
+    ///
+    /// If `payloads` has another length than so many records.
+    #[inline]
+    pub fn push_many(&mut self, payloads: &[u8], records: usize) {
+        let len = self.geometry.max_record;
+        assert_eq!(payloads.len(), records * len, "payloads of another size than the ring's");
+        let single = self.batch.is_none();
+        if single {
+            self.open_batch();
+        }
+        let mut done = 0;
+        while done < records {
+            let run = self.geometry.contiguous(self.at.word, records - done);
+            let bytes = &payloads[done * len..(done + run) * len];
+            if run > 1 {
+                self.data.copy_in(self.at.word, bytes);
+                let last = self.at.pos + (run as u64 - 1) * self.geometry.slot_bytes();
+                self.batch.as_mut().expect("opened above").last = last;
+                self.at.advance_many(&self.geometry, run);
+            } else {
+                self.push(bytes);
+            }
+            done += run;
+        }
+        if single {
+            self.publish_batch();
+        }
     }
 
     /// Lends the payload of the next record, `len` bytes, in the room that [`reserve`](Self::reserve) made. Its content is
@@ -324,22 +388,21 @@ impl Producer {
         if self.geometry.fixed.is_none() {
             // The next flag's place may hold anything that an older payload left there.
             self.data.store(word + (bytes / 8) as usize, 0, Ordering::Relaxed);
+            self.data.store(word + 1, len as u64, Ordering::Relaxed);
         }
-        self.data.store(word + 1, len as u64, Ordering::Relaxed);
         match &mut self.batch {
             None => {
-                self.data.store(word, self.at.seq + 1, Ordering::Release); // SYNC ring.flag
-                self.head.store(LAST, self.at.pos, Ordering::Release);
+                if !self.geometry.bare() {
+                    self.data.store(word, self.at.seq + 1, Ordering::Release); // SYNC ring.flag
+                }
+                self.head.store(LAST, self.at.pos, Ordering::Release); // SYNC ring.last
             }
             Some(batch) => {
                 // The first one's flag is stored by `publish_batch`.
-                if batch.seq != self.at.seq {
+                if !self.geometry.bare() && batch.seq != self.at.seq {
                     self.data.store(word, self.at.seq + 1, Ordering::Relaxed);
                 }
                 batch.last = self.at.pos;
-                // Readers still hold the lines that come next; asking for them early hides most of the wait. Not for single
-                // records: there it takes the line away from under a reader that is about to use it.
-                self.data.prefetch_for_writing(self.geometry.ahead(word, PREFETCH_RECORDS * bytes));
             }
         }
         self.at.advance(&self.geometry, bytes);
@@ -357,8 +420,10 @@ impl Producer {
         if let Some(Batch { pos, seq, last }) = self.batch.take()
             && seq < self.at.seq
         {
-            self.data.store(self.geometry.word(pos, seq), seq + 1, Ordering::Release); // SYNC ring.flag
-            self.head.store(LAST, last, Ordering::Release);
+            if !self.geometry.bare() {
+                self.data.store(self.geometry.word(pos, seq), seq + 1, Ordering::Release); // SYNC ring.flag
+            }
+            self.head.store(LAST, last, Ordering::Release); // SYNC ring.last
         }
     }
 

@@ -32,7 +32,7 @@ impl View {
         if last == NO_RECORD || last > MAX_POSITION {
             0
         } else {
-            last + self.geometry.record_bytes(self.word(last), self.newest(last).1)
+            last + self.geometry.record_bytes(self.geometry.word(last, 0), self.newest(last).1)
         }
     }
 
@@ -47,13 +47,12 @@ impl View {
         (self.head.load(LAST, Ordering::Acquire) == last).then_some(flag)
     }
 
-    fn word(&self, last: u64) -> usize {
-        self.geometry.word(last, self.geometry.fixed_seq(last).unwrap_or(0))
-    }
-
     /// Flag and length of the newest record.
     fn newest(&self, last: u64) -> (u64, usize) {
-        let word = self.word(last);
+        if let (Some(seq), Some(len)) = (self.geometry.fixed_seq(last), self.geometry.fixed) {
+            return (seq + 1, len);
+        }
+        let word = self.geometry.word(last, 0);
         if word + 1 >= self.data.len() {
             return (0, 0);
         }
