@@ -20,7 +20,7 @@ use ginnel_memory::identity::Identity;
 use ginnel_memory::ring::{Control, Geometry, Mode};
 use ginnel_memory::{Access, DirLock, Expect, Name, RunDir, RunDirError, Segment};
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
-use rustix::fs::{Gid, Mode as FileMode, OFlags};
+use rustix::fs::{FileType, Gid, Mode as FileMode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use std::path::Path;
@@ -150,18 +150,7 @@ impl Claimed {
         let address = address(&self.dir, &file).map_err(system("name the channel's socket"))?;
         rustix::net::bind(&socket, &address).map_err(system("bind the channel's socket"))?;
         // Nobody can connect before `listen`, so the mode is in place in time whatever the umask is.
-        if let Some(group) = group {
-            rustix::fs::chownat(
-                &self.dir,
-                &file,
-                None,
-                Some(Gid::from_raw(group)),
-                rustix::fs::AtFlags::SYMLINK_NOFOLLOW,
-            )
-            .map_err(system("change the group of the channel's socket"))?;
-        }
-        rustix::fs::chmodat(&self.dir, &file, FileMode::from_raw_mode(mode), rustix::fs::AtFlags::empty())
-            .map_err(system("set the mode of the channel's socket"))?;
+        permit(&self.dir, &file, mode, group)?;
         rustix::net::listen(&socket, BACKLOG).map_err(system("listen for readers"))?;
         Ok(socket)
     }
@@ -178,6 +167,30 @@ impl Drop for Claimed {
             let _ = self.dir.remove(&file);
         }
     }
+}
+
+/// Sets who may connect to the socket `file`.
+///
+/// Whoever else may write to the directory could have put something in its place: it is opened as what it is, and changed by its
+/// descriptor.
+fn permit(dir: &RunDir, file: &str, mode: u32, group: Option<u32>) -> Result<(), CreateError> {
+    let system = |what| move |source| CreateError::System { what, source };
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let bound =
+        rustix::fs::openat(dir, file, flags, FileMode::empty()).map_err(system("find the channel's socket again"))?;
+    let stat = rustix::fs::fstat(&bound).map_err(system("examine the channel's socket"))?;
+    let ours =
+        FileType::from_raw_mode(stat.st_mode) == FileType::Socket && stat.st_uid == rustix::process::geteuid().as_raw();
+    if !ours {
+        return Err(system("bind the channel's socket (somebody has put something in its place)")(Errno::PERM));
+    }
+    if let Some(group) = group {
+        rustix::fs::chownat(&bound, c"", None, Some(Gid::from_raw(group)), rustix::fs::AtFlags::EMPTY_PATH)
+            .map_err(system("change the group of the channel's socket"))?;
+    }
+    let itself = format!("/proc/self/fd/{}", bound.as_raw_fd());
+    rustix::fs::chmod(itself, FileMode::from_raw_mode(mode)).map_err(system("set the mode of the channel's socket"))?;
+    Ok(())
 }
 
 fn files(name: &str, instance: u64) -> [String; 5] {
@@ -384,4 +397,28 @@ pub fn clean(dir: Option<&Path>) -> Result<Cleaned, RunDirError> {
         }
     }
     Ok(cleaned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_link_in_the_place_of_a_socket_is_not_followed() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = RunDir::at(&temp.path().join("run")).unwrap();
+        let (key, link) = (temp.path().join("key"), dir.path().join("1.sock"));
+        std::fs::write(&key, "secret").unwrap();
+        std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
+        std::os::unix::fs::symlink(&key, &link).unwrap();
+        let refused = permit(&dir, "1.sock", 0o666, None).unwrap_err();
+        assert!(refused.to_string().contains("something in its place"), "{refused}");
+        assert_eq!(std::fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
+
+        std::fs::remove_file(&link).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(&link).unwrap();
+        permit(&dir, "1.sock", 0o660, Some(rustix::process::getegid().as_raw())).unwrap();
+        assert_eq!(std::fs::metadata(&link).unwrap().permissions().mode() & 0o777, 0o660);
+    }
 }

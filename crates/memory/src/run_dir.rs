@@ -59,9 +59,19 @@ pub enum RunDirError {
 pub struct DirLock {
     // A file description of its own, so that the lock belongs to this value and not to the `RunDir`.
     _fd: OwnedFd,
+    dir: OwnedFd,
+}
+
+impl Drop for DirLock {
+    fn drop(&mut self) {
+        // While it is locked: whoever waits for this file sees then that it is none any more, and makes the next.
+        let _ = rustix::fs::unlinkat(&self.dir, RunDir::LOCK_FILE, AtFlags::empty());
+    }
 }
 
 impl RunDir {
+    /// What [`lock`](Self::lock) locks.
+    pub const LOCK_FILE: &str = ".directory";
     /// How long [`lock`](Self::lock) waits. What is done under the lock takes well under a millisecond.
     pub const LOCK_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -139,14 +149,19 @@ impl RunDir {
     }
 
     /// Takes the directory's lock, waiting up to [`LOCK_DEADLINE`](Self::LOCK_DEADLINE).
+    ///
+    /// It is a lock of the file [`LOCK_FILE`](Self::LOCK_FILE), which goes with it: whoever may read the directory could lock
+    /// that itself, and keep everybody from creating and removing. Only who may write to the directory may open the file.
     pub fn lock(&self) -> Result<DirLock, RunDirError> {
-        let fail = |source| RunDirError::Open { path: self.path.clone(), source };
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(&self.fd, ".", flags, Mode::empty()).map_err(fail)?;
+        let fail = |source| RunDirError::Open { path: self.path.join(Self::LOCK_FILE), source };
+        let dir = rustix::io::fcntl_dupfd_cloexec(&self.fd, 3).map_err(fail)?;
+        let mut fd = self.lock_file().map_err(fail)?;
         let started = Instant::now();
         loop {
             match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => return Ok(DirLock { _fd: fd }),
+                Ok(()) if rustix::fs::fstat(&fd).map_err(fail)?.st_nlink > 0 => return Ok(DirLock { _fd: fd, dir }),
+                // It was another's, who has removed it.
+                Ok(()) => fd = self.lock_file().map_err(fail)?,
                 Err(Errno::WOULDBLOCK | Errno::INTR) if started.elapsed() < Self::LOCK_DEADLINE => {
                     std::thread::sleep(Duration::from_micros(200));
                 }
@@ -154,6 +169,34 @@ impl RunDir {
                     return Err(RunDirError::Locked { path: self.path.clone(), waited: started.elapsed() });
                 }
                 Err(source) => return Err(fail(source)),
+            }
+        }
+    }
+
+    fn lock_file(&self) -> Result<OwnedFd, Errno> {
+        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        loop {
+            match rustix::fs::openat(&self.fd, Self::LOCK_FILE, flags, Mode::empty()) {
+                Err(Errno::NOENT) => {}
+                opened => return opened,
+            }
+            let new = flags | OFlags::CREATE | OFlags::EXCL;
+            match rustix::fs::openat(&self.fd, Self::LOCK_FILE, new, Mode::RUSR | Mode::WUSR) {
+                Err(Errno::EXIST) => {}
+                Ok(fd) => {
+                    // For whoever may write to the directory, whatever the umask. Root also makes it for the owner.
+                    let dir = rustix::fs::fstat(&self.fd)?;
+                    let write = dir.st_mode & 0o220;
+                    let (uid, gid) = (rustix::fs::Uid::from_raw(dir.st_uid), rustix::fs::Gid::from_raw(dir.st_gid));
+                    if rustix::process::geteuid().is_root() {
+                        rustix::fs::fchown(&fd, Some(uid), Some(gid))?;
+                    } else if write & 0o020 != 0 {
+                        let _ = rustix::fs::fchown(&fd, None, Some(gid)); // one of another group locks for itself
+                    }
+                    rustix::fs::fchmod(&fd, Mode::from_raw_mode(write | write << 1))?;
+                    return Ok(fd);
+                }
+                Err(source) => return Err(source),
             }
         }
     }
@@ -213,6 +256,38 @@ mod tests {
         let link = temp.path().join("link");
         std::os::unix::fs::symlink(temp.path(), &link).unwrap();
         assert!(matches!(RunDir::at(&link), Err(RunDirError::Open { .. })));
+    }
+
+    #[test]
+    fn who_may_only_read_the_directory_cannot_hold_its_lock() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = RunDir::at(&temp.path().join("run")).unwrap();
+        let read = std::fs::File::open(dir.path()).unwrap();
+        rustix::fs::flock(&read, FlockOperation::NonBlockingLockExclusive).unwrap();
+        let lock = dir.lock().unwrap();
+        let file = std::fs::metadata(dir.path().join(RunDir::LOCK_FILE)).unwrap();
+        assert_eq!(file.permissions().mode() & 0o777, 0o600, "as the directory, which its owner alone may write to");
+        drop(lock);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "it leaves nothing");
+    }
+
+    #[test]
+    fn many_who_lock_in_turn_exclude_each_other_although_the_file_comes_and_goes() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("run");
+        let inside = std::sync::atomic::AtomicU32::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let dir = RunDir::at(&path).unwrap();
+                    for _ in 0..200 {
+                        let _lock = dir.lock().unwrap();
+                        assert_eq!(inside.fetch_add(1, std::sync::atomic::Ordering::SeqCst), 0);
+                        inside.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
+                    }
+                });
+            }
+        });
     }
 
     #[test]
