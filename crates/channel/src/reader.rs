@@ -312,9 +312,9 @@ impl<T: ?Sized, C: Codec<T>> Reader<T, C> {
         match self.arm() {
             (Watch::Armed, Heavy::Done) => Ok(Watch::Armed),
             (Watch::Armed, Heavy::Unsure) => {
-                // Without membarrier a wake could be missed and nobody bounds the caller's sleep: let it look again.
-                std::thread::yield_now();
-                Ok(Watch::Ready)
+                // Without membarrier a wake could be missed, and nobody but the descriptor itself bounds the caller's sleep.
+                self.tether.wake_after(Duration::from_millis(fence::UNSURE_NAP_MS)).map_err(sleeping)?;
+                Ok(Watch::Armed)
             }
             (Watch::Ready, _) => {
                 self.consumer.disarm();
@@ -325,9 +325,12 @@ impl<T: ?Sized, C: Codec<T>> Reader<T, C> {
 
     /// Borrows the next record's bytes in shared memory instead of copying them; `None` if there is none yet.
     ///
-    /// In a lossless channel an honest writer leaves the record alone until the borrow is dropped. In other modes
-    /// [`Borrowed::release`] tells whether it was overwritten.
+    /// For lossless channels, where an honest writer leaves the record alone until the borrow is dropped;
+    /// [`RecvError::NotLossless`] in the other modes, whose writers wait for nobody.
     pub fn borrow(&mut self, trust: Trust) -> Result<Option<Borrowed<'_, T, C>>, RecvError> {
+        if self.mode() != Mode::Lossless {
+            return Err(RecvError::NotLossless);
+        }
         match self.consumer.peek()? {
             Some(len) => Ok(Some(Borrowed { reader: self, trust, len, released: false })),
             None => self.nothing(),

@@ -30,14 +30,19 @@ use rustix::net::{
 };
 use rustix::pipe::PipeFlags;
 use rustix::process::{Pid, PidfdFlags};
+use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime};
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
+use std::time::Duration;
 
 /// How often one who never sleeps asks whether its peer still lives.
 pub(crate) const LIVENESS_MS: u64 = 10;
 
 const SOCKET: u64 = 0;
 const WAKE: u64 = 1;
+const NAP: u64 = 2;
+/// An honest writer sends one message, ever.
+const MOST_HEARD: usize = 4;
 
 /// Sent by a writer with the pipe, and by a reader that released space.
 const NEWS: u8 = 1;
@@ -80,6 +85,8 @@ pub(crate) struct Tether {
     epoll: OwnedFd,
     /// The reading end of the pipe that wakes, once the writer has sent it.
     wake: Option<OwnedFd>,
+    /// A timer among what the descriptor watches, where the kernel refuses barriers.
+    nap: Option<OwnedFd>,
     hung_up: bool,
     checked: u64,
 }
@@ -90,7 +97,7 @@ impl Tether {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let events = epoll::EventFlags::IN | epoll::EventFlags::RDHUP;
         epoll::add(&epoll, &socket, epoll::EventData::new_u64(SOCKET), events)?;
-        let mut tether = Self { socket, epoll, wake: None, hung_up: false, checked: 0 };
+        let mut tether = Self { socket, epoll, wake: None, nap: None, hung_up: false, checked: 0 };
         if let Some(wake) = wake {
             tether.wake_by(wake)?;
         }
@@ -129,7 +136,7 @@ impl Tether {
                 Err(other) => return Err(other),
             }
         }
-        let mut events = [MaybeUninit::<epoll::Event>::uninit(); 2];
+        let mut events = [MaybeUninit::<epoll::Event>::uninit(); 3];
         let (ready, _) = match epoll::wait(&self.epoll, &mut events, timeout) {
             Err(Errno::INTR) => return Ok(()),
             ready => ready?,
@@ -137,23 +144,47 @@ impl Tether {
         for event in ready {
             match event.data.u64() {
                 SOCKET => self.hear()?,
-                _ => self.drain(),
+                WAKE => {
+                    // There is one edge for a byte and an end that came together, and one read finds the byte only.
+                    self.hung_up |= { event.flags }.contains(epoll::EventFlags::HUP);
+                    self.drain();
+                }
+                _ => {
+                    let nap = self.nap.as_ref().map(|nap| rustix::io::read(nap, &mut [0; 8]));
+                    debug_assert!(nap.is_some(), "events come from what was added");
+                }
             }
         }
         Ok(())
     }
 
-    /// Empties the pipe, so that it never fills up, and notices its end.
-    fn drain(&mut self) {
+    /// Makes the descriptor readable after `limit`, for somebody else who waits for it.
+    pub(crate) fn wake_after(&mut self, limit: Duration) -> Result<(), Errno> {
+        let nap = match self.nap.take() {
+            Some(nap) => nap,
+            None => {
+                let nap = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?;
+                epoll::add(&self.epoll, &nap, epoll::EventData::new_u64(NAP), epoll::EventFlags::IN)?;
+                nap
+            }
+        };
+        let once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let limit = Timespec::try_from(limit).map_err(|_| Errno::INVAL)?;
+        let set = timerfd_settime(&nap, TimerfdTimerFlags::empty(), &Itimerspec { it_interval: once, it_value: limit });
+        self.nap = Some(nap);
+        set.map(drop)
+    }
+
+    /// Empties the pipe, so that it never fills up.
+    fn drain(&self) {
         let Some(wake) = &self.wake else { return };
         let bytes = &mut [0; 64];
         // The pipe blocks, and a hostile writer might have taken out again what made it readable. The offset says: none.
-        let read = match preadv2(wake, &mut [IoSliceMut::new(bytes)], u64::MAX, ReadWriteFlags::NOWAIT) {
+        let read = preadv2(wake, &mut [IoSliceMut::new(bytes)], u64::MAX, ReadWriteFlags::NOWAIT);
+        if matches!(read, Err(Errno::OPNOTSUPP | Errno::NOSYS)) {
             // Kernels before 6.5 cannot ask a pipe not to block.
-            Err(Errno::OPNOTSUPP | Errno::NOSYS) => rustix::io::read(wake, bytes),
-            read => read,
-        };
-        self.hung_up |= read == Ok(0);
+            let _ = rustix::io::read(wake, bytes);
+        }
     }
 
     /// Looks for the writer's death without sleeping, at most every [`LIVENESS_MS`]: for readers that poll.
@@ -169,7 +200,8 @@ impl Tether {
 
     /// Takes what the writer sent: the pipe, or its end.
     fn hear(&mut self) -> Result<(), Errno> {
-        loop {
+        // The readiness of the socket is a level: what is left is heard at the next look, and a flood holds up no deadline.
+        for _ in 0..MOST_HEARD {
             let mut byte = [0; 1];
             let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
             let mut ancillary = RecvAncillaryBuffer::new(&mut space);
@@ -200,6 +232,7 @@ impl Tether {
                 Err(other) => return Err(other),
             }
         }
+        Ok(())
     }
 
     /// Tells a waiting writer that space was released.
@@ -278,4 +311,56 @@ pub(crate) fn welcome(socket: BorrowedFd<'_>, wake: BorrowedFd<'_>) -> Result<()
     ancillary.push(SendAncillaryMessage::ScmRights(&fds));
     let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
     rustix::net::sendmsg(socket, &[IoSlice::new(&[NEWS])], &mut ancillary, flags).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
+
+    /// A tether whose socket does not hang up, as where a parent's command keeps a copy of the other end.
+    fn tied() -> (Tether, OwnedFd, OwnedFd) {
+        let (near, far) = pair().unwrap();
+        let Waker { writing, reading } = Waker::new().unwrap();
+        (Tether::new(near, Some(reading)).unwrap(), far, writing)
+    }
+
+    #[test]
+    fn a_wake_up_and_a_death_that_come_together_are_both_noticed() {
+        let (mut tether, _far, writing) = tied();
+        rustix::io::write(&writing, &[0]).unwrap();
+        drop(writing);
+        tether.wait(Some(&NOW)).unwrap();
+        tether.wait(Some(&NOW)).unwrap();
+        assert!(tether.hung_up());
+    }
+
+    #[test]
+    fn a_flood_of_messages_is_heard_in_portions() {
+        let (mut tether, far, _writing) = tied();
+        let sent = (0..)
+            .take_while(|_| rustix::net::send(&far, &[NEWS], SendFlags::DONTWAIT | SendFlags::NOSIGNAL).is_ok())
+            .count();
+        assert!(sent > MOST_HEARD);
+        tether.wait(Some(&NOW)).unwrap();
+        let left =
+            (0..).take_while(|_| rustix::net::recv(&tether.socket, &mut [0; 1][..], RecvFlags::DONTWAIT).is_ok());
+        assert_eq!(left.count(), sent - MOST_HEARD);
+    }
+
+    #[test]
+    fn the_descriptor_becomes_readable_after_a_nap_and_is_quiet_again() {
+        let (mut tether, _far, _writing) = tied();
+        let readable = |tether: &Tether, limit: &Timespec| {
+            let mut fds = [rustix::event::PollFd::new(&tether.epoll, rustix::event::PollFlags::IN)];
+            rustix::event::poll(&mut fds, Some(limit)).unwrap() == 1
+        };
+        for _ in 0..2 {
+            tether.wake_after(Duration::from_millis(1)).unwrap();
+            assert!(readable(&tether, &Timespec { tv_sec: 10, tv_nsec: 0 }));
+            tether.wait(Some(&NOW)).unwrap();
+            assert!(!readable(&tether, &NOW));
+        }
+    }
 }

@@ -26,6 +26,8 @@ const ROLES: &[(&str, fn())] = &[
     ("doomed_reader", crate::deaths::reader),
     ("counted_writer", crate::syscalls::writer),
     ("full_file_system", crate::denials::full_file_system),
+    ("no_barrier", crate::asynchronous::no_barrier),
+    ("no_descriptor_left", crate::denials::no_descriptor_left),
     ("full_fd_table", crate::denials::full_fd_table),
     ("stranger", crate::denials::stranger),
     ("odd_umask", crate::denials::odd_umask),

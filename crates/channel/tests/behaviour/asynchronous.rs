@@ -1,8 +1,9 @@
 //! Readers under tokio.
 
-use crate::actor::{Dir, PATIENCE};
+use crate::actor::{Actor, Dir, PATIENCE, argument};
+use crate::sys;
 use futures_core::Stream;
-use ginnel_channel::{CloseCause, Mode, Reader, ReaderStream, RecvError, Writer};
+use ginnel_channel::{CloseCause, MergedReader, Mode, Reader, ReaderStream, RecvError, Writer};
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,6 +28,34 @@ async fn next(stream: &mut ReaderStream<u64>) -> Option<Result<u64, RecvError>> 
 
 async fn in_time<F: Future>(future: F) -> F::Output {
     tokio::time::timeout(PATIENCE, future).await.expect("not a hang")
+}
+
+/// Role: a kernel that refuses membarrier, as under a filter of system calls.
+pub(crate) fn no_barrier() {
+    sys::forbid_membarrier();
+    let dir = argument("dir");
+    let mut writer: Writer<u64> = Writer::builder().run_dir(&dir).create("one").unwrap();
+    let open = || Reader::<u64>::builder().run_dir(&dir).open("one").unwrap();
+    let mut merged = MergedReader::new().unwrap();
+    merged.push(open()).unwrap();
+    runtime().block_on(async {
+        let mut stream = open().into_stream().unwrap();
+        let limit = tokio::time::timeout(Duration::from_millis(200), stream.recv());
+        assert!(limit.await.is_err(), "other tasks run, and nothing came");
+        writer.publish(&7).unwrap();
+        assert_eq!(in_time(stream.recv()).await.unwrap(), 7);
+    });
+    assert!(merged.recv_timeout(PATIENCE).is_some());
+    let before = sys::cpu_time();
+    assert!(merged.recv_timeout(Duration::from_secs(1)).is_none());
+    let used = sys::cpu_time() - before;
+    assert!(used < Duration::from_millis(500), "an idle reader looks now and then, but does not spin: {used:?}");
+}
+
+#[test]
+fn without_barriers_an_idle_reader_neither_hangs_its_runtime_nor_spins() {
+    let dir = Dir::new();
+    Actor::start("no_barrier", &[("dir", dir.text())]).finish();
 }
 
 #[test]
