@@ -87,7 +87,7 @@ fn step(consumer: &mut Consumer, choices: &mut Choices) {
             return; // joining chooses a place of its own
         }
         1 => {
-            consumer.arm();
+            let _ = consumer.arm();
             let _ = (consumer.ready(), consumer.closed(), consumer.lag_bytes(), consumer.writer_waits());
             consumer.disarm();
             let _ = (consumer.should_flush(), consumer.flush());

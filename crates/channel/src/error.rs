@@ -249,6 +249,9 @@ pub enum RecvError {
     /// A record cannot be decoded; the next call continues behind it.
     #[error(transparent)]
     Decode(#[from] DecodeError),
+    /// Records of this channel cannot be borrowed: its writer may overwrite them at any time.
+    #[error("records can be borrowed from a lossless channel only: receive a copy")]
+    NotLossless,
     /// A system call failed.
     #[error("cannot {what}: {source}{}", advice(*.source))]
     System {
@@ -263,7 +266,7 @@ impl RecvError {
     /// Whether the reader can go on: the error concerned some records, not the channel.
     #[must_use]
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Lagged { .. } | Self::Decode(_))
+        matches!(self, Self::Lagged { .. } | Self::Decode(_) | Self::NotLossless)
     }
 }
 

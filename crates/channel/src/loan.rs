@@ -67,7 +67,7 @@ where
     }
 }
 
-const ALIGNED: &str = "payloads start at multiples of 16 bytes, and `Writer::loan` refuses types that need more";
+const ALIGNED: &str = "payloads start where their types may, and `Writer::loan` refuses types that need more";
 
 /// A record borrowed from shared memory. Made by [`Reader::borrow`]; releases the record when it is dropped.
 #[derive(Debug)]
@@ -79,8 +79,8 @@ pub struct Borrowed<'a, T: ?Sized, C: Codec<T>> {
 }
 
 impl<T: ?Sized, C: Codec<T>> Borrowed<'_, T, C> {
-    /// Ends the borrow; the error says that the record was overwritten meanwhile (lossy channels), so what was read may be
-    /// a mixture.
+    /// Ends the borrow; an error says that the promise was broken: this reader was evicted meanwhile, and what was read may be a
+    /// mixture.
     pub fn release(mut self) -> Result<(), RecvError> {
         self.released = true;
         self.reader.release_borrowed(self.len)

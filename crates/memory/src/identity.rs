@@ -1,5 +1,7 @@
 //! Who a process is: its id together with its start time, because ids are reused.
 
+use rustix::io::Errno;
+use rustix::process::Pid;
 use std::fmt;
 use std::io::Read;
 use std::sync::{Mutex, PoisonError};
@@ -23,15 +25,22 @@ impl Identity {
         match *known {
             Some(own) if own.pid == pid => own,
             // Not known yet, or known of the parent of this fork.
-            _ => *known.insert(Self { pid, start: start_time(pid).unwrap_or(0) }),
+            _ => *known.insert(Self { pid, start: own_start(pid) }),
         }
     }
 
-    /// Whether this very process still runs. A process that merely has the same id now does not count; neither does a
-    /// zombie. Meaningful within one pid namespace only: for a proof, ask the kernel for the lock that the process holds.
+    /// Whether this very process may still run. A process that merely has the same id now does not count; neither does a
+    /// zombie. Where `/proc` cannot be asked (no descriptor left, or it hides the processes of others), whoever has the id counts:
+    /// only who is known to be dead may be treated so. Meaningful within one pid namespace only: for a proof, ask the kernel
+    /// for the lock that the process holds.
     #[must_use]
     pub fn alive(self) -> bool {
-        self.pid != 0 && start_time(self.pid).is_some_and(|start| self.start == 0 || start == self.start)
+        let Some(pid) = i32::try_from(self.pid).ok().and_then(Pid::from_raw) else { return false };
+        match look(self.pid) {
+            Look::Ended => false,
+            Look::Runs { start } => self.start == 0 || start == self.start,
+            Look::Unknown => rustix::process::test_kill_process(pid) != Err(Errno::SRCH),
+        }
     }
 }
 
@@ -47,20 +56,42 @@ impl fmt::Display for Identity {
     }
 }
 
-/// The start time of a running process, `None` if there is none or it is a zombie.
-fn start_time(pid: u32) -> Option<u64> {
+fn own_start(pid: u32) -> u64 {
+    match look(pid) {
+        Look::Runs { start } => start,
+        Look::Ended | Look::Unknown => 0,
+    }
+}
+
+enum Look {
+    Runs {
+        start: u64,
+    },
+    /// A zombie, or gone while it was looked at.
+    Ended,
+    Unknown,
+}
+
+fn look(pid: u32) -> Look {
     // One read of a buffer that is always large enough: the kernel makes the text anew for each.
     let mut buffer = [0; 1024];
-    let len = std::fs::File::open(format!("/proc/{pid}/stat")).ok()?.read(&mut buffer).ok()?;
-    let stat = &buffer[..len];
+    let Ok(mut file) = std::fs::File::open(format!("/proc/{pid}/stat")) else { return Look::Unknown };
+    match file.read(&mut buffer) {
+        Ok(len) => parse(&buffer[..len]).unwrap_or(Look::Unknown),
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::SRCH) => Look::Ended,
+        Err(_) => Look::Unknown,
+    }
+}
+
+fn parse(stat: &[u8]) -> Option<Look> {
     // The command name, in brackets, may itself hold brackets and spaces: fields are counted from the last one.
     let after = stat.iter().rposition(|&byte| byte == b')')? + 1;
     let mut fields = std::str::from_utf8(&stat[after..]).ok()?.split_ascii_whitespace();
     let state = fields.next()?;
     if matches!(state, "Z" | "X") {
-        return None;
+        return Some(Look::Ended);
     }
-    fields.nth(18)?.parse().ok()
+    Some(Look::Runs { start: fields.nth(18)?.parse().ok()? })
 }
 
 #[cfg(test)]

@@ -172,6 +172,16 @@ pub enum SegmentError {
         /// The segment's name.
         name: String,
     },
+    /// There is less memory behind it than it says, so its creator is no Ginnel.
+    #[error("segment {name:?} has holes: {backed} of its {size} bytes are backed by memory; refusing to map it")]
+    Sparse {
+        /// The segment's name.
+        name: String,
+        /// Its size, bytes.
+        size: u64,
+        /// How much of that there is, bytes.
+        backed: u64,
+    },
 }
 
 impl SegmentError {
@@ -185,6 +195,7 @@ impl SegmentError {
             | Self::NoSpace { name, .. }
             | Self::Owner { name, .. }
             | Self::Mismatch { name, .. }
+            | Self::Sparse { name, .. }
             | Self::Unsealed { name } => called.clone_into(name),
         }
         self
@@ -346,6 +357,11 @@ impl Segment {
         check("recorded size", word(3), size)?;
         if let Some(instance) = expect.instance {
             check("instance", word(6), instance)?;
+        }
+        // Ours are backed in full. Reading the holes of another would allocate it all, however large it says that it is.
+        let backed = u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512);
+        if backed < size {
+            return Err(SegmentError::Sparse { name: name.to_owned(), size, backed });
         }
         let data = usize::try_from(size).unwrap_or(0).saturating_sub(HEADER_BYTES);
         if data == 0 || data != round_to_pages(data) {

@@ -14,8 +14,9 @@ impl Trust {
     /// # Safety
     ///
     /// For as long as a borrow made with this value lives, the process that writes the segment must not change the
-    /// borrowed record: it runs Ginnel's writer in lossless mode (which never overwrites a record that a live reader has
-    /// not released), and nobody else can write to the segment.
+    /// borrowed record. Ginnel's writer keeps this in lossless mode if it waits or fails when the ring is full (it must not evict:
+    /// `OnFull::Evict` overwrites what slow readers still borrow), and if all readers of the channel are honest: they share the
+    /// control segment, where one could release in another's name. Nobody else may be able to write to the segment.
     pub const unsafe fn assume_honest_writer() -> Self {
         Self(())
     }

@@ -47,6 +47,22 @@ fn a_memfd_that_peers_write_cannot_be_sealed_against_the_next_one() {
 }
 
 #[test]
+fn a_segment_with_holes_is_refused_before_anything_is_allocated() {
+    const HUGE: u64 = 4 << 30;
+    let place = Place::new();
+    let honest = Segment::file(&place.dir, "honest", &spec(8192), 0o600, None).unwrap();
+    let header = std::fs::read(place.path("honest")).unwrap()[..HEADER_BYTES].to_vec();
+    drop(honest);
+    let file = std::fs::File::create_new(place.path("sparse")).unwrap();
+    file.write_all_at(&header, 0).unwrap();
+    file.write_all_at(&HUGE.to_ne_bytes(), 24).unwrap(); // the recorded size
+    file.set_len(HUGE).unwrap();
+    let refused = Segment::open(&place.dir, "sparse", Access::Read, &EXPECT).unwrap_err();
+    assert!(matches!(&refused, SegmentError::Sparse { size: HUGE, backed, .. } if *backed < 1 << 20), "{refused:?}");
+    assert!(file.metadata().unwrap().blocks() * 512 < 1 << 20, "opening allocated it");
+}
+
+#[test]
 fn a_memfd_that_could_still_shrink_is_refused() {
     let fd = rustix::fs::memfd_create("open", MemfdFlags::ALLOW_SEALING | MemfdFlags::CLOEXEC).unwrap();
     rustix::fs::ftruncate(&fd, 8192).unwrap();

@@ -2,7 +2,9 @@
 
 use crate::actor::{Actor, Dir, PATIENCE, argument, listen, number, tell};
 use crate::sys;
-use ginnel_channel::{CreateError, Mode, OpenError, Permissions, PublishError, Reader, RecvError, Writer, list};
+use ginnel_channel::{
+    CreateError, Identity, Mode, OpenError, Permissions, PublishError, Reader, RecvError, Writer, list,
+};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 
@@ -52,6 +54,21 @@ fn a_full_file_system_is_an_error_at_creation_and_never_later() {
     std::fs::create_dir(&mount).unwrap();
     Actor::start("full_file_system", &[("dir", mount.join("run").to_str().unwrap())]).finish();
     assert_eq!(std::fs::read_dir(&mount).unwrap().count(), 0, "the child's mount was its own");
+}
+
+/// Role: the last descriptor is taken while a peer lives on.
+pub(crate) fn no_descriptor_left() {
+    let other = Identity { pid: argument("pid").parse().expect("a pid"), start: 0 };
+    assert!(other.alive() && Identity::own().alive());
+    let limit = sys::forbid_descriptors();
+    assert!(other.alive() && Identity::own().alive(), "who cannot be looked at is not dead");
+    assert!(!Identity { pid: 0x3fff_fff0, start: 0 }.alive(), "an id that nobody has");
+    sys::allow_descriptors(limit);
+}
+
+#[test]
+fn who_cannot_be_looked_at_is_not_taken_for_dead() {
+    Actor::start("no_descriptor_left", &[("pid", &std::process::id().to_string())]).finish();
 }
 
 /// Role: no descriptor to be had.

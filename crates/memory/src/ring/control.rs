@@ -9,12 +9,13 @@
 //!   +3 armed     1 while the reader sleeps or is about to
 //!   +4 pid       +5 start time   who it is, for `ls` and for freeing the slots of the dead
 //!   +6 missed    records skipped so far
+//!   +7 namespace the pid namespace in which +4 is an id
 //! ```
 //!
 //! All readers of a channel share this segment. A hostile one can spoil the cursors and wake-ups of its co-readers (they
 //! have the same permission as it), or end their membership; never what they read, and nothing of the writer's.
 
-use crate::identity::Identity;
+use crate::identity::{Identity, pid_namespace};
 use crate::sync::Ordering;
 use crate::words::WordsMut;
 
@@ -28,6 +29,7 @@ const ARMED: usize = 3;
 const PID: usize = 4;
 const START: usize = 5;
 const MISSED: usize = 6;
+const NAMESPACE: usize = 7;
 
 /// A reader is about to sleep.
 pub const ATTENTION_ARMED: u64 = 1;
@@ -114,12 +116,13 @@ impl Control {
         Some(slot)
     }
 
-    /// Takes the slot of a dead reader. The pid is taken first: of several who see the same dead reader one wins, and until
+    /// Takes the slot of a dead reader of this pid namespace (of others an id says nothing here: their hang-up frees them). The pid is taken first: of several who see the same dead reader one wins, and until
     /// the winner has signed, its slot carries no pid that could still be found dead.
     fn inherit(&self, slot: usize, token: u64) -> bool {
         let info = self.read(slot);
         info.token != 0
             && info.identity.pid != 0
+            && self.words.load(Self::at(slot, NAMESPACE), Ordering::Relaxed) == pid_namespace()
             && !info.identity.alive()
             && self.words.replace(Self::at(slot, PID), u64::from(info.identity.pid), 0)
             && self.words.replace(Self::at(slot, TOKEN), info.token, token)
@@ -129,6 +132,7 @@ impl Control {
     pub fn sign(&self, slot: usize, identity: Identity) {
         // Never the pid of one process beside the start time of another: that would look like a dead reader.
         self.words.store(Self::at(slot, PID), 0, Ordering::Relaxed);
+        self.words.store(Self::at(slot, NAMESPACE), pid_namespace(), Ordering::Relaxed);
         self.words.store(Self::at(slot, START), identity.start, Ordering::Release);
         self.words.store(Self::at(slot, PID), u64::from(identity.pid), Ordering::Release); // SYNC control.identity
     }
