@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{House, eventually, line};
+use common::{House, Running, eventually, line};
 use ginnel::channel::{CloseCause, Reader, RecvError};
 use rustix::process::Signal;
 use std::fs::File;
@@ -322,6 +322,28 @@ fn a_lossless_writer_without_readers_says_so_instead_of_losing_records() {
         line(&mut said),
         "ginnel: the last reader of \"lonely\" left before the end: it may not have read all of the 3 records"
     );
+}
+
+#[test]
+fn a_lossless_writer_with_a_small_ring_waits_for_its_next_reader_before_the_ring_comes_round() {
+    let house = House::new();
+    // All of it is in the pipe at once, and many times the ring.
+    let text: String = (0..100_000).map(|n| format!("{n}\n")).collect();
+    let file = house.temp.path().join("numbers");
+    std::fs::write(&file, &text).unwrap();
+    let mut command = house.command(&["channel", "pub", "small", "--mode", "lossless", "--capacity", "64K"]);
+    let mut writer = Running(command.stdin(File::open(&file).unwrap()).spawn().unwrap());
+    let some = house.run(&["channel", "sub", "small", "--count", "1000"]);
+    assert!(some.stdout.ends_with("\n999\n"));
+    let mut said = std::io::BufReader::new(writer.take_stderr());
+    assert_eq!(line(&mut said), "ginnel: the last reader left: waiting for another");
+    let rest = house.run(&["channel", "sub", "small"]);
+    let first: usize = rest.stdout.lines().next().unwrap().parse().unwrap();
+    // What the ring held when its reader left may be gone; what was not published yet is not.
+    assert!(first < 1000 + (64 << 10) / 16, "{first} is the first that the next reader saw");
+    assert!(rest.stdout.ends_with("\n99999\n"));
+    assert_eq!(rest.stdout.lines().count(), 100_000 - first);
+    assert_eq!(writer.end().code(), Some(0));
 }
 
 #[test]

@@ -30,6 +30,14 @@ fn assert_gone(pid: Pid) {
 }
 
 #[test]
+fn the_demo_needs_no_runtime_directory_that_works() {
+    let house = House::new();
+    std::fs::write(&house.run, "not a directory").unwrap();
+    let ended = house.run(&["demo", "--seconds", "0.2", "--json"]);
+    assert_eq!(ended.code(), Some(0), "{}", ended.stderr);
+}
+
+#[test]
 fn the_summary_in_json_counts_every_record_and_nothing_left_behind() {
     let house = House::new();
     let ended = house.run(&["demo", "--seconds", "0.5", "--json"]);

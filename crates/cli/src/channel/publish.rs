@@ -145,14 +145,20 @@ impl Publisher {
 
     /// Publishes the whole records at the beginning of `input`; returns how many bytes they took.
     fn publish_records(&mut self, input: &[u8], max: usize, ended: bool) -> Result<usize, Stop> {
-        if self.lossless && !input.is_empty() && self.writer.readers()? == 0 {
-            complain("the last reader left: waiting for another");
-            self.wait_for_readers(1)?;
-        }
+        // Whether anybody reads is looked at before a part of the ring is used again, however small the ring is.
+        let part = max / 4;
         let mut taken = 0;
         loop {
+            if self.lossless && taken < input.len() && self.writer.readers()? == 0 {
+                complain("the last reader left: waiting for another");
+                self.wait_for_readers(1)?;
+            }
+            let until = taken + part;
             let mut batch = self.writer.batch();
             let blocked = loop {
+                if taken > until {
+                    break None;
+                }
                 match self.framing.cut(&input[taken..], max, ended) {
                     Cut::More => {
                         batch.publish()?;
@@ -166,14 +172,16 @@ impl Publisher {
                         Ok(()) => taken += consumed,
                         Err(PublishError::Full { .. }) => {
                             taken += consumed;
-                            break payload;
+                            break Some(payload);
                         }
                         Err(error) => return Err(error.into()),
                     },
                 }
             };
-            drop(batch);
-            self.publish_patiently(blocked)?;
+            batch.publish()?;
+            if let Some(record) = blocked {
+                self.publish_patiently(record)?;
+            }
         }
     }
 
