@@ -21,6 +21,8 @@ fn main() {
         .args(["-C", "relocation-model=static", "-C", "target-feature=+crt-static"])
         .args(["-C", "link-arg=-nostartfiles", "-C", "link-arg=-nostdlib", "-C", "link-arg=-static"])
         .args(["-C", "link-arg=-Wl,--build-id=none", "-C", "link-arg=-Wl,-z,noseparate-code"])
+        // Every segment is a mapping to be made and undone with each command.
+        .args(["-C", "link-arg=-Wl,-z,norelro", "-C", "force-unwind-tables=no"])
         .arg("shepherd/main.rs")
         .arg("-o")
         .arg(&out);
@@ -30,6 +32,16 @@ fn main() {
             flag.push(linker);
             flag
         });
+    }
+    // Where the target's `core` is, when it is not beside the compiler. The other flags are for programs with a C library.
+    let flags = env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();
+    let mut flags = flags.split('\x1f');
+    while let Some(flag) = flags.next() {
+        if flag == "--sysroot" {
+            rustc.arg("--sysroot").arg(flags.next().expect("--sysroot is followed by a directory"));
+        } else if flag.starts_with("--sysroot=") {
+            rustc.arg(flag);
+        }
     }
     let status = rustc.status().expect("the compiler cargo uses must be there to start");
     assert!(status.success(), "the shepherd did not compile ({status})");

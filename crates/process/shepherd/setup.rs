@@ -31,18 +31,24 @@ pub(crate) fn tend(socket: &Fd, args: Args) {
     let Ok(len @ 1..) = sys::next_length(socket) else { return };
     let mut fds = [-1; MAX_FDS];
     let failed = |stage, errno| refuse(socket, Failed { stage, errno, index: 0 });
-    let mut pages = match Pages::new(len) {
-        Ok(pages) => pages,
-        Err(errno) => return failed(stage::FRAME, errno),
+    // A usual frame fits here, which saves a mapping.
+    let (mut usual, mut large) = ([0u8; 1024], None);
+    let buf = if len <= usual.len() {
+        &mut usual[..]
+    } else {
+        match Pages::new(len) {
+            Ok(pages) => large.insert(pages).bytes(),
+            Err(errno) => return failed(stage::FRAME, errno),
+        }
     };
-    let (len, count) = match sys::receive(socket, pages.bytes(), &mut fds) {
+    let (len, count) = match sys::receive(socket, buf, &mut fds) {
         Ok(received) => received,
         Err(errno) => return failed(stage::FRAME, errno),
     };
     if let Err(errno) = ready {
         return failed(stage::SESSION, errno);
     }
-    let spawn = match frame::open(&pages.bytes()[..len]) {
+    let spawn = match frame::open(&buf[..len]) {
         Some((kind::SPAWN, _, mut payload)) => Spawn::take(&mut payload),
         _ => None,
     };

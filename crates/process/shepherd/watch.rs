@@ -128,7 +128,9 @@ impl Watch<'_> {
         // `struct signalfd_siginfo`: the number is the first word.
         const INFO: usize = 128;
         let mut infos = [0u8; 8 * INFO];
-        while let Ok(len @ 1..) = sys::read(&self.flock.signals, &mut infos) {
+        let mut more = true;
+        while more && let Ok(len @ 1..) = sys::read(&self.flock.signals, &mut infos) {
+            more = len == infos.len();
             for info in infos[..len].chunks_exact(INFO) {
                 match u32::from(info[0]) {
                     signal @ (sys::SIGTERM | sys::SIGINT | sys::SIGQUIT | sys::SIGHUP) => {

@@ -110,9 +110,9 @@ pub(crate) fn launch(command: &Command) -> Result<Child, SpawnError> {
         Launch { image: image.as_fd(), socket: theirs.as_fd(), args: &argv, env: &env, namespace: namespace.as_ref() };
     let (shepherd_pid, shepherd) =
         sys::clone_shepherd(&launch).map_err(|(stage, errno)| attempt.failed(stage, errno))?;
-    drop((theirs, given));
-
     let started = answer(&attempt, &ours, &shepherd);
+    // Only now: until it has answered, the shepherd may be waiting for this CPU. Its end is seen by the pidfd, not by these.
+    drop(theirs);
     let (started, mut fds) = match started {
         Ok(started) => started,
         Err(error) => {
@@ -261,14 +261,11 @@ fn streams(attempt: &Attempt<'_>) -> Result<([u8; 3], Vec<Given>), SpawnError> {
                 stdio::GIVEN
             }
             Kind::Inherit => {
-                let own = match index {
-                    0 => rustix::io::dup(std::io::stdin()),
-                    1 => rustix::io::dup(std::io::stdout()),
-                    _ => rustix::io::dup(std::io::stderr()),
-                };
-                match own {
-                    Ok(fd) => {
-                        given.push(Given::Own(fd));
+                let own = Given::Own(index);
+                // Asked, for a program may have closed it.
+                match rustix::io::fcntl_getfd(&own) {
+                    Ok(_) => {
+                        given.push(own);
                         stdio::GIVEN
                     }
                     Err(Errno::BADF) => stdio::NULL,
@@ -282,14 +279,17 @@ fn streams(attempt: &Attempt<'_>) -> Result<([u8; 3], Vec<Given>), SpawnError> {
 
 enum Given {
     Shared(Arc<OwnedFd>),
-    Own(OwnedFd),
+    /// Our own stdin, stdout or stderr.
+    Own(usize),
 }
 
 impl AsFd for Given {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
             Given::Shared(fd) => fd.as_fd(),
-            Given::Own(fd) => fd.as_fd(),
+            Given::Own(0) => rustix::stdio::stdin(),
+            Given::Own(1) => rustix::stdio::stdout(),
+            Given::Own(_) => rustix::stdio::stderr(),
         }
     }
 }
