@@ -45,7 +45,7 @@ impl Process {
         eprintln!("memory of a shepherd");
         memory(&mut text)?;
         eprintln!("throughput of a pipe");
-        throughput(&mut text, if self.quick { 1 << 28 } else { 2 << 30 }, if self.quick { 2 } else { 7 })?;
+        throughput(&mut text, 256 << 20, if self.quick { 6 } else { 40 })?;
         eprintln!("killing trees");
         kills(&mut text, if self.quick { 2 } else { 10 })?;
         let _ = writeln!(text, "\nLoad of the machine when the run ended: {}.", load());
@@ -205,54 +205,79 @@ fn drain(mut stream: impl Read, bytes: u64) -> Result<f64, String> {
     }
 }
 
-fn throughput(text: &mut String, bytes: u64, rounds: usize) -> Result<(), String> {
+/// Both sides of every pipe are pinned, to the same two cores for both contenders, and turns are short and many: what the machine does
+/// meanwhile concerns pairs, so the ratio is taken of each pair.
+fn throughput(text: &mut String, bytes: u64, pairs: usize) -> Result<(), String> {
     let count = bytes.to_string();
-    let args = ["-c", count.as_str(), "/dev/zero"];
-    let (mut bare, mut shepherded) = (Vec::new(), Vec::new());
-    for _ in 0..rounds {
-        let mut child = std::process::Command::new("head")
+    let args = ["-c", "0", "head", "-c", count.as_str(), "/dev/zero"];
+    let pinned = sys::Pinned::to(1).map_err(|error| format!("cannot pin to core 1: {error}"))?;
+    let bare = || -> Result<f64, String> {
+        let mut child = std::process::Command::new("taskset")
             .args(args)
             .stdout(std::process::Stdio::piped())
             .spawn()
             .map_err(|error| error.to_string())?;
-        let stdout = child.stdout.take().ok_or("no stdout")?;
-        bare.push(drain(stdout, bytes)?);
+        let rate = drain(child.stdout.take().ok_or("no stdout")?, bytes)?;
         child.wait().map_err(|error| error.to_string())?;
-        let mut child =
-            Command::new("head").args(args).stdout(Stdio::piped()).spawn().map_err(|error| error.to_string())?;
-        let stdout = child.stdout.take().ok_or("no stdout")?;
-        shepherded.push(drain(stdout, bytes)?);
-        child.wait().map_err(|error| error.to_string())?;
-    }
-    let spread = |samples: &mut Vec<f64>| {
-        format!("{:.2} | {:.2}-{:.2}", quantile(samples, 0.5), quantile(samples, 0.0), quantile(samples, 1.0))
+        Ok(rate)
     };
-    let part = quantile(&mut shepherded, 0.5) / quantile(&mut bare, 0.5) * 100.0;
+    let ours = || -> Result<f64, String> {
+        let mut child =
+            Command::new("taskset").args(args).stdout(Stdio::piped()).spawn().map_err(|error| error.to_string())?;
+        let rate = drain(child.stdout.take().ok_or("no stdout")?, bytes)?;
+        child.wait().map_err(|error| error.to_string())?;
+        Ok(rate)
+    };
+    let (mut rates, mut ratios) = ([Vec::new(), Vec::new()], Vec::new());
+    for pair in 0..pairs {
+        // Who goes first takes turns as well.
+        let (first, second) = if pair % 2 == 0 { (bare()?, ours()?) } else { (ours()?, bare()?) };
+        let (bare, ours) = if pair % 2 == 0 { (first, second) } else { (second, first) };
+        rates[0].push(bare);
+        rates[1].push(ours);
+        ratios.push(ours / bare * 100.0);
+    }
+    drop(pinned);
+    let [bare, ours] = rates.map(|mut rates| {
+        let [low, half, high] = [0.25, 0.5, 0.75].map(|part| quantile(&mut rates, part));
+        format!("{half:.2} | {low:.2}-{high:.2}")
+    });
+    let [low, half, high] = [0.25, 0.5, 0.75].map(|part| quantile(&mut ratios, part));
     let _ = writeln!(
         text,
-        "\n## Throughput of a pipe\n\n{} MiB from `head -c`, read in blocks of 64 KiB; GB/s.\n\n\
-         | | median | spread |\n|---|---:|---:|\n| bare pipe (std::process) | {} |\n| Ginnel | {} |\n\nGinnel has {part:.1} percent of the bare pipe.",
+        "\n## Throughput of a pipe\n\n{pairs} pairs of {} MiB from `head -c` on one core, read in blocks of 64 KiB on the other; GB/s.\n\n\
+         | | median | middle half |\n|---|---:|---:|\n| bare pipe (std::process) | {bare} |\n| Ginnel | {ours} |\n\n\
+         Of each pair, Ginnel has {half:.1} percent of the bare pipe in the median, {low:.1} to {high:.1} in the middle half.",
         bytes >> 20,
-        spread(&mut bare),
-        spread(&mut shepherded),
     );
     Ok(())
 }
 
+/// Starts a shell with `count - 1` sleeping children; says when they are all there.
+fn tree(count: u32) -> String {
+    format!("i=1; while [ $i -lt {count} ]; do sleep 1000 & i=$((i+1)); done; echo ready; sleep 1001; true")
+}
+
 fn kills(text: &mut String, rounds: usize) -> Result<(), String> {
-    text.push_str("\n## Killing a tree\n\nFrom the call of `kill` until the report is there and every process is gone; milliseconds.\n\n");
+    text.push_str("\n## Killing a tree\n\nA shell and its children, all asleep. From the call of `kill` until the report is there and every process is gone; milliseconds. The floor is one \
+         `kill` of a process group, and `waitpid` until nobody is left.\n\n");
     text.push_str("| processes | protection | p50 | worst |\n|---:|---|---:|---:|\n");
     for count in [1, 100, 1000] {
+        let mut samples = Vec::new();
+        for _ in 0..rounds {
+            samples.push(
+                sys::kill_group(&tree(count)).map_err(|error| format!("kill of a process group: {error}"))? * 1e3,
+            );
+        }
+        let (p50, worst) = (quantile(&mut samples, 0.5), quantile(&mut samples, 1.0));
+        let _ = writeln!(text, "| {count} | none: `kill` of the group | {p50:.1} | {worst:.1} |");
         for isolation in [Isolation::Subreaper, Isolation::Auto, Isolation::PidNamespace] {
             let mut samples = Vec::new();
             let mut protection = String::new();
             for _ in 0..rounds {
-                let script = format!(
-                    "i=1; while [ $i -lt {count} ]; do sleep 1000 & i=$((i+1)); done; echo ready; sleep 1001; true"
-                );
                 let mut command = Command::new("sh");
                 command
-                    .args(["-c", &script])
+                    .args(["-c", &tree(count)])
                     .isolation(isolation)
                     .kill_ladder(KillLadder::at_once())
                     .stdout(Stdio::piped());
@@ -264,7 +289,7 @@ fn kills(text: &mut String, rounds: usize) -> Result<(), String> {
                 let begun = Instant::now();
                 let report = child.kill().map_err(|error| error.to_string())?;
                 samples.push(begun.elapsed().as_secs_f64() * 1e3);
-                if report.survivors > 0 || u64::from(report.killed) < count {
+                if report.survivors > 0 || report.killed < count {
                     return Err(format!("{} killed, {} survived of {count}", report.killed, report.survivors));
                 }
             }
