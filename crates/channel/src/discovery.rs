@@ -204,12 +204,15 @@ fn files(name: &str, instance: u64) -> [String; 5] {
     ]
 }
 
-/// The address of a file in `dir`. A path that is too long for a socket goes by the directory's descriptor.
+/// The address of a file in `dir`: by the directory's descriptor, so that it is the directory that was checked, whatever its path
+/// leads to by now. Only where there is no `/proc` it goes by that path.
 pub(crate) fn address(dir: &RunDir, file: &str) -> Result<SocketAddrUnix, Errno> {
-    SocketAddrUnix::new(dir.path().join(file)).or_else(|_| {
-        let fd = dir.as_fd().as_raw_fd();
-        SocketAddrUnix::new(format!("/proc/self/fd/{fd}/{file}"))
-    })
+    let itself = format!("/proc/self/fd/{}", dir.as_fd().as_raw_fd());
+    // Asked beforehand: that the socket is missing must not lead to the path.
+    if rustix::fs::stat(&itself).is_ok() {
+        return SocketAddrUnix::new(format!("{itself}/{file}"));
+    }
+    SocketAddrUnix::new(dir.path().join(file))
 }
 
 /// Opens the data segment of `name` to look at it, whatever it carries and whoever owns it.
@@ -420,5 +423,27 @@ mod tests {
         let _socket = std::os::unix::net::UnixListener::bind(&link).unwrap();
         permit(&dir, "1.sock", 0o660, Some(rustix::process::getegid().as_raw())).unwrap();
         assert_eq!(std::fs::metadata(&link).unwrap().permissions().mode() & 0o777, 0o660);
+    }
+
+    #[test]
+    fn a_directory_that_took_the_place_of_the_checked_one_gets_no_socket_and_no_connection() {
+        let temp = tempfile::tempdir().unwrap();
+        let (run, moved) = (temp.path().join("run"), temp.path().join("moved"));
+        let dir = RunDir::at(&run).unwrap();
+        std::fs::rename(&run, &moved).unwrap();
+        std::fs::create_dir(&run).unwrap();
+        let socket = || rustix::net::socket(AddressFamily::UNIX, SocketType::SEQPACKET, None).unwrap();
+        // A decoy that listens: nobody may come to it, also while the true one is missing.
+        let decoy = socket();
+        rustix::net::bind(&decoy, &SocketAddrUnix::new(run.join("1.sock")).unwrap()).unwrap();
+        rustix::net::listen(&decoy, 1).unwrap();
+        assert_eq!(rustix::net::connect(socket(), &address(&dir, "1.sock").unwrap()), Err(Errno::NOENT));
+        let bound = socket();
+        rustix::net::bind(&bound, &address(&dir, "1.sock").unwrap()).unwrap();
+        assert!(moved.join("1.sock").exists(), "bound in the directory that was checked");
+        rustix::net::listen(&bound, 1).unwrap();
+        rustix::net::connect(socket(), &address(&dir, "1.sock").unwrap()).unwrap();
+        let accepted = rustix::net::accept_with(&bound, SocketFlags::NONBLOCK);
+        assert!(accepted.is_ok(), "connected in the directory that was checked: {accepted:?}");
     }
 }
