@@ -393,8 +393,8 @@ impl<T: ?Sized, C: Codec<T>> ReaderBuilder<T, C> {
             RunDirError::Open { source: Errno::NOENT, path } => {
                 OpenError::Absent { name: name.as_str().to_owned(), dir: path }
             }
-            RunDirError::Open { source: Errno::ACCESS, .. } => {
-                OpenError::Denied { name: name.as_str().to_owned(), uid }
+            RunDirError::Open { source: Errno::ACCESS | Errno::PERM, path } => {
+                OpenError::DirDenied { name: name.as_str().to_owned(), dir: path, uid }
             }
             other => other.into(),
         })?;

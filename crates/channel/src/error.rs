@@ -100,6 +100,19 @@ pub enum OpenError {
         /// Who tried.
         uid: u32,
     },
+    /// The permissions of the runtime directory, or of one above it, do not allow it.
+    #[error(
+        "channel {name:?} may not be looked for in {dir} by uid {uid}: use a directory that both may read \
+         (`WriterBuilder::run_dir`, `ReaderBuilder::run_dir`), or grant that with chmod"
+    )]
+    DirDenied {
+        /// The channel's name.
+        name: String,
+        /// The directory.
+        dir: PathBuf,
+        /// Who tried.
+        uid: u32,
+    },
     /// All places for readers are taken.
     #[error("channel {name:?} has its {max} readers already: raise `WriterBuilder::max_readers`")]
     Full {

@@ -261,6 +261,16 @@ fn a_stranger_cannot_open_what_is_the_owners_only_nor_write_what_it_may_read() {
     assert!(carol.hear().starts_with("Denied "));
     carol.say("end");
     carol.finish();
+    // Where it is the directory that refuses, the file's permissions are not to blame.
+    std::fs::set_permissions(&run, std::fs::Permissions::from_mode(0o700)).unwrap();
+    let mut carol = Actor::start("stranger", &[("dir", run.to_str().unwrap()), ("uid", &uid)]);
+    assert_eq!(carol.hear(), "ready");
+    carol.say("open shared -");
+    let denied = carol.hear();
+    assert!(denied.starts_with("DirDenied ") && denied.contains(run.to_str().unwrap()), "{denied}");
+    assert!(denied.contains("\"shared\"") && denied.contains(&uid) && denied.contains("run_dir"), "{denied}");
+    carol.say("end");
+    carol.finish();
 
     shared.publish(&2).unwrap();
     assert_eq!((reader.recv().unwrap(), reader.recv().unwrap()), (1, 2), "the attacks changed nothing");
