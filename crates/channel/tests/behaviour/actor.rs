@@ -30,6 +30,7 @@ const ROLES: &[(&str, fn())] = &[
     ("no_descriptor_left", crate::denials::no_descriptor_left),
     ("full_fd_table", crate::denials::full_fd_table),
     ("stranger", crate::denials::stranger),
+    ("namespaced_reader", crate::denials::namespaced_reader),
     ("odd_umask", crate::denials::odd_umask),
     ("hoarder", crate::leftovers::hoarder),
     ("link_child", crate::exports::child),
@@ -90,7 +91,18 @@ pub(crate) struct Actor {
 
 /// How to start an actor of `role`.
 pub(crate) fn command(role: &str, arguments: &[(&str, &str)]) -> Command {
-    let mut command = Command::new(std::env::current_exe().expect("this binary"));
+    prepare(Command::new(std::env::current_exe().expect("this binary")), role, arguments)
+}
+
+/// How to start an actor of `role` in a pid namespace of its own, with the `/proc` of that. Needs root.
+pub(crate) fn namespaced(role: &str, arguments: &[(&str, &str)]) -> Command {
+    let mut unshare = Command::new("unshare");
+    unshare.args(["--pid", "--fork", "--kill-child", "--mount-proc"]);
+    unshare.arg(std::env::current_exe().expect("this binary"));
+    prepare(unshare, role, arguments)
+}
+
+fn prepare(mut command: Command, role: &str, arguments: &[(&str, &str)]) -> Command {
     command.args(["--exact", ENTRY, "--nocapture", "--test-threads=1"]).env(ROLE, role);
     for (name, value) in arguments {
         command.env(format!("GINNEL_TEST_{name}"), value);

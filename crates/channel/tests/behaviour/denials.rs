@@ -1,6 +1,6 @@
 //! What cannot be had is an error that says what, where and what to do; nothing else is harmed.
 
-use crate::actor::{Actor, Dir, PATIENCE, argument, listen, number, tell};
+use crate::actor::{Actor, Dir, PATIENCE, argument, listen, namespaced, number, tell, until};
 use crate::sys;
 use ginnel_channel::{
     CreateError, Identity, Mode, OpenError, Permissions, PublishError, Reader, RecvError, Writer, list,
@@ -325,6 +325,36 @@ fn a_reader_trusts_only_its_own_user_root_and_whom_it_names() {
     }
     writer.say("end");
     writer.finish();
+}
+
+/// Role: reads one record at each word, where no process of the host has an id.
+pub(crate) fn namespaced_reader() {
+    let mut reader: Reader<u64> = Reader::builder().run_dir(argument("dir")).open("narrow").expect("open");
+    tell(std::process::id());
+    while listen() == "receive" {
+        tell(reader.recv_timeout(PATIENCE).expect("receive").expect("a record"));
+    }
+}
+
+#[test]
+fn a_newcomer_does_not_take_the_place_of_a_reader_in_another_pid_namespace() {
+    if !sys::root() {
+        return; // a pid namespace needs root, as CI has
+    }
+    let dir = Dir::new();
+    let mut writer: Writer<u64> = Writer::builder().run_dir(dir.text()).max_readers(1).create("narrow").unwrap();
+    let open = || Reader::<u64>::builder().run_dir(dir.text()).open("narrow");
+    let mut inside = Actor::spawn(&mut namespaced("namespaced_reader", &[("dir", dir.text())]));
+    assert_eq!(inside.hear(), "1", "an id that here belongs to another process, which started earlier");
+    assert!(matches!(open(), Err(OpenError::Full { max: 1, .. })), "its place is not to be had");
+    writer.publish(&7).unwrap();
+    inside.say("receive");
+    assert_eq!(inside.hear(), "7");
+    assert_eq!(writer.readers().unwrap(), 1);
+    // Its end is told by the socket, and frees the place.
+    inside.kill();
+    until("the dead reader's place is freed", || writer.readers().unwrap() == 0);
+    open().unwrap();
 }
 
 /// Role: creates a channel under a umask.
