@@ -26,6 +26,7 @@ const ROLES: &[(&str, fn())] = &[
     ("doomed_reader", crate::deaths::reader),
     ("counted_writer", crate::syscalls::writer),
     ("full_file_system", crate::denials::full_file_system),
+    #[cfg(feature = "tokio")]
     ("no_barrier", crate::asynchronous::no_barrier),
     ("no_descriptor_left", crate::denials::no_descriptor_left),
     ("full_fd_table", crate::denials::full_fd_table),

@@ -203,6 +203,7 @@ pub(crate) fn clog(epoll: std::os::fd::BorrowedFd<'_>) {
     assert_eq!(clogged, 1, "the wake-up is there to be clogged");
 }
 
+#[cfg(feature = "tokio")]
 /// From now on the kernel refuses membarrier to this process.
 pub(crate) fn forbid_membarrier() {
     const LOAD_NUMBER: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
@@ -224,6 +225,7 @@ pub(crate) fn forbid_membarrier() {
     }
 }
 
+#[cfg(feature = "tokio")]
 /// Processor time that this process has used.
 pub(crate) fn cpu_time() -> std::time::Duration {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
