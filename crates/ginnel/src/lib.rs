@@ -11,3 +11,13 @@
 
 pub use ginnel_channel as channel;
 pub use ginnel_process as process;
+
+/// What is printed there compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
+
+/// What is printed there compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/channels.md")]
+struct ChannelsGuide;

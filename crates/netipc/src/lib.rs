@@ -49,3 +49,8 @@ pub use refresher::CacheRefresher;
 pub use serve::{increment_handler, lookup_handler, snapshot_handler, string_reverse_handler};
 pub use snapshot::{Cgroup, Snapshot, SnapshotBuilder, decode_snapshot_request, encode_snapshot_request, snapshot_len};
 pub use split::{LookupAnswer, LookupCeilings, LookupError, LookupSplit, RequestLimits, Step};
+
+/// What is printed there compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/netipc.md")]
+struct Guide;

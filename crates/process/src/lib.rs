@@ -74,3 +74,8 @@ pub use signal::{Signal, UnknownSignal};
 pub use stdio::Stdio;
 pub use stream::Lines;
 pub use streams::{ChildStderr, ChildStdin, ChildStdout};
+
+/// What is printed there compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/process.md")]
+struct Guide;
