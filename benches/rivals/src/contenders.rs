@@ -3,7 +3,9 @@
 use crate::Outcome;
 use crate::drive;
 use crate::measure::{Assignment, Measurement, Side, Work, play as play_work};
-use crate::meet::{Link, LoanLink, Meeting, Plan, Receiver, Sender, ginnel, iceoryx, ipc, kernel, line, ring, wake};
+use crate::meet::{
+    Link, LoanLink, Meeting, Newest, Plan, Receiver, Sender, ginnel, iceoryx, ipc, kernel, line, ring, wake,
+};
 use crate::page::{Page, Report};
 use crate::payload::{Tally, buffer};
 use crate::rows::Kind;
@@ -41,10 +43,10 @@ fn sized<const W: usize>(assignment: &Assignment, side: Side) -> Played {
         (Kind::Throughput, "ginnel") => stream::<W, ginnel::ChannelStream<W, ginnel::Typed>>(assignment, side),
         (Kind::Throughput, "ginnel-bytes") => stream::<W, ginnel::ChannelStream<W, ginnel::Bytes>>(assignment, side),
         (Kind::Publish, "ginnel") => publish::<W, ginnel::ChannelStream<W, ginnel::Typed>>(assignment, side),
-        (Kind::LatestWrite, "ginnel") => newest(assignment, side, false),
-        (Kind::LatestRead, "ginnel") => newest(assignment, side, true),
+        (Kind::LatestWrite | Kind::LatestRead, "ginnel") => newest::<ginnel::Newest>(assignment, side),
         (Kind::SetUp | Kind::Open, "ginnel") => set_up::<ginnel::ChannelSetUp>(assignment, side),
-        (Kind::RoundTrip, "copy") => round_trip::<W, line::CopyFloor<W>, _>(assignment, side),
+        (Kind::RoundTrip, "copy") => round_trip::<W, line::CopyFloor<W, 1>, _>(assignment, side),
+        (Kind::RoundTrip, "copy-8") => round_trip::<W, line::CopyFloor<W, 8>, _>(assignment, side),
         (Kind::RoundTrip, "iceoryx2") => round_trip::<W, iceoryx::IceoryxLink<W>, _>(assignment, side),
         (Kind::RoundTrip, "futex") => round_trip::<W, Belled<W, FutexBell>, _>(assignment, side),
         (Kind::RoundTrip, "eventfd") => round_trip::<W, Belled<W, EventBell>, _>(assignment, side),
@@ -54,7 +56,8 @@ fn sized<const W: usize>(assignment: &Assignment, side: Side) -> Played {
         }
         (Kind::RoundTrip, "stream") => round_trip::<W, kernel::KernelLink<W, kernel::Stream>, _>(assignment, side),
         (Kind::RoundTrip, "ipc-channel") => round_trip::<W, ipc::IpcChannel<W>, _>(assignment, side),
-        (Kind::Loan, "copy") => loan::<W, line::CopyFloor<W>, _>(assignment, side),
+        (Kind::Loan, "copy") => loan::<W, line::CopyFloor<W, 1>, _>(assignment, side),
+        (Kind::LatestWrite | Kind::LatestRead, "copy") => newest::<line::Newest>(assignment, side),
         (Kind::Loan, "iceoryx2") => loan::<W, iceoryx::IceoryxLink<W>, _>(assignment, side),
         (Kind::Throughput, "ring") => stream::<W, ring::Ring<W>>(assignment, side),
         (Kind::Throughput, "iceoryx2") => stream::<W, iceoryx::IceoryxStream<W>>(assignment, side),
@@ -157,19 +160,19 @@ fn set_up<S: SetUp>(assignment: &Assignment, side: Side) -> Played {
     )
 }
 
-/// Writes and reads the newest value in one process, with a reader's process beside it that does nothing.
-fn newest(assignment: &Assignment, side: Side, read: bool) -> Played {
-    let parent = if read { newest_read } else { newest_write };
+/// Writes, and perhaps reads, the newest value in one process, with a reader's process beside it that does nothing.
+fn newest<N: Newest>(assignment: &Assignment, side: Side) -> Played {
+    let parent = if assignment.plan.row.kind == Kind::LatestRead { newest_read::<N> } else { newest_write::<N> };
     play_work::<Bare>(assignment, side, Work { parent, child: |_, _, ()| Ok(nothing()) })
 }
 
-fn newest_write(plan: &Plan, _: &Page, _: &mut (), budget: drive::Budget) -> Outcome<drive::Findings> {
-    let mut newest = ginnel::Newest::create(plan)?;
+fn newest_write<N: Newest>(plan: &Plan, _: &Page, _: &mut (), budget: drive::Budget) -> Outcome<drive::Findings> {
+    let mut newest = N::create(plan)?;
     drive::repeat(budget, |number| newest.write(&[number; 8]))
 }
 
-fn newest_read(plan: &Plan, _: &Page, _: &mut (), budget: drive::Budget) -> Outcome<drive::Findings> {
-    let mut newest = ginnel::Newest::create(plan)?;
+fn newest_read<N: Newest>(plan: &Plan, _: &Page, _: &mut (), budget: drive::Budget) -> Outcome<drive::Findings> {
+    let mut newest = N::create(plan)?;
     drive::repeat(budget, |number| {
         newest.write(&[number; 8])?;
         // Word by word: a comparison in wide vectors waits for the narrower stores of the copy, and would be what is measured.

@@ -81,3 +81,11 @@ pub trait Receiver<const W: usize> {
     /// Waits for at least one message, copies out what is there (message by message), and shows each copy to `take`.
     fn drain(&mut self, take: impl FnMut(&[u64; W])) -> Outcome<()>;
 }
+
+/// A place of the newest value, written and read by one process.
+pub trait Newest: Sized {
+    fn create(plan: &Plan) -> Outcome<Self>;
+    fn write(&mut self, value: &[u64; 8]) -> Outcome<()>;
+    /// The value that was written last.
+    fn read(&mut self) -> Outcome<&[u64; 8]>;
+}

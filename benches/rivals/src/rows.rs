@@ -108,7 +108,7 @@ pub fn all() -> Vec<Row> {
     let mut rows = vec![Row::new("calibration".into(), Kind::Calibration, 8, &["line"])];
     for bytes in [8, 48, 64, 1 << 10, 8 << 10, 64 << 10, 1 << 20] {
         let contenders: &[&str] =
-            if bytes < LARGE { MECHANISMS } else { &["ginnel", "ginnel-bytes", "copy", "iceoryx2"] };
+            if bytes < LARGE { MECHANISMS } else { &["ginnel", "ginnel-bytes", "copy", "copy-8", "iceoryx2"] };
         rows.push(Row::new(format!("roundtrip/{bytes}"), Kind::RoundTrip, bytes, contenders));
     }
     for bytes in [64, 64 << 10, 1 << 20] {
@@ -138,7 +138,7 @@ pub fn all() -> Vec<Row> {
         rows.push(row);
     }
     for (name, kind) in [("write", Kind::LatestWrite), ("write-and-read", Kind::LatestRead)] {
-        let mut row = Row::new(format!("latest/{name}"), kind, 64, &["ginnel"]);
+        let mut row = Row::new(format!("latest/{name}"), kind, 64, &["ginnel", "copy"]);
         row.mode = Mode::Latest;
         rows.push(row);
     }

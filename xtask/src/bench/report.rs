@@ -23,7 +23,8 @@ const GROUPS: &[(&str, &str, &str)] = &[
     (
         "roundtrip/",
         "Round trip, spinning, copied in and out on both sides",
-        "`copy` is the floor: one shared buffer a direction and a sequence word, no ring, no checks. `ginnel` carries a plain \
+        "`copy` is the floor: one shared buffer a direction and a sequence word, no ring, no checks; `copy-8` is the same with \
+         eight buffers by turns, as a ring needs them. `ginnel` carries a plain \
          type, `ginnel-bytes` records of any size; both receive into memory that is used again.",
     ),
     (
@@ -49,7 +50,11 @@ const GROUPS: &[(&str, &str, &str)] = &[
          and 4 readers these share one core and sleep when there is nothing to read (iceoryx2: yield).**",
     ),
     ("publish/", "Publishing to readers that are attached and do not read", "64 B, lossy. Sample: 64 publications."),
-    ("latest/", "The newest value, one process alone", "64 B, uncontended, one process."),
+    (
+        "latest/",
+        "The newest value, one process alone",
+        "64 B, uncontended, one process. `copy` is the floor: a payload and a sequence word, written through one mapping and read through another.",
+    ),
     (
         "setup/",
         "Beginnings",

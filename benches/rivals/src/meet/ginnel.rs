@@ -127,11 +127,7 @@ impl<const W: usize> Kind<W> for Typed {
     }
 
     #[inline(always)]
-    fn publish_all(
-        writer: &mut Writer<[u64; W]>,
-        sheaf: &mut Vec<[u64; W]>,
-        source: &mut Source<W>,
-    ) -> Outcome<()> {
+    fn publish_all(writer: &mut Writer<[u64; W]>, sheaf: &mut Vec<[u64; W]>, source: &mut Source<W>) -> Outcome<()> {
         sheaf.iter_mut().for_each(|place| source.next(|message| *place = *message));
         Ok(writer.publish_all(black_box(sheaf))?)
     }
@@ -388,8 +384,8 @@ pub struct Newest {
     room: Box<[u64; 8]>,
 }
 
-impl Newest {
-    pub fn create(plan: &Plan) -> Outcome<Self> {
+impl super::Newest for Newest {
+    fn create(plan: &Plan) -> Outcome<Self> {
         let mut writer = writer(plan, "newest")?;
         let reader = reader(plan, "newest")?;
         wait_for(&mut writer, 1)?;
@@ -397,12 +393,12 @@ impl Newest {
     }
 
     #[inline(always)]
-    pub fn write(&mut self, value: &[u64; 8]) -> Outcome<()> {
+    fn write(&mut self, value: &[u64; 8]) -> Outcome<()> {
         Ok(self.writer.publish(value)?)
     }
 
     #[inline(always)]
-    pub fn read(&mut self) -> Outcome<&[u64; 8]> {
+    fn read(&mut self) -> Outcome<&[u64; 8]> {
         if self.reader.try_recv_into(&mut self.room)? {
             Ok(&self.room)
         } else {

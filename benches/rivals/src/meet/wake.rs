@@ -80,13 +80,13 @@ impl Bell for EventBell {
 
 /// The copy floor with a bell in each direction.
 pub struct Belled<const W: usize, B> {
-    floor: CopyFloor<W>,
+    floor: CopyFloor<W, 1>,
     out: B,
     back: B,
 }
 
 impl<const W: usize, B: Bell> Belled<W, B> {
-    fn end(floor: CopyFloor<W>, fds: Vec<OwnedFd>, parent: bool) -> Outcome<Self> {
+    fn end(floor: CopyFloor<W, 1>, fds: Vec<OwnedFd>, parent: bool) -> Outcome<Self> {
         let fds = &mut fds.into_iter();
         let there = B::open(fds)?;
         let back = B::open(fds)?;
