@@ -288,7 +288,11 @@ impl Client {
         loop {
             let round = Round { code, payloads, first, depth: depth.max(1) };
             match self.pipeline_once(&round, &mut open, deadline, &mut on_response) {
-                Ok(()) => return Ok(()),
+                Ok(true) => return Ok(()),
+                Ok(false) => {
+                    self.lose();
+                    return Err(self.fail(CallError::Mismatch));
+                }
                 Err(error) => {
                     self.recover(error, &mut retried, open.left as u64, deadline).map_err(|error| self.fail(error))?;
                 }
@@ -296,14 +300,14 @@ impl Client {
         }
     }
 
-    /// One round of a pipeline over one session; what was answered leaves `open`.
+    /// One round of a pipeline over one session; what was answered leaves `open`. False if an answer was to another method.
     fn pipeline_once(
         &mut self,
         round: &Round<'_>,
         open: &mut Open,
         deadline: Instant,
         on_response: &mut impl FnMut(usize, Result<&[u8], Status>),
-    ) -> Result<(), SessionError> {
+    ) -> Result<bool, SessionError> {
         if self.abort.is_raised() {
             return Err(SessionError::Aborted);
         }
@@ -319,15 +323,23 @@ impl Client {
                 next += 1;
             }
             let response = session.recv(&wait)?;
+            if response.envelope.code != round.code {
+                return Ok(false);
+            }
             // In range: it was in flight.
             let index = (response.envelope.message_id - round.first) as usize;
             let status = response.envelope.status;
             open.answered[index] = true;
             open.left -= 1;
-            self.counters.calls += 1;
-            on_response(index, if status.is_ok() { Ok(response.payload) } else { Err(status) });
+            if status.is_ok() {
+                self.counters.calls += 1;
+                on_response(index, Ok(response.payload));
+            } else {
+                self.counters.errors += 1;
+                on_response(index, Err(status));
+            }
         }
-        Ok(())
+        Ok(true)
     }
 
     fn next_id(&mut self) -> u64 {

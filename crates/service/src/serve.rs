@@ -28,13 +28,18 @@ pub(crate) fn serve(incoming: Incoming, shared: &Shared) {
 }
 
 fn shake_hands(mut incoming: Incoming, shared: &Shared) -> Result<Session, HandshakeError> {
-    if let Some(hello) = incoming.hello() {
-        let (request, response) = shared.limits_for(hello.max_request_payload as usize);
+    let proposed = incoming.hello().map(|hello| hello.max_request_payload as usize);
+    if let Some(proposed) = proposed {
+        let (request, response) = shared.limits_for(proposed);
         let offer = incoming.offer_mut();
         offer.max_request_payload = request;
         offer.max_response_payload = response;
     }
-    incoming.finish()
+    let session = incoming.finish()?;
+    if let Some(proposed) = proposed {
+        shared.learn_request(proposed);
+    }
+    Ok(session)
 }
 
 #[derive(Debug)]

@@ -88,11 +88,17 @@ struct Active {
 }
 
 impl Shared {
-    /// The limits to offer a client that proposes requests of `proposed` bytes.
+    /// The limits to offer a client that proposes requests of `proposed` bytes. They are remembered only once that client is
+    /// accepted ([`learn_request`](Self::learn_request)): who is refused must not make the regions of the others larger.
     pub(crate) fn limits_for(&self, proposed: usize) -> (u32, u32) {
-        let mut limits = lock(&self.limits);
+        let mut limits = *lock(&self.limits);
         limits.0.hold(proposed);
         (limits.0.current, limits.1.current)
+    }
+
+    /// A client that proposed requests of `proposed` bytes was accepted.
+    pub(crate) fn learn_request(&self, proposed: usize) {
+        lock(&self.limits).0.hold(proposed);
     }
 
     /// A response of `needed` bytes (0: unknown) did not fit: the next session gets more, if the ceiling allows.

@@ -240,6 +240,29 @@ fn a_response_to_another_method_ends_the_session() {
 }
 
 #[test]
+fn a_response_to_another_method_in_a_pipeline_is_handed_to_nobody() {
+    against(
+        |server| {
+            let (session, _) = server.session(1024);
+            let request = session.recv();
+            session.answer(&request, Status::OK, b"right");
+            let request = Envelope::decode(&session.recv()).unwrap();
+            let other = Envelope { code: CODE + 1, ..request };
+            session.send(&[&Envelope::response_to(&other, Status::OK, 5).encode()[..], b"wrong"].concat());
+            assert_eq!(session.recv(), b"");
+        },
+        |client| {
+            let mut answers = Vec::new();
+            let payloads: [&[u8]; 2] = [b"x", b"y"];
+            let said = client.pipeline(CODE, &payloads, 1, soon(), |_, answer| answers.push(answer.unwrap().to_vec()));
+            assert!(matches!(said, Err(CallError::Mismatch)), "{said:?}");
+            assert_eq!(answers, [b"right"]);
+            assert_eq!((client.state(), client.counters().calls, client.counters().errors), (State::Broken, 1, 1));
+        },
+    );
+}
+
+#[test]
 fn a_region_that_cannot_be_attached_leads_to_a_fresh_session_without() {
     let dir = tempfile::tempdir().unwrap();
     let endpoint = endpoint(&dir);

@@ -245,3 +245,31 @@ fn a_handler_that_hangs_cannot_hold_up_a_stop() {
         assert!(matches!(call.join().unwrap(), Err(CallError::Connect(_))));
     });
 }
+
+#[test]
+fn a_client_that_is_refused_makes_no_region_of_the_others_larger() {
+    let dir = tempfile::tempdir().unwrap();
+    let endpoint = Carrier::Shm.endpoint(dir.path(), 0);
+    let server = Server::start(&endpoint, Carrier::Shm.server(), CODE, echo).unwrap();
+    let region = || {
+        let name = files(dir.path()).into_iter().find(|name| name.ends_with(".ipcshm")).expect("a region");
+        std::fs::metadata(dir.path().join(name)).unwrap().len()
+    };
+    let large = || {
+        let mut options = Carrier::Shm.client();
+        options.session.request.max_payload = 1 << 20;
+        options
+    };
+    let mut wrong = large();
+    wrong.session.token = 8;
+    assert_eq!(Client::new(&endpoint, wrong).unwrap().refresh(), State::AuthFailed);
+    let client = ready(&endpoint, Carrier::Shm.client());
+    assert!(region() < 1 << 20, "{}", region());
+    drop(client);
+    eventually("the session ends", || server.counters().active == 0);
+    // Who is accepted does.
+    let client = ready(&endpoint, large());
+    assert!(region() > 1 << 20, "{}", region());
+    drop(client);
+    server.stop();
+}

@@ -197,10 +197,7 @@ impl Incoming {
     /// # Errors
     /// Why there is no session. The client was told if [`HandshakeError::Refused`].
     pub fn handshake(mut self, wait: &Wait<'_>) -> Result<Session, HandshakeError> {
-        if !self.try_receive_hello()? {
-            self.greeting = receive_greeting(&mut self.carrier, self.endpoint.is_seqpacket(), wait)
-                .map_err(HandshakeError::NoHello)?;
-        }
+        receive_greeting(&mut self.carrier, &mut self.greeting, wait).map_err(HandshakeError::NoHello)?;
         self.finish()
     }
 

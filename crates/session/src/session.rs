@@ -101,7 +101,8 @@ impl Session {
         let hello = client_hello(&socket, endpoint, config);
         let mut carrier = Socket::new(socket, endpoint.is_seqpacket());
         greet(&mut carrier, &hello, wait).map_err(ConnectError::Session)?;
-        let answer = receive_greeting(&mut carrier, endpoint.is_seqpacket(), wait).map_err(ConnectError::Session)?;
+        let mut answer = Greeting::new(endpoint.is_seqpacket());
+        receive_greeting(&mut carrier, &mut answer, wait).map_err(ConnectError::Session)?;
         let ack = judge_ack(answer.packet().unwrap_or_default(), &hello)?;
         let established = establish(endpoint, carrier.into_fd(), ack, wait)?;
         Ok(Self::new(Role::Client, established, peer))
@@ -308,8 +309,11 @@ fn greet(carrier: &mut Socket, hello: &Hello, wait: &Wait<'_>) -> Result<(), Ses
     Ok(())
 }
 
-pub(crate) fn receive_greeting(carrier: &mut Socket, packets: bool, wait: &Wait<'_>) -> Result<Greeting, SessionError> {
-    let mut greeting = Greeting::new(packets);
+pub(crate) fn receive_greeting(
+    carrier: &mut Socket,
+    greeting: &mut Greeting,
+    wait: &Wait<'_>,
+) -> Result<(), SessionError> {
     while greeting.packet().is_none() {
         match carrier.try_recv(greeting.space())? {
             Some(len) => greeting.received(len),
@@ -318,5 +322,5 @@ pub(crate) fn receive_greeting(carrier: &mut Socket, packets: bool, wait: &Wait<
             }
         }
     }
-    Ok(greeting)
+    Ok(())
 }

@@ -161,6 +161,34 @@ fn a_stream_of_nonsense_ends_its_session_and_half_a_message_waits() {
 }
 
 #[test]
+fn a_hello_whose_halves_come_before_and_during_the_call_is_one_hello() {
+    use std::io::Write;
+    let dir = tempfile::tempdir().unwrap();
+    for carrier in [Carrier::Stream, Carrier::Tcp] {
+        let listener = Listener::bind(&carrier.endpoint(dir.path()), carrier.server(LIMIT)).unwrap();
+        let mut raw: Box<dyn Write> = match carrier {
+            Carrier::Tcp => Box::new(std::net::TcpStream::connect(listener.endpoint().tcp_address().unwrap()).unwrap()),
+            _ => Box::new(std::os::unix::net::UnixStream::connect(listener.endpoint().path().unwrap()).unwrap()),
+        };
+        let hello = hello(1);
+        raw.write_all(&hello[..40]).unwrap();
+        let mut incoming = listener.accept(&patience()).unwrap();
+        // Over TCP the bytes may be a moment late; then the first look finds none, and the call reads all of them.
+        assert!(!incoming.try_receive_hello().unwrap());
+        std::thread::scope(|scope| {
+            let (tell, hear) = std::sync::mpsc::channel();
+            let handshake = scope.spawn(move || {
+                tell.send(common::this_thread()).unwrap();
+                incoming.handshake(&patience())
+            });
+            common::until_asleep(hear.recv().unwrap());
+            raw.write_all(&hello[40..]).unwrap();
+            handshake.join().unwrap().unwrap();
+        });
+    }
+}
+
+#[test]
 fn responses_that_nobody_asked_for_or_that_come_twice_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let endpoint = Endpoint::seqpacket(dir.path(), "svc").unwrap();

@@ -11,6 +11,7 @@ use ginnel_wire::{HelloAck, Profiles};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 const FOREIGN: u32 = 54321;
 
@@ -25,6 +26,26 @@ fn child() {
     let umask = rustix::fs::Mode::from_raw_mode(u32::from_str_radix(&umask, 8).unwrap());
     let dir = tempfile::tempdir().unwrap();
     rustix::process::umask(umask);
+    let (stop, looks) = (AtomicBool::new(false), AtomicU32::new(0));
+    std::thread::scope(|scope| {
+        // Setting it and setting it back would be seen by another thread, and would give its files the wrong mode.
+        let watch = scope.spawn(|| {
+            let expected = format!("{:04o}", umask.bits());
+            while !stop.load(Ordering::Relaxed) {
+                let status = std::fs::read_to_string("/proc/self/status").unwrap();
+                let found = status.lines().find_map(|line| line.strip_prefix("Umask:")).unwrap().trim();
+                assert_eq!(found, expected, "the umask was touched");
+                looks.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        common::eventually("the watch looks", || looks.load(Ordering::Relaxed) > 0);
+        for _ in 0..200 {
+            drop(Listener::bind(&Carrier::Seqpacket.endpoint(dir.path()), Carrier::Seqpacket.server(64)).unwrap());
+        }
+        stop.store(true, Ordering::Relaxed);
+        watch.join().unwrap();
+    });
+    assert!(looks.into_inner() > 10);
     for carrier in [Carrier::Shm, Carrier::Stream] {
         let listener = Listener::bind(&carrier.endpoint(dir.path()), carrier.server(64)).unwrap();
         let _session = connect_to(&listener, &carrier.client(64, 1));

@@ -91,7 +91,8 @@ fn is_live(file: &OwnedFd) -> bool {
     if generation & OURS == OURS || generation == 0 {
         return false;
     }
-    owner_is_here(pid, file) || is_open_for_writing(file.as_fd()).unwrap_or(false)
+    // Where that cannot be asked (another user's file, a file system without leases), it may live: it is left alone.
+    owner_is_here(pid, file) || is_open_for_writing(file.as_fd()).unwrap_or(true)
 }
 
 /// Whether the process that made the region lives in our pid namespace.
