@@ -6,6 +6,7 @@ use ginnel_session::Endpoint;
 use ginnel_wire::{Profiles, Status};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 struct Service {
     server: Server,
@@ -161,6 +162,39 @@ fn a_server_that_refuses_larger_requests_is_asked_in_small_ones() {
     assert_eq!(requests.load(Ordering::Relaxed), 66);
     assert_eq!(client.base().counters().overflows, 1);
     assert_eq!(client.base().agreement().unwrap().request.max_payload, 512);
+}
+
+#[test]
+fn one_deadline_covers_all_requests_of_a_lookup() {
+    // Each request is in time; all of them together are not.
+    let slow = Duration::from_millis(60);
+    let requests = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&requests);
+    let service = serve(
+        AppsLookup::METHOD,
+        limits(512, 64 << 10),
+        move |request: &Request<'_>, response: &mut Vec<u8>| -> Answer {
+            counted.fetch_add(1, Ordering::Relaxed);
+            std::thread::sleep(slow);
+            let keys = LookupRequest::<AppsLookup>::decode(request.payload).map_err(|_| Failure::Malformed)?;
+            let mut dispatch = LookupDispatch::new(keys, response, request.response_limit)?;
+            while dispatch.next_key().is_some() {
+                dispatch.answer(&AppOutcome::Unknown)?;
+            }
+            dispatch.finish()?;
+            Ok(())
+        },
+    );
+    let mut options = ClientOptions::default();
+    options.call_timeout = slow * 5;
+    options.session.request.max_payload = 512;
+    let mut client = ServiceClient::<AppsLookup>::new(service.server.endpoint(), options).unwrap();
+    assert_eq!(client.refresh(), State::Ready);
+    let pids: Vec<u32> = (1..=1000).collect();
+    let said = client.lookup(&pids).map(|_| ()).unwrap_err();
+    assert!(matches!(said, NetipcError::Call(CallError::TimedOut)), "{said:?}");
+    // Of 33 requests at most as many were sent as have room until the deadline.
+    assert!((1..=5).contains(&requests.load(Ordering::Relaxed)), "{requests:?}");
 }
 
 #[test]

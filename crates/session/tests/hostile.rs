@@ -7,6 +7,7 @@ use ginnel_session::{Endpoint, Listener, ProtocolError, Session, SessionError};
 use ginnel_wire::{Envelope, Hello, HelloAck, Profiles, Status};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 const LIMIT: u32 = 1000;
 const PACKET: u32 = 128;
@@ -62,10 +63,10 @@ fn message(envelope: &Envelope, payload: usize) -> Vec<u8> {
     [&envelope.encode()[..], &vec![1; payload]].concat()
 }
 
-/// The packets of a request of `len` bytes.
-fn chunked(len: u32) -> Vec<Vec<u8>> {
-    let payload = vec![1; len as usize];
-    ginnel_wire::Packets::new(&request(len), PACKET)
+/// The packets of a message.
+fn chunked(envelope: &Envelope) -> Vec<Vec<u8>> {
+    let payload = vec![1; envelope.payload_len as usize];
+    ginnel_wire::Packets::new(envelope, PACKET)
         .unwrap()
         .map(|packet| [&packet.header[..], &payload[packet.payload]].concat())
         .collect()
@@ -99,9 +100,32 @@ fn a_first_packet_that_lies_is_named() {
 }
 
 #[test]
-fn a_chunk_that_lies_is_named() {
+fn a_chunk_that_lies_is_named_by_a_server() {
+    name_lying_chunks(&request(250), &message(&request(8), 8), said_to);
+}
+
+#[test]
+fn a_chunk_that_lies_is_named_by_a_client() {
+    let response = |len| Envelope::response_to(&request(0), Status::OK, len);
+    name_lying_chunks(&response(250), &message(&response(8), 8), said_by_client);
+}
+
+/// What a client says that has asked, and gets these packets.
+fn said_by_client(packets: &[Vec<u8>]) -> ProtocolError {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut client, raw) = RawServer::listen(dir.path()).connect();
+    client.send(&request(0), b"", &patience()).unwrap();
+    packets.iter().for_each(|packet| raw.send(packet));
+    match client.recv(&patience()).map(|message| message.envelope) {
+        Err(SessionError::Protocol(error)) => error,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// `envelope` is of a message of 250 bytes; `other` is one that needs no chunks.
+fn name_lying_chunks(envelope: &Envelope, other: &[u8], said_to: impl Fn(&[Vec<u8>]) -> ProtocolError) {
     let lied = |at: usize, value: u32| {
-        let mut packets = chunked(250);
+        let mut packets = chunked(envelope);
         assert_eq!(packets.len(), 3);
         packets[1][at..at + 4].copy_from_slice(&value.to_ne_bytes());
         said_to(&packets).to_string()
@@ -115,17 +139,17 @@ fn a_chunk_that_lies_is_named() {
     assert_eq!(lied(24, 4), "chunk count is 4, not 3");
     assert_eq!(lied(28, 95), "chunk says it carries 95 bytes, its packet carries 96");
 
-    let mut packets = chunked(250);
+    let mut packets = chunked(envelope);
     packets[1].push(1);
     assert_eq!(said_to(&packets), ProtocolError::PacketTooLong { len: 129, limit: 128 });
-    let mut packets = chunked(250);
+    let mut packets = chunked(envelope);
     packets[2].push(1);
     assert_eq!(said_to(&packets), ProtocolError::PacketTooLong { len: 91, limit: 90 });
-    let mut packets = chunked(250);
+    let mut packets = chunked(envelope);
     packets[1].truncate(20);
     assert_eq!(said_to(&packets).to_string(), "chunk header is truncated: 20 of 32 bytes");
     // Another message where a chunk is due.
-    let interleaved = [chunked(250)[0].clone(), message(&request(8), 8)];
+    let interleaved = [chunked(envelope)[0].clone(), other.to_vec()];
     assert_eq!(said_to(&interleaved).to_string(), "chunk magic is 0x4e495043, not 0x4e43484b");
 }
 
@@ -188,34 +212,49 @@ fn a_hello_whose_halves_come_before_and_during_the_call_is_one_hello() {
     }
 }
 
-#[test]
-fn responses_that_nobody_asked_for_or_that_come_twice_are_refused() {
-    let dir = tempfile::tempdir().unwrap();
-    let endpoint = Endpoint::seqpacket(dir.path(), "svc").unwrap();
-    let listener = Raw::listen(endpoint.path().unwrap());
-    let ack = HelloAck {
-        supported: Profiles(1),
-        intersection: Profiles(1),
-        selected: Profiles(1),
-        max_request_payload: 64,
-        max_request_items: 1,
-        max_response_payload: 64,
-        max_response_items: 1,
-        packet_size: 1000,
-        session_id: 1,
-    };
-    let connect = || {
+/// A raw server that shakes hands as it should.
+struct RawServer {
+    endpoint: Endpoint,
+    listening: Raw,
+}
+
+impl RawServer {
+    fn listen(dir: &Path) -> Self {
+        let endpoint = Endpoint::seqpacket(dir, "svc").unwrap();
+        let listening = Raw::listen(endpoint.path().unwrap());
+        Self { endpoint, listening }
+    }
+
+    fn connect(&self) -> (Session, Raw) {
+        let ack = HelloAck {
+            supported: Profiles(1),
+            intersection: Profiles(1),
+            selected: Profiles(1),
+            max_request_payload: LIMIT,
+            max_request_items: 1,
+            max_response_payload: LIMIT,
+            max_response_items: 1,
+            packet_size: PACKET,
+            session_id: 1,
+        };
         std::thread::scope(|scope| {
             let raw = scope.spawn(|| {
-                let raw = listener.accept();
+                let raw = self.listening.accept();
                 raw.recv();
                 raw.send(&ack.packet());
                 raw
             });
-            let client = Session::connect(&endpoint, &Carrier::Seqpacket.client(64, 1), &patience()).unwrap();
+            let client = Session::connect(&self.endpoint, &Carrier::Seqpacket.client(LIMIT, 1), &patience()).unwrap();
             (client, raw.join().unwrap())
         })
-    };
+    }
+}
+
+#[test]
+fn responses_that_nobody_asked_for_or_that_come_twice_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = RawServer::listen(dir.path());
+    let connect = || server.connect();
     let answer = |id: u64| message(&Envelope::response_to(&Envelope::request(1, id, 0), Status::OK, 0), 0);
     let unknown = |client: &mut Session| match client.recv(&patience()).map(|_| ()) {
         Err(SessionError::Protocol(ProtocolError::UnknownId { id })) => id,
@@ -383,6 +422,56 @@ fn a_region_cut_short_in_use_is_an_error_for_whoever_uses_it() {
     );
     let send_said = client.send(&Envelope::request(1, 2, 0), &[1; 60_000], &patience());
     assert!(send_said.is_err(), "the session is over");
+}
+
+#[test]
+fn a_region_scribbled_over_and_cut_short_while_it_is_read_ends_its_session_and_no_more() {
+    let short = ginnel_session::Wait::at_most(std::time::Duration::from_millis(1));
+    let mut served = 0;
+    for round in 0..common::size(30, 1000) as u64 {
+        let dir = tempfile::tempdir().unwrap();
+        let (listener, mut session, scribbler) = scribbler(dir.path());
+        let (mut bystander, mut bystanders) = connect_to(&listener, &Carrier::Shm.client(LIMIT, 1));
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut random = round.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+                for seq in 1..200 {
+                    scribbler.publish(&message(&request(900), 900), 932, seq);
+                    for _ in 0..seq % 7 {
+                        random ^= random << 13;
+                        random ^= random >> 7;
+                        random ^= random << 17;
+                        // Anywhere but in the counter, which would end it all too soon.
+                        let at = [random % 24, 48 + random % 12, 64 + random % 1000][(random >> 40) as usize % 3];
+                        scribbler.put(at, (random as u32).to_ne_bytes());
+                    }
+                }
+                scribbler.region.set_len(random % 2 * 64).unwrap();
+                over.store(true, Ordering::Release);
+            });
+            loop {
+                let ended = over.load(Ordering::Acquire);
+                match session.recv(&short).map(|request| (request.envelope, request.payload.len())) {
+                    Ok((envelope, len)) => {
+                        assert!(len <= LIMIT as usize);
+                        served += 1;
+                        let answer = Envelope::response_to(&envelope, Status::OK, 0);
+                        if session.send(&answer, &[2; 100], &short).is_err() {
+                            break;
+                        }
+                    }
+                    Err(SessionError::Protocol(_)) => break,
+                    Err(SessionError::TimedOut) if !ended => {}
+                    Err(SessionError::TimedOut) => break,
+                    Err(other) => panic!("{other:?}"),
+                }
+            }
+        });
+        bystander.send(&Envelope::request(1, 1, 0), b"fine", &patience()).unwrap();
+        assert_eq!(bystanders.recv(&patience()).unwrap().payload, b"fine");
+    }
+    assert!(served > 0, "some requests were whole");
 }
 
 #[test]

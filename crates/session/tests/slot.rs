@@ -5,7 +5,7 @@ mod common;
 
 use common::{Carrier, Raw, eventually, patience, sleeps, this_thread, until_asleep};
 use ginnel_memory::ForeignFile;
-use ginnel_session::{ConnectError, Endpoint, Listener, Session, SessionError, Wait};
+use ginnel_session::{ConnectError, Endpoint, Listener, ProtocolError, Session, SessionError, Wait};
 use ginnel_wire::{Envelope, Hello, HelloAck, Profiles, Status};
 use rustix::io::Errno;
 use std::path::Path;
@@ -186,6 +186,47 @@ fn a_scripted_server_serves_and_wakes_our_client() {
     });
     assert_eq!(counters(&file, REQUEST), (50, 50));
     assert!(path.exists(), "a client only unmaps");
+}
+
+#[test]
+fn a_server_that_lies_about_the_length_of_its_response_is_named() {
+    for len in [0, 65601, u32::MAX] {
+        let dir = tempfile::tempdir().unwrap();
+        let endpoint = Endpoint::seqpacket(dir.path(), "svc").unwrap();
+        let listening = Raw::listen(endpoint.path().unwrap());
+        let file = make_region(&dir.path().join("svc-0000000000000001.ipcshm"));
+        let ack = HelloAck {
+            supported: Profiles(3),
+            intersection: Profiles(3),
+            selected: Profiles(2),
+            max_request_payload: 4096,
+            max_request_items: 1,
+            max_response_payload: 65536,
+            max_response_items: 1,
+            packet_size: 65536,
+            session_id: 1,
+        };
+        std::thread::scope(|scope| {
+            let server = scope.spawn(|| {
+                let raw = listening.accept();
+                raw.recv();
+                raw.send(&ack.packet());
+                let request = Envelope::decode(&sleep_for(&file, REQUEST, 1)).unwrap();
+                file.copy_in(RESPONSE.area, &message(&Envelope::response_to(&request, Status::OK, 0), b"x"));
+                file.store_u32(RESPONSE.len, len, Release);
+                file.add_u64(RESPONSE.seq, 1, AcqRel);
+                file.add_u32(RESPONSE.signal, 1, AcqRel);
+                file.futex_wake(RESPONSE.signal, 1).unwrap();
+                raw
+            });
+            let mut client = Session::connect(&endpoint, &Carrier::Shm.client(4096, 1), &patience()).unwrap();
+            client.send(&Envelope::request(3, 1, 0), b"x", &patience()).unwrap();
+            let said = client.recv(&patience()).map(|_| ()).unwrap_err();
+            let expected = ProtocolError::SlotLength { len, capacity: 65600 };
+            assert!(matches!(&said, SessionError::Protocol(error) if *error == expected), "{said:?}");
+            server.join().unwrap();
+        });
+    }
 }
 
 #[test]

@@ -184,6 +184,22 @@ mod tests {
     }
 
     #[test]
+    fn a_region_whose_owners_number_somebody_else_has_now_goes() {
+        let dir = dir();
+        let path = dir.region(NAME, i32::MAX as u32, 7);
+        // Two who started closer together cannot be told apart.
+        std::thread::sleep(BLUR + Duration::from_millis(1100));
+        let mut other = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&file, &other.id().to_ne_bytes(), AT_OWNER_PID as u64).unwrap();
+        drop(file);
+        let removed = remove_if_stale(&dir.fd, NAME);
+        other.kill().unwrap();
+        other.wait().unwrap();
+        assert!(removed && !path.exists());
+    }
+
+    #[test]
     fn a_region_whose_owner_has_no_pid_here_stays_while_somebody_holds_it_open() {
         let dir = dir();
         let path = dir.region(NAME, i32::MAX as u32, 7);
