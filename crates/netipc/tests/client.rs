@@ -185,8 +185,7 @@ fn one_deadline_covers_all_requests_of_a_lookup() {
             Ok(())
         },
     );
-    let mut options = ClientOptions::default();
-    options.call_timeout = slow * 5;
+    let mut options = ClientOptions { call_timeout: slow * 5, ..Default::default() };
     options.session.request.max_payload = 512;
     let mut client = ServiceClient::<AppsLookup>::new(service.server.endpoint(), options).unwrap();
     assert_eq!(client.refresh(), State::Ready);
