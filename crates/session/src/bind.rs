@@ -90,6 +90,9 @@ fn bind_unix(endpoint: &Endpoint, path: &Path, config: &ServerConfig) -> Result<
     };
     let dir = rustix::fs::openat(CWD, run_dir, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
         .map_err(fail("open the run directory"))?;
+    // The lock goes with the last descriptor of its open file: keep another one for the day of removal.
+    let kept = rustix::fs::openat(CWD, run_dir, OFlags::DIRECTORY | OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+        .map_err(fail("open the run directory"))?;
     lock(&dir, endpoint)?;
 
     // Before the probe: whatever changes the file later is noticed by its identity.
@@ -111,10 +114,6 @@ fn bind_unix(endpoint: &Endpoint, path: &Path, config: &ServerConfig) -> Result<
                 crate::shm::sweep(&dir, service);
             }
             let name = name.to_owned();
-            // The lock goes with the last descriptor of its open file: keep another one for the day of removal.
-            let kept =
-                rustix::fs::openat(CWD, run_dir, OFlags::DIRECTORY | OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-                    .map_err(fail("open the run directory"))?;
             Ok(Bound { socket, name: Some(BoundName { dir: kept, name, identity }) })
         }
         Err(error) => {

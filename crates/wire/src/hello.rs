@@ -287,8 +287,13 @@ impl HelloAck {
     }
 
     /// The whole rejection: `status` in the envelope, a payload of zeros but for its layout.
+    ///
+    /// # Panics
+    ///
+    /// If `status` is OK: that would be no rejection, and no valid acceptance either.
     #[must_use]
     pub fn rejection(status: Status) -> [u8; ENVELOPE_LEN + HELLO_ACK_LEN] {
+        assert!(!status.is_ok(), "a rejection needs a reason");
         let mut payload = [0; HELLO_ACK_LEN];
         put(&mut payload, 0, LAYOUT_VERSION.to_ne_bytes());
         ack_packet(status, payload)
