@@ -1,7 +1,7 @@
 //! `ginnel run`: a command whose whole process tree goes with it.
 
 use crate::quantity;
-use crate::terminal::{Raw, show, type_stdin};
+use crate::terminal::{Keyboard, Raw, show, unblock};
 use ginnel_process::{
     Backoff, Cause, Child, Command, ExitReport, Guarantee, Handle, Isolation, KillLadder, Limit, Pty, PtyMaster,
     Restart, Signal, Size, SpawnError, Stage, WaitError,
@@ -9,7 +9,8 @@ use ginnel_process::{
 use serde::Serialize;
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGWINCH};
 use std::ffi::OsString;
-use std::io::{IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
+use std::panic::resume_unwind;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -85,6 +86,8 @@ const TIMED_OUT: u8 = 124;
 const FAILED: u8 = 125;
 const NOT_EXECUTABLE: u8 = 126;
 const NOT_FOUND: u8 = 127;
+/// What a shell says of a command that wrote to a pipe without a reader: 128 and `SIGPIPE`.
+const BROKEN_PIPE: u8 = 141;
 
 /// What the signals have asked for, and whom they are for.
 #[derive(Default)]
@@ -128,6 +131,20 @@ impl Asked {
         (state.current, state.terminal) = (None, None);
     }
 
+    /// What the command writes to its terminal cannot be shown any more. Its own writes succeed, so it is told by us.
+    fn unheard(&self, error: &io::Error) {
+        let handle = {
+            let state = self.state();
+            if state.stops > 0 { None } else { state.current.clone() }
+        };
+        let Some(handle) = handle else { return };
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            let _ = handle.signal_tree(Signal::PIPE);
+        }
+        // For those who ignore SIGPIPE: they would have had an error.
+        handle.stop();
+    }
+
     /// Sleeps between two starts; false when the user does not want another.
     fn pause(&self, pause: Duration) -> bool {
         let (state, _) = self
@@ -149,6 +166,14 @@ impl State {
     }
 }
 
+/// One run, from its start to its end.
+struct Ended {
+    report: ExitReport,
+    guarantee: Guarantee,
+    /// Whether all that it wrote to a terminal of its own has been shown.
+    shown: io::Result<()>,
+}
+
 impl Run {
     pub(crate) fn run(self) -> ExitCode {
         match self.supervise() {
@@ -168,19 +193,25 @@ impl Run {
             RestartWhen::OnFailure => Restart::OnFailure,
             RestartWhen::Always => Restart::Always,
         };
+        let keyboard = self.pty.then(Keyboard::new);
         let mut backoff = Backoff::default();
         let mut restarts = 0;
         loop {
-            let (report, guarantee) = self.once(&asked)?;
+            let Ended { report, guarantee, shown } = self.once(&asked, keyboard.as_ref())?;
             if let Some(path) = &self.report {
                 let report = Report::new(&report, &guarantee, restarts);
                 write_report(path, &report)
                     .map_err(|error| (FAILED, format!("cannot write {}: {error}", path.display())))?;
             }
             explain(&report);
-            let again = restart.wanted(&report) && asked.state().stops == 0;
+            let again = shown.is_ok() && restart.wanted(&report) && asked.state().stops == 0;
             if !again || !asked.pause(backoff.after(report.duration)) {
-                return Ok(if report.cause == Cause::TimedOut { TIMED_OUT } else { report.shell_code() });
+                return match shown {
+                    _ if report.cause == Cause::TimedOut => Ok(TIMED_OUT),
+                    Ok(()) => Ok(report.shell_code()),
+                    Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(BROKEN_PIPE),
+                    Err(error) => Err((FAILED, format!("cannot show what it writes: {error}"))),
+                };
             }
             restarts += 1;
             eprintln!("ginnel run: starting it again ({restarts})");
@@ -188,8 +219,8 @@ impl Run {
     }
 
     /// From one start to one end.
-    fn once(&self, asked: &Asked) -> Result<(ExitReport, Guarantee), (u8, String)> {
-        let stdin = std::io::stdin();
+    fn once(&self, asked: &Arc<Asked>, keyboard: Option<&Keyboard>) -> Result<Ended, (u8, String)> {
+        let stdin = io::stdin();
         let mut command = self.command();
         if self.pty {
             let size = Size::of(&stdin).unwrap_or(Size::new(24, 80));
@@ -202,19 +233,22 @@ impl Run {
         asked.now(&child);
         let raw = self.pty.then(Raw::new);
         let screen = child.pty.take().map(|master| {
-            if let Ok(keys) = master.try_clone() {
-                type_stdin(keys);
+            if let (Some(keyboard), Ok(keys), Ok(())) = (keyboard, master.try_clone(), unblock(&master)) {
+                keyboard.attach(keys);
             }
-            show(master)
+            let asked = Arc::clone(asked);
+            show(master, move |error| asked.unheard(error))
         });
         let report = child.wait();
         asked.over();
-        if let Some(screen) = screen {
-            // Everything the command wrote is shown before its end is told.
-            let _ = screen.join();
+        if let Some(keyboard) = keyboard {
+            keyboard.detach();
         }
+        // Everything the command wrote is shown before its end is told.
+        let shown = screen.map_or(Ok(()), |screen| screen.join().unwrap_or_else(|panic| resume_unwind(panic)));
         drop(raw);
-        report.map(|report| (report, guarantee)).map_err(|error: WaitError| (FAILED, error.to_string()))
+        let report = report.map_err(|error: WaitError| (FAILED, error.to_string()))?;
+        Ok(Ended { report, guarantee, shown })
     }
 
     fn command(&self) -> Command {
@@ -243,7 +277,7 @@ impl Run {
 }
 
 /// A thread that turns signals into requests. As the first process of a container, where orphans of others end up as well, it also reaps.
-fn listen(asked: &Arc<Asked>) -> std::io::Result<()> {
+fn listen(asked: &Arc<Asked>) -> io::Result<()> {
     let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGWINCH, SIGCHLD])?;
     let asked = Arc::clone(asked);
     let first = rustix::process::getpid().is_init();
@@ -252,7 +286,7 @@ fn listen(asked: &Arc<Asked>) -> std::io::Result<()> {
             match signal {
                 SIGWINCH => {
                     let state = asked.state();
-                    if let (Some(terminal), Ok(size)) = (&state.terminal, Size::of(std::io::stdin())) {
+                    if let (Some(terminal), Ok(size)) = (&state.terminal, Size::of(io::stdin())) {
                         let _ = terminal.resize(size);
                     }
                 }
@@ -348,11 +382,11 @@ impl Report {
     }
 }
 
-fn write_report(path: &std::path::Path, report: &Report) -> std::io::Result<()> {
+fn write_report(path: &std::path::Path, report: &Report) -> io::Result<()> {
     let mut text = serde_json::to_string(report)?;
     text.push('\n');
     if path.as_os_str() == "-" {
-        return std::io::stdout().write_all(text.as_bytes());
+        return io::stdout().write_all(text.as_bytes());
     }
     std::fs::write(path, text)
 }

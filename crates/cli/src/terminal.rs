@@ -1,8 +1,11 @@
 //! The user's terminal, handed through to a command that has one of its own.
 
 use ginnel_process::PtyMaster;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 use std::io::{self, IsTerminal, Read, Write};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 /// Raw mode of stdin while it lives: every key goes to the command's terminal, which gives it its meaning there.
@@ -30,38 +33,210 @@ impl Drop for Raw {
 }
 
 /// What the terminal calls end of file, when stdin is not one and has ended.
-const END_OF_FILE: &[u8] = b"\x04";
+const END_OF_FILE: u8 = 0x04;
 
-/// Types what comes from stdin. The thread ends with the process: nothing can wake it from a terminal nobody types at.
-pub(crate) fn type_stdin(mut master: PtyMaster) {
-    std::thread::spawn(move || {
+/// Stdin, typed at the terminal of whichever run is the current one.
+///
+/// One reader serves all runs: nothing can wake a thread from a terminal nobody types at, so one for each run would outlive it,
+/// keep its terminal, and take the first keys meant for the next. The thread ends with the process.
+pub(crate) struct Keyboard(Arc<Desk>);
+
+#[derive(Default)]
+struct Desk {
+    seat: Mutex<Seat>,
+    changed: Condvar,
+}
+
+/// The terminal in front of the keyboard, and how many have been there.
+#[derive(Default)]
+struct Seat {
+    terminal: Option<PtyMaster>,
+    number: u64,
+}
+
+impl Keyboard {
+    pub(crate) fn new() -> Keyboard {
+        let desk = Arc::new(Desk::default());
+        let typist = Typist { desk: Arc::clone(&desk), number: 0, line_is_empty: true };
+        std::thread::spawn(move || typist.type_stdin());
+        Keyboard(desk)
+    }
+
+    /// From now on keys go to this terminal.
+    pub(crate) fn attach(&self, terminal: PtyMaster) {
+        let mut seat = self.0.seat();
+        seat.terminal = Some(terminal);
+        seat.number += 1;
+        self.0.changed.notify_all();
+    }
+
+    /// Keys wait for the next terminal.
+    pub(crate) fn detach(&self) {
+        self.0.seat().terminal = None;
+    }
+}
+
+impl Desk {
+    fn seat(&self) -> MutexGuard<'_, Seat> {
+        self.seat.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The terminal to type at, as soon as there is one that came after the first `seen`.
+    fn occupied(&self, seen: u64) -> MutexGuard<'_, Seat> {
+        self.changed
+            .wait_while(self.seat(), |seat| seat.terminal.is_none() || seat.number <= seen)
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct Typist {
+    desk: Arc<Desk>,
+    /// The terminal typed at last.
+    number: u64,
+    /// Whether what was typed there is all in lines that are complete.
+    line_is_empty: bool,
+}
+
+impl Typist {
+    fn type_stdin(mut self) {
+        // Of a command that never starts, stdin is left alone.
+        drop(self.desk.occupied(0));
         let mut buf = [0; 4096];
         let mut stdin = io::stdin();
         loop {
             match stdin.read(&mut buf) {
                 Ok(0) => break,
-                Ok(len) if master.write_all(&buf[..len]).is_err() => return,
-                Ok(_) => {}
+                Ok(len) => self.type_all(&buf[..len]),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => break,
             }
         }
-        let _ = master.write_all(END_OF_FILE);
-    });
+        let mut ended = 0;
+        loop {
+            // The next run finds an end as well.
+            drop(self.desk.occupied(ended));
+            ended = self.type_end();
+        }
+    }
+
+    /// What a terminal no longer takes is for the next one.
+    fn type_all(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            bytes = &bytes[self.type_some(bytes)..];
+        }
+    }
+
+    /// In the middle of a line the first end of file only hands over what there is of it; the second one is the end.
+    /// Gives the number of the terminal that has had it.
+    fn type_end(&mut self) -> u64 {
+        loop {
+            let was_empty = self.line_is_empty;
+            let before = self.number;
+            let len = self.type_some(&[END_OF_FILE]);
+            if len == 1 && (was_empty || self.number != before) {
+                return self.number;
+            }
+        }
+    }
+
+    /// Types what the current terminal takes; waits for one when there is none.
+    fn type_some(&mut self, bytes: &[u8]) -> usize {
+        let seat = self.desk.occupied(0);
+        if seat.number != self.number {
+            (self.number, self.line_is_empty) = (seat.number, true);
+        }
+        // A handle for this write only: a terminal is not kept by its keyboard, and can be detached meanwhile.
+        let terminal = seat.terminal.as_ref().map(PtyMaster::try_clone);
+        drop(seat);
+        match terminal.map(|terminal| write(&mut terminal?, bytes)) {
+            Some(Ok(len)) if len > 0 => {
+                // A return is a newline to a terminal (ICRNL).
+                self.line_is_empty = matches!(bytes[len - 1], b'\n' | b'\r' | END_OF_FILE);
+                len
+            }
+            _ => {
+                let mut seat = self.desk.seat();
+                if seat.number == self.number {
+                    seat.terminal = None;
+                }
+                0
+            }
+        }
+    }
 }
 
-/// Shows what the command writes, until its terminal is closed.
-pub(crate) fn show(mut master: PtyMaster) -> JoinHandle<io::Result<()>> {
+/// Makes reads and writes of the terminal, through whichever handle, return at once instead of blocking.
+///
+/// The kernel wakes a writer that waits in `write` for the command to read just before it counts the last close, which the
+/// writer therefore does not see: it sleeps for ever. `poll` tells of the close in time.
+pub(crate) fn unblock(master: &PtyMaster) -> io::Result<()> {
+    Ok(rustix::io::ioctl_fionbio(master, true)?)
+}
+
+/// Waits until this can be done, or the command's side is closed: then true.
+fn closed(master: &PtyMaster, wanted: PollFlags) -> io::Result<bool> {
+    loop {
+        let mut fds = [PollFd::new(master, wanted)];
+        match poll(&mut fds, None) {
+            Ok(_) => return Ok(fds[0].revents().intersects(PollFlags::HUP | PollFlags::ERR)),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Some of the bytes, as soon as the terminal takes any; 0 when it is closed.
+fn write(master: &mut PtyMaster, bytes: &[u8]) -> io::Result<usize> {
+    loop {
+        match master.write(bytes) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                if closed(master, PollFlags::OUT)? {
+                    return Ok(0);
+                }
+            }
+            result => return result,
+        }
+    }
+}
+
+/// Some of what was shown; 0 when the terminal is closed.
+fn read(master: &mut PtyMaster, buf: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match master.read(buf) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                // What was written before the close is still there: the next read says when it is not.
+                closed(master, PollFlags::IN)?;
+            }
+            result => return result,
+        }
+    }
+}
+
+/// Shows what the command writes, until its terminal is closed. When it cannot be shown, `lost` hears so, once; the rest is read
+/// all the same, so that the command can go on to its end.
+pub(crate) fn show(
+    mut master: PtyMaster,
+    lost: impl FnOnce(&io::Error) + Send + 'static,
+) -> JoinHandle<io::Result<()>> {
     std::thread::spawn(move || {
         let mut buf = [0; 64 * 1024];
-        let mut stdout = io::stdout();
-        loop {
-            let len = master.read(&mut buf)?;
-            if len == 0 {
-                return Ok(());
-            }
-            stdout.write_all(&buf[..len])?;
-            stdout.flush()?;
+        let shown = copy(&mut master, &mut buf);
+        if let Err(error) = &shown {
+            lost(error);
+            while read(&mut master, &mut buf).is_ok_and(|len| len > 0) {}
         }
+        shown
     })
+}
+
+fn copy(master: &mut PtyMaster, buf: &mut [u8]) -> io::Result<()> {
+    let mut stdout = io::stdout();
+    loop {
+        let len = read(master, buf)?;
+        if len == 0 {
+            return Ok(());
+        }
+        stdout.write_all(&buf[..len])?;
+        stdout.flush()?;
+    }
 }

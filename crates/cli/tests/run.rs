@@ -218,8 +218,12 @@ fn an_interrupt_ends_a_command_that_would_be_started_again() {
 
 /// `ginnel run --pty` in a terminal of ours.
 fn in_a_terminal(script: &str) -> (ginnel_process::Child, PtyMaster) {
+    typed_at(&["--", "sh", "-c", script])
+}
+
+fn typed_at(args: &[&str]) -> (ginnel_process::Child, PtyMaster) {
     let mut command = Shepherded::new(GINNEL);
-    command.args(["run", "--pty", "--", "sh", "-c", script]).pty(Pty::new(Size::new(30, 90))).timeout(LONG);
+    command.args(["run", "--pty"]).args(args).pty(Pty::new(Size::new(30, 90))).timeout(LONG);
     let mut child = command.spawn().unwrap();
     let master = child.pty.take().unwrap();
     (child, master)
@@ -262,6 +266,122 @@ fn without_a_terminal_the_end_of_stdin_is_typed() {
     child.stdin.take().unwrap().write_all(b"typed\n").unwrap();
     let output = child.wait_with_output().unwrap();
     assert_eq!((output.status.code(), text(&output.stdout).ends_with("typed\r\n")), (Some(0), true));
+}
+
+/// Its exit code and what it wrote (little); it has `LONG` for both.
+fn ended(mut child: Running) -> (Option<i32>, String) {
+    assert!(wait_until(|| child.try_wait().unwrap().is_some()), "it goes on and on");
+    let mut written = String::new();
+    if let Some(mut stdout) = child.stdout.take() {
+        stdout.read_to_string(&mut written).unwrap();
+    }
+    (child.wait().unwrap().code(), written)
+}
+
+#[test]
+fn the_end_of_stdin_in_the_middle_of_a_line_is_an_end_too() {
+    for typed in ["typed", "typed\nmore", "typed\r", ""] {
+        let mut command = ginnel(&["run", "--pty", "--", "cat"]);
+        let mut child = Running(command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap());
+        child.stdin.take().unwrap().write_all(typed.as_bytes()).unwrap();
+        let (code, shown) = ended(child);
+        let last = typed.replace('\r', "\n").replace('\n', "\r\n");
+        assert!(code == Some(0) && shown.ends_with(&last), "{typed:?}: {code:?}, {shown:?}");
+    }
+}
+
+#[test]
+fn a_command_nobody_listens_to_any_more_ends_as_by_a_broken_pipe() {
+    let (child, out, leader) = started(&["--pty", "--grace", "1h", "--", "sh", "-c", "echo $$; exec yes"]);
+    drop(out);
+    assert_eq!(ended(child).0, Some(141));
+    assert!(!runs(&leader));
+
+    // Whoever ignores SIGPIPE is asked to end, and can still write.
+    let deaf = "trap '' PIPE; trap 'echo bye; exit 7' TERM; echo $$; while :; do echo y; done";
+    let (child, out, leader) = started(&["--pty", "--grace", "1h", "--", "sh", "-c", deaf]);
+    drop(out);
+    assert_eq!(ended(child).0, Some(141));
+    assert!(!runs(&leader));
+
+    // One that would be started again has nobody to write to either.
+    let (child, out, _) = started(&["--pty", "--restart", "always", "--", "echo", "up"]);
+    drop(out);
+    assert_eq!(ended(child).0, Some(141));
+}
+
+#[test]
+fn a_command_whose_output_cannot_be_written_is_ended_with_the_reason() {
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let mut command = ginnel(&["run", "--pty", "--", "yes"]);
+    let mut child = Running(command.stdout(full).stderr(Stdio::piped()).spawn().unwrap());
+    let mut stderr = child.stderr.take().unwrap();
+    assert_eq!(ended(child).0, Some(125));
+    let mut reason = String::new();
+    stderr.read_to_string(&mut reason).unwrap();
+    assert!(reason.contains("No space left"), "{reason}");
+}
+
+#[test]
+fn keys_reach_the_run_that_is_the_current_one() {
+    let last = tempfile::NamedTempFile::new().unwrap();
+    let script = r#"echo "ready after <$(cat "$0")>"; read line; echo "$line" > "$0"; test "$line" = enough"#;
+    let path = last.path().to_str().unwrap();
+    let (mut child, mut master) = typed_at(&["--restart", "on-failure", "--", "sh", "-c", script, path]);
+    let id = child.id();
+    let terminals = || {
+        let fds = std::fs::read_dir(format!("/proc/{id}/fd")).unwrap().flatten();
+        fds.filter(|fd| std::fs::read_link(fd.path()).is_ok_and(|file| file.ends_with("ptmx"))).count()
+    };
+    expect(&mut master, "ready after <>");
+    let before = terminals();
+    assert!(before > 0);
+    for key in ["one", "two", "three"] {
+        master.write_all(format!("{key}\r").as_bytes()).unwrap();
+        expect(&mut master, &format!("ready after <{key}>"));
+        assert!(wait_until(|| terminals() == before), "{} terminals, not {before}", terminals());
+    }
+    master.write_all(b"enough\r").unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn keys_that_a_run_never_read_do_not_hold_up_the_next() {
+    let dir = tempfile::tempdir().unwrap();
+    // The first reads nothing of more than a terminal holds, and ends when our write must have filled it.
+    let script = "stty raw -echo; echo ready; test -e again && exec head -c 5; touch again; \
+                  until test -e full; do sleep 0.02; done; exit 1";
+    let mut command = ginnel(&["run", "--pty", "--restart", "on-failure", "--", "sh", "-c", script]);
+    command.current_dir(dir.path()).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = Running(command.spawn().unwrap());
+    let stdin = child.stdin.take().unwrap();
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    out.read_line(&mut line).unwrap();
+    rustix::io::ioctl_fionbio(&stdin, true).unwrap();
+    // Full: for a while nobody has taken anything from the pipe.
+    let mut last = Instant::now();
+    while last.elapsed() < Duration::from_millis(200) {
+        if rustix::io::write(&stdin, &[b'x'; 4096]).is_ok() {
+            last = Instant::now();
+        } else {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+    std::fs::write(dir.path().join("full"), "").unwrap();
+    child.stdout = Some(out.into_inner());
+    let (code, shown) = ended(child);
+    assert!(code == Some(0) && shown.ends_with("xxxxx"), "{code:?}, {shown:?}");
+}
+
+#[test]
+fn every_run_finds_the_end_of_stdin() {
+    let dir = tempfile::tempdir().unwrap();
+    let script = "cat; echo x >> count; test $(wc -l < count) -ge 3";
+    let mut command = ginnel(&["run", "--pty", "--restart", "on-failure", "--", "sh", "-c", script]);
+    let child = Running(command.current_dir(dir.path()).stdout(Stdio::null()).spawn().unwrap());
+    assert_eq!(ended(child).0, Some(0));
+    assert_eq!(std::fs::read_to_string(dir.path().join("count")).unwrap(), "x\nx\nx\n");
 }
 
 /// `ginnel run` as pid 1: as the first process of a container is.
