@@ -193,7 +193,10 @@ fn look(dir: &Fd, pid: i32, below: bool) -> Option<Member> {
     let state = *fields.next()?.first()?;
     let parent = text::parse(fields.next()?)? as i32;
     let group = text::parse(fields.next()?)? as i32;
-    // Field 22 of the line; the group was field 5.
-    let start = text::parse(fields.nth(16)?)?;
+    // Fields 20 and 22 of the line; the group was field 5.
+    let threads = text::parse(fields.nth(14)?)?;
+    let start = text::parse(fields.nth(1)?)?;
+    // One whose main thread alone has ended shows as a zombie, and goes on.
+    let state = if state == b'Z' && threads > 1 { b'R' } else { state };
     Some(Member { start, pid, parent, group, state, ours: 0, zero: [0; 2] })
 }

@@ -19,9 +19,9 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    /// Neither a zombie nor dead.
+    /// Neither a zombie nor dead. One whose main thread alone has ended shows as a zombie, and goes on.
     pub(crate) fn runs(&self) -> bool {
-        !matches!(self.state, 'Z' | 'X')
+        !matches!(self.state, 'Z' | 'X') || self.threads > 1
     }
 }
 

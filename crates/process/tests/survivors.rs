@@ -7,7 +7,7 @@ use ginnel_process::{Cause, Child, Command, Isolation, KillLadder, Limit, Signal
 use std::io::{BufRead, BufReader, Read, Write};
 use std::time::{Duration, Instant};
 
-roles!(parent_with_a_tree, parent_that_spawns_for_ever, storm);
+roles!(parent_with_a_tree, parent_that_spawns_for_ever, storm, headless);
 
 /// A leader, a background child, one in a session of its own, and one that was forked twice; none obeys TERM. Five with the shell of the double fork
 /// gone: sh, sleep, setsid's sleep, the orphan.
@@ -93,6 +93,25 @@ fn a_grandchild_in_a_session_of_its_own_is_found() {
         );
         let report = child.wait().unwrap();
         assert_eq!(report.cause, Cause::Exited(0));
+    });
+}
+
+fn headless() {
+    common::sys::end_the_main_thread()
+}
+
+#[test]
+fn a_process_whose_main_thread_has_ended_is_ended() {
+    each_isolation(|isolation, mark| {
+        let script = format!("{}=headless setsid \"$0\" & echo ready; wait", common::sys::ROLE);
+        let mut command = mark.shell(&script);
+        let mut child = ready(command.arg(common::own_program()).isolation(isolation).kill_ladder(short()));
+        let headless = |pid: &u32| {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            stat.contains(") Z ")
+        };
+        assert!(wait_until(LONG, || mark.alive().iter().any(headless)), "its main thread did not end");
+        assert_eq!(child.stop().unwrap().survivors, 0);
     });
 }
 

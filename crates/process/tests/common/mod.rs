@@ -50,9 +50,12 @@ impl Mark {
     /// Everybody who runs with the mark, apart from shepherds and this process.
     pub fn alive(&self) -> Vec<u32> {
         let wanted = format!("{MARK}={}", self.value).into_bytes();
+        // Of each thread: the main one's is empty once it has ended.
         let marked = |pid: &u32| {
-            let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-            environment.split(|byte| *byte == 0).any(|variable| variable == wanted)
+            fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten().any(|thread| {
+                let environment = fs::read(thread.path().join("environ")).unwrap_or_default();
+                environment.split(|byte| *byte == 0).any(|variable| variable == wanted)
+            })
         };
         pids().filter(|pid| *pid != std::process::id()).filter(marked).filter(|pid| !is_shepherd(*pid)).collect()
     }

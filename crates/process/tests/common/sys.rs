@@ -25,6 +25,15 @@ pub fn become_nobody() {
     }
 }
 
+/// Ends the main thread and leaves another: `/proc` shows such a process as a zombie, though it runs. Never returns.
+pub fn end_the_main_thread() -> ! {
+    std::thread::spawn(|| std::thread::sleep(std::time::Duration::from_secs(1000)));
+    loop {
+        // SAFETY: ends this thread only; what the other one uses is not on this stack.
+        unsafe { libc::syscall(libc::SYS_exit, 0) };
+    }
+}
+
 /// Forks and forks, every generation leaving its ancestors behind: no number lives long enough to be caught one by one. Bounded only by
 /// what refuses a fork, which it tells by the line `ready`. Never returns.
 pub fn fork_storm() -> ! {
