@@ -73,7 +73,7 @@ pub(crate) fn launch(command: &Command) -> Result<Child, SpawnError> {
     let id = unique_id();
     let mut buffers = Buffers::default();
     let mut rlimits = command.rlimits.iter().map(|(resource, limit)| (resource.number(), *limit)).collect();
-    let (mut guarantee, group) = protect(&attempt, &id, &mut buffers.cgroups, &mut rlimits)?;
+    let (mut guarantee, group, limits) = protect(&attempt, &id, &mut buffers.cgroups, &mut rlimits)?;
     for (resource, (soft, hard)) in rlimits {
         buffers.rlimits.extend(resource.to_le_bytes());
         buffers.rlimits.extend(soft.to_le_bytes());
@@ -132,6 +132,7 @@ pub(crate) fn launch(command: &Command) -> Result<Child, SpawnError> {
     let identity = Identity {
         protection: guarantee.protection,
         group: group.filter(|_| guarantee.protection == Protection::Cgroup),
+        limits,
         mark: (guarantee.protection == Protection::Subreaper).then_some(id),
         leader_pid,
         leader,

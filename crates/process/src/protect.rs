@@ -21,13 +21,14 @@ struct Wanted {
 /// Resource limits by their number.
 pub(crate) type Rlimits = std::collections::BTreeMap<u32, (u64, u64)>;
 
-/// Decides what protects the command, and writes the control groups it needs. Gives the unified group's directory.
+/// Decides what protects the command, and writes the control groups it needs. Gives the directory of the unified group, and those of
+/// the others.
 pub(crate) fn protect(
     attempt: &Attempt<'_>,
     id: &str,
     cgroups: &mut Vec<u8>,
     rlimits: &mut Rlimits,
-) -> Result<(Guarantee, Option<PathBuf>), SpawnError> {
+) -> Result<(Guarantee, Option<PathBuf>, Vec<PathBuf>), SpawnError> {
     let command = attempt.0;
     let mut guarantee = Guarantee { protection: Protection::PidNamespace, unavailable: Vec::new(), limits: Vec::new() };
     let not_asked = || "not asked for".to_owned();
@@ -77,7 +78,7 @@ pub(crate) fn protect(
             },
         }
     }
-    let mut unified_dir = None;
+    let (mut unified_dir, mut others) = (None, Vec::new());
     for Wanted { kind, base, writes, required } in wanted {
         let dir = base.join(format!("ginnel-{id}"));
         let path = [dir.as_os_str().as_bytes(), b"\0"].concat();
@@ -90,7 +91,9 @@ pub(crate) fn protect(
         cgroups.extend(&buf[HEADER..len]);
         if kind == group::UNIFIED {
             unified_dir = Some(dir);
+        } else {
+            others.push(dir);
         }
     }
-    Ok((guarantee, unified_dir))
+    Ok((guarantee, unified_dir, others))
 }

@@ -8,12 +8,13 @@ use crate::guarantee::Protection;
 use crate::launch::MARK;
 use crate::proc_table::{self, Entry};
 use rustix::event::{PollFd, PollFlags};
+use rustix::io::Errno;
 use rustix::process::{PidfdFlags, Signal};
 use std::collections::HashSet;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-use std::{fmt, fs, thread};
+use std::{fmt, fs, io, thread};
 
 /// What became of a tree whose shepherd was killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +41,8 @@ pub(crate) struct Identity {
     pub(crate) protection: Protection,
     /// The unified control group.
     pub(crate) group: Option<PathBuf>,
+    /// Groups of version 1, which hold limits: removed when the tree is gone.
+    pub(crate) limits: Vec<PathBuf>,
     /// The value of `GINNEL_TREE`.
     pub(crate) mark: Option<String>,
     /// Also the number of its session. 0 when unknown.
@@ -60,6 +63,14 @@ impl Identity {
             (None, Protection::PidNamespace) => 0,
             (None, _) => self.end_marked(deadline),
         };
+        for group in &self.limits {
+            // Busy as long as anybody is in it.
+            while fs::remove_dir(group).is_err_and(|error| Errno::from_io_error(&error) == Some(Errno::BUSY))
+                && Instant::now() < deadline
+            {
+                thread::sleep(Duration::from_millis(1));
+            }
+        }
         let timeout = rustix::event::Timespec::try_from(deadline.saturating_duration_since(Instant::now())).ok();
         let leader = rustix::event::poll(&mut [PollFd::new(&self.leader, PollFlags::IN)], timeout.as_ref());
         Aftermath { by: self.protection, survivors: survivors.max(u32::from(leader == Ok(0))) }
@@ -68,7 +79,14 @@ impl Identity {
     fn end_marked(&self, deadline: Instant) -> u32 {
         let mut known = HashSet::new();
         loop {
-            let members = self.members(&mut known);
+            let Ok(members) = self.members(&mut known) else {
+                // Nobody who cannot be looked for is taken for gone.
+                if Instant::now() > deadline {
+                    return 1;
+                }
+                thread::sleep(Duration::from_millis(1));
+                continue;
+            };
             if members.is_empty() || Instant::now() > deadline {
                 return members.len() as u32;
             }
@@ -76,7 +94,7 @@ impl Identity {
             for member in &members {
                 deliver(member, Signal::STOP);
             }
-            let again = self.members(&mut known);
+            let Ok(again) = self.members(&mut known) else { continue };
             if again
                 .iter()
                 .all(|member| members.iter().any(|other| (other.pid, other.start) == (member.pid, member.start)))
@@ -90,8 +108,8 @@ impl Identity {
     }
 
     /// Everybody that can be recognised. Who was once known stays known: its children are found by it even after its death.
-    fn members(&self, known: &mut HashSet<(i32, u64)>) -> Vec<Entry> {
-        let Ok(table) = proc_table::table() else { return Vec::new() };
+    fn members(&self, known: &mut HashSet<(i32, u64)>) -> io::Result<Vec<Entry>> {
+        let table = proc_table::table()?;
         let ours = |entry: &Entry| {
             (self.leader_pid != 0 && entry.session == self.leader_pid)
                 || known.contains(&(entry.pid, entry.start))
@@ -103,7 +121,7 @@ impl Identity {
         let members: Vec<Entry> =
             table.into_iter().filter(|entry| found.contains(&entry.pid) && entry.runs()).collect();
         known.extend(members.iter().map(|entry| (entry.pid, entry.start)));
-        members
+        Ok(members)
     }
 }
 
@@ -125,8 +143,17 @@ fn deliver(entry: &Entry, signal: Signal) {
 fn end_group(group: &Path, deadline: Instant) -> u32 {
     loop {
         let _ = fs::write(group.join("cgroup.kill"), "1");
-        // A group that is no longer there was removed by its shepherd, which does so only when it is empty.
-        let Ok(members) = fs::read_to_string(group.join("cgroup.procs")) else { return 0 };
+        let members = match fs::read_to_string(group.join("cgroup.procs")) {
+            Ok(members) => members,
+            // A group that is no longer there was removed by its shepherd, which does so only when it is empty.
+            Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::NOENT | Errno::NODEV)) => return 0,
+            // Whoever cannot be asked for (no descriptor is free) is not taken for gone.
+            Err(_) if Instant::now() > deadline => return 1,
+            Err(_) => {
+                thread::sleep(Duration::from_millis(1));
+                continue;
+            }
+        };
         if members.is_empty() && fs::remove_dir(group).is_ok() {
             return 0;
         }

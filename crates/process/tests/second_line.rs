@@ -86,6 +86,23 @@ fn the_control_groups_directory_is_removed() {
     }
 }
 
+#[test]
+fn the_groups_of_limits_are_removed() {
+    for isolation in [Isolation::Auto, Isolation::Subreaper, Isolation::PidNamespace] {
+        let mark = Mark::new();
+        let Ok(mut child) = mark.shell("echo ready; sleep 1000").isolation(isolation).pids_limit(64).spawn() else {
+            assert!(!rustix::process::geteuid().is_root(), "root can hold a limit");
+            continue;
+        };
+        let membership = std::fs::read_to_string(format!("/proc/{}/cgroup", child.id())).unwrap();
+        assert!(membership.contains("/ginnel-"), "{membership}");
+        kill(child.shepherd_id());
+        child.wait().unwrap_err();
+        mark.assert_gone_soon();
+        assert_eq!(common::groups_of(&[std::process::id()]), [""; 0].map(std::path::PathBuf::from), "{isolation:?}");
+    }
+}
+
 fn parent_in_a_namespace() {
     let mut command = inherited_mark().shell(STUBBORN);
     // Without this the shepherd's socket would tell it of the parent's death as well: only the kernel is left to end the tree.
