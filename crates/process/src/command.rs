@@ -397,7 +397,8 @@ impl Command {
 
     /// Starts the command and yields the lines of its stdout as they come. Dropping the iterator ends the tree at once.
     ///
-    /// stdin is empty and stderr the parent's unless something else is said.
+    /// stdin is empty and stderr the parent's unless something else is said. Piped, stdin is empty too, and stderr is thrown away: nobody
+    /// can have the parent's ends of them.
     ///
     /// # Errors
     /// As [`spawn`](Self::spawn).

@@ -4,11 +4,16 @@ use crate::child::Child;
 use crate::command::Command;
 use crate::error::{SpawnError, WaitError};
 use crate::report::ExitReport;
-use crate::streams::Counted;
+use crate::streams::Which;
+use rustix::event::{PollFd, PollFlags};
+use rustix::io::Errno;
 use std::io::{self, BufRead, BufReader, Read};
 use std::time::Duration;
 
 /// The lines of a running command's stdout (or terminal), read only as they are asked for. Dropping it kills the tree and waits for that.
+///
+/// A stderr that is piped goes to nobody: while a line is waited for, it is read and thrown away (and counted as such), so that a command
+/// that writes to it gets on. To have it among the lines, use [`Stdio::merged`](crate::Stdio::merged).
 ///
 /// ```
 /// use ginnel_process::Command;
@@ -21,16 +26,34 @@ use std::time::Duration;
 #[derive(Debug)]
 pub struct Lines {
     reader: BufReader<Source>,
-    child: Child,
     failed: bool,
 }
 
+/// Keeps the streams in the child, so that its `wait` reads what is left of them.
 #[derive(Debug)]
-struct Source(Counted);
+struct Source(Child);
 
 impl Read for Source {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        self.0.read(buf)
+        let child = &mut self.0;
+        let stdout = child.stdout.as_ref().map(|stream| &stream.0).or(child.pty.as_ref().map(|pty| &pty.read));
+        let Some(stdout) = stdout else { return Ok(0) };
+        while let Some(stderr) = &child.stderr {
+            let mut watched = [PollFd::new(stdout, PollFlags::IN), PollFd::new(stderr, PollFlags::IN)];
+            match rustix::event::poll(&mut watched, None) {
+                Err(Errno::INTR) => continue,
+                result => result?,
+            };
+            if !watched[0].revents().is_empty() {
+                break;
+            }
+            let len = stderr.0.read(buf)?;
+            stderr.0.discard(len);
+            if len == 0 {
+                child.stderr = None;
+            }
+        }
+        stdout.read(buf)
     }
 }
 
@@ -42,28 +65,26 @@ const PATIENCE: Duration = Duration::from_secs(5);
 impl Lines {
     pub(crate) fn start(command: &Command) -> Result<Lines, SpawnError> {
         let mut child = command.spawn()?;
-        let stdout = child.stdout.take().map(|stream| stream.0);
-        let source = stdout.or(child.pty.take().map(|pty| pty.read));
-        let source = source.ok_or_else(|| SpawnError::Invalid {
-            program: command.program.clone(),
-            reason: "there is no stdout to read lines from".to_owned(),
-        })?;
-        Ok(Lines { reader: BufReader::new(Source(source)), child, failed: false })
+        // Nobody could write to it, and a command that reads it to the end would wait for ever.
+        child.close_stdin();
+        Ok(Lines { reader: BufReader::new(Source(child)), failed: false })
     }
 
     /// The command behind the lines.
     #[must_use]
     pub fn child(&self) -> &Child {
-        &self.child
+        &self.reader.get_ref().0
     }
 
-    /// Waits for the end, throwing away what was not read, and reports.
+    /// Waits for the end, throwing away what was not read (and counting it as such), and reports.
     ///
     /// # Errors
     /// As [`Child::wait`].
     pub fn finish(mut self) -> Result<ExitReport, WaitError> {
-        let _ = io::copy(&mut self.reader, &mut io::sink());
-        self.child.wait()
+        let ahead = self.reader.buffer().len();
+        let child = &mut self.reader.get_mut().0;
+        child.link().traffic.discard(Which::Stdout, ahead);
+        child.wait()
     }
 
     fn read_line(&mut self) -> io::Result<Option<String>> {
@@ -102,9 +123,10 @@ impl Iterator for Lines {
 
 impl Drop for Lines {
     fn drop(&mut self) {
-        if self.child.link().is_ours() {
-            self.child.handle().kill();
-            let _ = self.child.wait_timeout(PATIENCE);
+        let child = &mut self.reader.get_mut().0;
+        if child.link().is_ours() {
+            child.handle().kill();
+            let _ = child.wait_timeout(PATIENCE);
         }
     }
 }

@@ -6,9 +6,12 @@ use common::{LONG, Mark, wait_until};
 use ginnel_process::{
     Backoff, Cause, Check, Command, Daemon, DaemonError, DaemonSet, KillLadder, Restart, SetError, Sink,
 };
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
-use std::sync::{Arc, Mutex};
+use std::path::Path;
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 fn quick() -> Backoff {
@@ -140,6 +143,65 @@ fn one_that_falls_ill_is_replaced() {
     fs::write(&well, "").unwrap();
     daemon.wait_ready(LONG).unwrap();
     assert_ne!(daemon.id(), Some(first));
+}
+
+#[test]
+fn one_that_listens_but_never_accepts_is_ill_and_can_be_stopped() {
+    let (mark, dir) = (Mark::new(), tempfile::tempdir().unwrap());
+    let path = dir.path().join("socket");
+    let listener = UnixListener::bind(&path).unwrap();
+    rustix::net::listen(&listener, 0).unwrap();
+    let waiting = fill_backlog(&path);
+    let daemon = Daemon::new("hung", mark.shell("exec sleep 1000"))
+        .restart(Restart::OnFailure)
+        .backoff(quick())
+        .health(Check::Socket(path), Duration::from_millis(1), 2)
+        .start()
+        .unwrap();
+    let restarted = wait_until(LONG, || daemon.restarts() >= 1);
+    let (tell, told) = mpsc::channel();
+    std::thread::spawn(move || drop(tell.send(daemon.stop())));
+    let stopped = told.recv_timeout(LONG);
+    // Lets go whoever waits for it after all.
+    drop((listener, waiting));
+    assert!(restarted, "it was never found ill");
+    assert!(stopped.is_ok(), "it was not stopped");
+    mark.assert_gone_soon();
+}
+
+/// Connects until nobody else can.
+fn fill_backlog(path: &Path) -> Vec<OwnedFd> {
+    let address = SocketAddrUnix::new(path).unwrap();
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let mut waiting = Vec::new();
+    loop {
+        let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).unwrap();
+        match rustix::net::connect(&socket, &address) {
+            Ok(()) => waiting.push(socket),
+            Err(error) => {
+                assert_eq!(error, rustix::io::Errno::AGAIN);
+                return waiting;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_question_that_is_not_answered_in_time_is_killed_without_a_ladder() {
+    let (mark, dir) = (Mark::new(), tempfile::tempdir().unwrap());
+    let mut question = mark.shell("trap 'echo told > ladder' TERM; echo asked > log; while :; do sleep 0.05; done");
+    question.current_dir(dir.path());
+    let daemon = Daemon::new("mute", mark.shell("exec sleep 1000"))
+        .restart(Restart::OnFailure)
+        .backoff(quick())
+        .health(Check::Command(Box::new(question)), Duration::from_millis(1), 1)
+        .start()
+        .unwrap();
+    assert!(wait_until(LONG, || daemon.restarts() >= 1));
+    drop(daemon);
+    assert!(dir.path().join("log").exists());
+    assert!(!dir.path().join("ladder").exists(), "it was given the time of a ladder");
+    mark.assert_gone();
 }
 
 #[test]

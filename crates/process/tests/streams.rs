@@ -3,10 +3,11 @@
 mod common;
 
 use common::{LONG, Mark, wait_until};
-use ginnel_process::{Cause, Command, Orphans, Stdio};
+use ginnel_process::{Cause, Command, Limit, Orphans, Stdio};
 use std::fs::{self, File};
 use std::io::{Read, Seek, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
 use std::time::Duration;
 
 const MIB: usize = 1 << 20;
@@ -108,6 +109,73 @@ fn a_loud_stderr_that_is_piped_and_never_waited_for_is_bounded_by_the_timeout() 
     assert_eq!(said, "");
     drop(child.stderr.take());
     assert_eq!(child.wait().unwrap().cause, Cause::TimedOut);
+}
+
+#[test]
+fn a_loud_stderr_that_is_piped_but_unread_does_not_hold_up_a_stream_of_lines() {
+    let mut command = Command::new("sh");
+    command.args(["-c", LOUD]).stderr(Stdio::piped());
+    let (lines, report) = in_time(move || {
+        let mut lines = command.stream().unwrap();
+        let said: Vec<String> = lines.by_ref().map(Result::unwrap).collect();
+        (said, lines.finish().unwrap())
+    });
+    assert_eq!((lines, report.cause), (vec!["done".to_owned()], Cause::Exited(0)));
+    assert_eq!((report.stderr.bytes, report.stderr.discarded, report.stdout.discarded), (TEN, TEN, 0));
+}
+
+#[test]
+fn finishing_a_stream_of_lines_throws_away_and_counts_what_is_left_of_both_streams() {
+    let mut command = Command::new("sh");
+    let script = format!("echo one; echo two; {LOUD}; head -c {TEN} /dev/zero; exit 3");
+    command.args(["-c", &script]).stderr(Stdio::piped());
+    let (first, report) = in_time(move || {
+        let mut lines = command.stream().unwrap();
+        (lines.next().unwrap().unwrap(), lines.finish().unwrap())
+    });
+    assert_eq!((first.as_str(), report.cause), ("one", Cause::Exited(3)));
+    assert_eq!((report.stderr.bytes, report.stderr.discarded), (TEN, TEN));
+    assert_eq!((report.stdout.bytes, report.stdout.discarded), (TEN + 13, TEN + 9));
+}
+
+#[test]
+fn a_stream_of_lines_has_no_stdin_to_wait_for() {
+    let mut command = Command::new("cat");
+    command.stdin(Stdio::piped());
+    let (line, report) = in_time(move || {
+        let mut lines = command.stream().unwrap();
+        (lines.next().is_none(), lines.finish().unwrap())
+    });
+    assert!(line && report.success());
+}
+
+#[test]
+fn finishing_a_stream_of_lines_does_not_wait_for_an_orphan_that_is_left() {
+    let mark = Mark::new();
+    let mut command = mark.shell("sleep 1000 & echo left");
+    command.orphans(Orphans::Leave);
+    let report = in_time(move || command.stream().unwrap().finish().unwrap());
+    assert_eq!((report.cause, report.stdout.discarded), (Cause::Exited(0), 5));
+    assert_eq!(mark.alive().len(), 1);
+}
+
+#[test]
+fn a_stderr_that_nobody_reads_counts_for_the_output_limit_of_a_stream_of_lines() {
+    let mut command = Command::new("sh");
+    command.args(["-c", LOUD]).stderr(Stdio::piped()).max_output(1000);
+    let (failed, over, report) = in_time(move || {
+        let mut lines = command.stream().unwrap();
+        (lines.next().unwrap().is_err(), lines.next().is_none(), lines.finish().unwrap())
+    });
+    assert!(failed && over);
+    assert_eq!((report.cause, report.stderr.bytes), (Cause::Limit(Limit::Output), 1000));
+}
+
+/// Runs it on a thread, and fails when it takes too long. The thread is left then; its command ends with this process.
+fn in_time<T: Send + 'static>(task: impl FnOnce() -> T + Send + 'static) -> T {
+    let (tell, told) = mpsc::channel();
+    std::thread::spawn(move || tell.send(task()));
+    told.recv_timeout(LONG).expect("it failed, or waits for ever")
 }
 
 #[test]
