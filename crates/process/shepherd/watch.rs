@@ -308,8 +308,11 @@ impl Watch<'_> {
         if self.alone() {
             let _ = sys::kill(-1, sys::SIGKILL);
         } else {
-            // One round of both: a process may have moved out of the group.
-            if !self.flock.groups.kill() || round > 0 {
+            // Most trees are the leader's process group. Its number is the leader's, and nobody else's while that is not reaped.
+            let leaders_group =
+                || round == 0 && self.exit.ended == 0 && sys::kill(-self.flock.leader, sys::SIGKILL).is_ok();
+            // A process may have left either group: the next round looks for it.
+            if !(self.flock.groups.kill() || leaders_group()) || round > 0 {
                 tree::kill(round == 0);
             }
         }
