@@ -28,7 +28,6 @@ pub struct Child {
     pub pty: Option<PtyMaster>,
     link: Arc<Link>,
     guarantee: Guarantee,
-    grace: Duration,
     ended: bool,
 }
 
@@ -37,16 +36,9 @@ pub struct Child {
 pub struct Handle(pub(crate) Arc<Link>);
 
 impl Child {
-    pub(crate) fn new(
-        link: Arc<Link>,
-        guarantee: Guarantee,
-        modes: [u8; 3],
-        ends: Vec<OwnedFd>,
-        grace: Duration,
-    ) -> Child {
+    pub(crate) fn new(link: Arc<Link>, guarantee: Guarantee, modes: [u8; 3], ends: Vec<OwnedFd>) -> Child {
         let mut ends = ends.into_iter();
-        let mut child =
-            Child { stdin: None, stdout: None, stderr: None, pty: None, link, guarantee, grace, ended: false };
+        let mut child = Child { stdin: None, stdout: None, stderr: None, pty: None, link, guarantee, ended: false };
         let link = || Arc::clone(&child.link);
         if modes[0] == stdio::PTY {
             child.pty = ends.next().map(|fd| PtyMaster::new(fd, link()));
@@ -186,7 +178,7 @@ impl Child {
     /// The longest the kill ladder takes until it kills.
     #[must_use]
     pub fn grace(&self) -> Duration {
-        self.grace
+        self.link.grace
     }
 
     /// The shepherd has ended.
@@ -195,6 +187,10 @@ impl Child {
         if !self.ended {
             self.ended = true;
             watch::forget(&self.link);
+            watch::unlimit(&self.link);
+            if self.link.lingers() {
+                watch::register(&self.link);
+            }
             match &report {
                 Ok(report) => {
                     tracing::debug!(leader = self.id(), cause = ?report.cause, killed = report.killed, "ended")

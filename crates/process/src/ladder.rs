@@ -58,7 +58,7 @@ impl KillLadder {
     /// The longest it can take until the kill.
     #[must_use]
     pub fn total(&self) -> Duration {
-        self.steps.iter().map(|(_, grace)| *grace).sum()
+        self.steps.iter().fold(Duration::ZERO, |sum, (_, grace)| sum.saturating_add(*grace))
     }
 
     pub(crate) fn encode(&self) -> Option<([Step; STEPS], u8)> {

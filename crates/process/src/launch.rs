@@ -8,7 +8,7 @@ use crate::guarantee::{Guarantee, Protection};
 use crate::ladder::nanoseconds;
 use crate::link::{Link, LinkParts};
 use crate::protect::protect;
-use crate::second_line::{Identity, pid_of};
+use crate::second_line::{Identity, PATIENCE, pid_of};
 use crate::stdio::Kind;
 use crate::sys::{self, Launch, Namespace};
 use crate::watch;
@@ -126,7 +126,7 @@ pub(crate) fn launch(command: &Command) -> Result<Child, SpawnError> {
         Err(error) => {
             // A shepherd that failed is about to end; one that hangs takes the half-made child with it.
             let _ = rustix::process::pidfd_send_signal(&shepherd, rustix::process::Signal::KILL);
-            crate::link::reap(&shepherd);
+            crate::link::reap(&shepherd, PATIENCE);
             // One that has told its failure had cleared away before.
             let told =
                 matches!(error, SpawnError::Failed { stage, .. } if !matches!(stage, Stage::Socket | Stage::Protocol));
@@ -149,10 +149,18 @@ pub(crate) fn launch(command: &Command) -> Result<Child, SpawnError> {
     identity.leader = Some(leader);
     let leader_pid = identity.leader_pid;
     tracing::debug!(program = ?command.program, leader = leader_pid, shepherd = shepherd_pid, protection = %guarantee.protection, "started");
-    let parts = LinkParts { socket: ours, shepherd, shepherd_pid, identity, max_output: command.max_output };
+    let parts = LinkParts {
+        socket: ours,
+        shepherd,
+        shepherd_pid,
+        identity,
+        max_output: command.max_output,
+        grace: command.ladder.total(),
+        timeout: command.timeout,
+    };
     let link = Arc::new(Link::new(parts));
     watch::register(&link);
-    Ok(Child::new(link, guarantee, modes, ends, command.ladder.total()))
+    Ok(Child::new(link, guarantee, modes, ends))
 }
 
 fn check(attempt: &Attempt<'_>) -> Result<(), SpawnError> {

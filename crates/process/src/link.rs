@@ -7,17 +7,22 @@ use crate::report::{ExitReport, StreamCount};
 use crate::second_line::{Aftermath, Identity};
 use crate::signal::Signal;
 use crate::streams::Which;
+use crate::watch;
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
-use rustix::net::SendFlags;
+use rustix::net::{SendFlags, Shutdown};
 use rustix::process::{WaitId, WaitIdOptions};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// A shepherd answers in microseconds; one that is stopped by a debugger does not.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
+/// After the grace a shepherd kills for five seconds at most and then reports; as much again is for a machine that is very busy.
+const KILLING: Duration = Duration::from_secs(10);
+/// A shepherd that was killed is gone in microseconds, unless the kernel holds it, or someone whose pid 1 it is.
+const DYING: Duration = Duration::from_secs(5);
 
 /// How it ended.
 #[derive(Clone, Debug)]
@@ -33,8 +38,12 @@ struct State {
     stopping: u8,
     /// As told by `kind::LEADER_ENDED`.
     leader_ended: Option<u64>,
+    /// When the shepherd was found killed, or killed by us.
+    lost: Option<Instant>,
     ending: Option<Ending>,
     exit: Option<Box<Exit>>,
+    /// The shepherd was seen to its end.
+    reaped: bool,
 }
 
 /// What the parent holds of one command. Closed when the last handle is gone and the shepherd has ended.
@@ -47,6 +56,11 @@ pub(crate) struct Link {
     pub(crate) shepherd_pid: i32,
     pub(crate) identity: Identity,
     pub(crate) traffic: Traffic,
+    /// The longest the kill ladder takes until it kills.
+    pub(crate) grace: Duration,
+    /// By when the shepherd must have ended the tree: after a stop, or where there is a timeout. One that has not is stuck, or is held
+    /// by somebody (a debugger, a stop that comes again and again), and is killed.
+    end_by: Mutex<Option<Instant>>,
     /// A forked copy of the parent does not own the command.
     owner: u32,
     state: Mutex<State>,
@@ -58,16 +72,19 @@ pub(crate) struct LinkParts {
     pub(crate) shepherd_pid: i32,
     pub(crate) identity: Identity,
     pub(crate) max_output: Option<u64>,
+    pub(crate) grace: Duration,
+    pub(crate) timeout: Option<Duration>,
 }
 
 impl Link {
     pub(crate) fn new(parts: LinkParts) -> Link {
-        let LinkParts { socket, shepherd, shepherd_pid, identity, max_output } = parts;
+        let LinkParts { socket, shepherd, shepherd_pid, identity, max_output, grace, timeout } = parts;
+        let end_by = Mutex::new(timeout.and_then(|timeout| latest(timeout.saturating_add(grace))));
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let traffic = Traffic { max_output, ..Traffic::default() };
         let (owner, state) = (std::process::id(), Mutex::default());
-        Link { number, socket, shepherd, shepherd_pid, identity, traffic, owner, state }
+        Link { number, socket, shepherd, shepherd_pid, identity, traffic, grace, end_by, owner, state }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -87,10 +104,10 @@ impl Link {
     }
 
     /// Asks the shepherd to end the tree. Does not wait; a shepherd that is gone needs no asking.
-    pub(crate) fn stop(&self, cause: u8, first: Option<Signal>, at_once: bool) {
+    pub(crate) fn stop(self: &Arc<Self>, cause: u8, first: Option<Signal>, at_once: bool) {
         let mut state = self.state();
         let strength = 1 + u8::from(at_once);
-        if state.stopping >= strength {
+        if state.stopping >= strength || state.ending.is_some() {
             return;
         }
         let sent = self.send(&mut state, kind::STOP, |put| {
@@ -101,6 +118,32 @@ impl Link {
         if sent.is_ok() {
             state.stopping = strength;
         }
+        drop(state);
+        // One that somebody has stopped could not obey.
+        let _ = rustix::process::pidfd_send_signal(&self.shepherd, rustix::process::Signal::CONT);
+        let grace = if at_once { Duration::ZERO } else { self.grace };
+        if let Some(moment) = latest(grace) {
+            watch::end_by(self, moment);
+        }
+    }
+
+    pub(crate) fn end_by(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.end_by.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Its time is over: what it has not ended, the second line will.
+    pub(crate) fn give_up_shepherd(&self) {
+        *self.end_by() = None;
+        tracing::warn!(shepherd = self.shepherd_pid, "the shepherd did not end its tree in time and is killed");
+        let _ = rustix::process::pidfd_send_signal(&self.shepherd, rustix::process::Signal::KILL);
+        self.state().lost.get_or_insert_with(Instant::now);
+        // Whoever waits without a limit is woken, also when the kernel does not let the shepherd go.
+        let _ = rustix::net::shutdown(&self.socket, Shutdown::Both);
+    }
+
+    /// Whether the shepherd is still there, after its ending was settled: the kernel does not let it go.
+    pub(crate) fn lingers(&self) -> bool {
+        !self.state().reaped
     }
 
     fn send(&self, state: &mut State, kind: u16, payload: impl FnOnce(&mut Put<'_>)) -> Result<u32, Errno> {
@@ -177,8 +220,9 @@ impl Link {
     /// To be called when the shepherd has ended: takes its report, or ends the tree in its place; reaps it. Does so once.
     pub(crate) fn settle(&self) -> Ending {
         let mut state = self.state();
-        if let Some(ending) = &state.ending {
-            return ending.clone();
+        if let Some(ending) = state.ending.clone() {
+            state.reaped = state.reaped || reap(&self.shepherd, Duration::ZERO);
+            return ending;
         }
         while state.exit.is_none() {
             match self.next_ack(&mut state) {
@@ -186,11 +230,15 @@ impl Link {
                 Some(Err(())) | None => break,
             }
         }
-        reap(&self.shepherd);
+        // The pid 1 of a namespace cannot go before those that the kernel does not let die; it has reported them.
+        let held = state.exit.as_ref().is_some_and(|exit| exit.survivors > 0) || state.lost.is_some();
+        state.reaped = reap(&self.shepherd, if held { Duration::ZERO } else { DYING });
         let ending = match state.exit.take() {
             Some(exit) => Ending::Reported(exit),
             None => {
-                let aftermath = self.identity.end_tree(state.leader_ended);
+                let mut aftermath = self.identity.end_tree(state.leader_ended);
+                state.reaped = state.reaped || reap(&self.shepherd, Duration::ZERO);
+                aftermath.survivors = aftermath.survivors.max(u32::from(!state.reaped));
                 tracing::warn!(shepherd = self.shepherd_pid, leader = self.identity.leader_pid, %aftermath, "the shepherd was killed");
                 Ending::Lost(aftermath)
             }
@@ -203,11 +251,22 @@ impl Link {
     /// steps, which pass while the caller is being woken.
     pub(crate) fn wait(&self, deadline: Option<Instant>) -> bool {
         loop {
-            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            let now = Instant::now();
+            if self.end_by().is_some_and(|moment| moment <= now) {
+                self.give_up_shepherd();
+            }
+            let (lost, end_by) = (self.state().lost.map(|lost| lost + DYING), *self.end_by());
+            if lost.is_some_and(|moment| moment <= now) {
+                return true;
+            }
+            let until = [deadline, lost, end_by].into_iter().flatten().min();
+            let left = until.map(|until| until.saturating_duration_since(now));
             let timeout = left.and_then(|left| rustix::event::Timespec::try_from(left).ok());
             let mut watched = [PollFd::new(&self.shepherd, PollFlags::IN), PollFd::new(&self.socket, PollFlags::IN)];
-            match rustix::event::poll(&mut watched, timeout.as_ref()) {
-                Ok(0) if left.is_some_and(|left| left.is_zero()) => return false,
+            // One that has hung up has no more to say.
+            let open = if lost.is_some() { 1 } else { 2 };
+            match rustix::event::poll(&mut watched[..open], timeout.as_ref()) {
+                Ok(0) if deadline.is_some_and(|deadline| deadline <= Instant::now()) => return false,
                 Ok(0) | Err(_) => continue,
                 Ok(_) => {}
             }
@@ -225,10 +284,8 @@ impl Link {
                 return true;
             }
             // The socket has hung up without a report: the shepherd was killed, which its pidfd shows in a moment.
-            drop(state);
             if watched[1].revents().contains(PollFlags::HUP) {
-                let mut watched = [PollFd::new(&self.shepherd, PollFlags::IN)];
-                let _ = rustix::event::poll(&mut watched, timeout.as_ref());
+                state.lost.get_or_insert(now);
             }
         }
     }
@@ -242,10 +299,25 @@ impl Link {
     }
 }
 
-/// Reaps a shepherd that has ended. Somebody else may have done so (a `wait` for any child, an ignored `SIGCHLD`).
-pub(crate) fn reap(shepherd: &OwnedFd) {
-    let _ =
-        rustix::io::retry_on_intr(|| rustix::process::waitid(WaitId::PidFd(shepherd.as_fd()), WaitIdOptions::EXITED));
+/// So long after now, what a shepherd may take is over; `None` where a clock cannot tell.
+fn latest(after: Duration) -> Option<Instant> {
+    Instant::now().checked_add(after.checked_add(KILLING)?)
+}
+
+/// Reaps a shepherd that ends within the time; whether it did. Somebody else may have done so (a `wait` for any child, an ignored `SIGCHLD`).
+pub(crate) fn reap(shepherd: &OwnedFd, patience: Duration) -> bool {
+    let deadline = Instant::now() + patience;
+    loop {
+        let left = rustix::event::Timespec::try_from(deadline.saturating_duration_since(Instant::now())).ok();
+        match rustix::event::poll(&mut [PollFd::new(shepherd, PollFlags::IN)], left.as_ref()) {
+            Err(Errno::INTR) => {}
+            Ok(0) | Err(_) => return false,
+            Ok(_) => break,
+        }
+    }
+    let options = WaitIdOptions::EXITED;
+    let _ = rustix::io::retry_on_intr(|| rustix::process::waitid(WaitId::PidFd(shepherd.as_fd()), options));
+    true
 }
 
 /// What has gone through the parent's ends. One addition a read.

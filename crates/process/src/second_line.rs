@@ -52,7 +52,8 @@ pub(crate) struct Identity {
     pub(crate) leader: Option<OwnedFd>,
 }
 
-const PATIENCE: Duration = Duration::from_secs(5);
+/// The longest the parent tries to end a tree itself.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Identity {
     /// Ends the tree. Blocks until it is gone, at most five seconds. `leader_ended` is the clock tick of `kind::LEADER_ENDED`.

@@ -4,18 +4,63 @@
 use crate::link::Link;
 use rustix::event::epoll;
 use rustix::io::Errno;
-use std::collections::HashMap;
+use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
+use std::collections::{BTreeMap, HashMap};
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
+use std::time::{Duration, Instant};
 
 struct Watch {
     /// A forked copy of this process has the set but not the thread.
     owner: u32,
     set: Arc<OwnedFd>,
+    /// Rings at the first of `limits`.
+    timer: Arc<OwnedFd>,
+    /// By when which shepherd must have ended.
+    limits: BTreeMap<(Instant, u64), Weak<Link>>,
     links: HashMap<u64, Arc<Link>>,
     /// The link that the thread holds without the lock.
     settling: Option<u64>,
+}
+
+/// What the timer is registered as: no link has this number.
+const TIMER: u64 = u64::MAX;
+
+impl Watch {
+    /// Sets the timer, if `change` was about the first of the limits.
+    fn limit(&mut self, change: impl FnOnce(&mut BTreeMap<(Instant, u64), Weak<Link>>)) {
+        let first = |watch: &Watch| watch.limits.keys().next().copied();
+        let before = first(self);
+        change(&mut self.limits);
+        let after = first(self);
+        if before == after {
+            return;
+        }
+        // Zero would disarm it.
+        let left =
+            after.map(|(moment, _)| moment.saturating_duration_since(Instant::now()).max(Duration::from_nanos(1)));
+        let it_value = left.and_then(|left| Timespec::try_from(left).ok()).unwrap_or_default();
+        let time = Itimerspec { it_interval: Timespec::default(), it_value };
+        if let Err(error) = rustix::time::timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &time) {
+            tracing::warn!(%error, "a shepherd has no limit of time");
+        }
+    }
+}
+
+/// The shepherd must have ended by then, or it is killed.
+pub(crate) fn end_by(link: &Arc<Link>, moment: Instant) {
+    let mut watch = lock();
+    let Some(watch) = watch.as_mut().filter(|watch| watch.owner == std::process::id()) else { return };
+    let before = link.end_by().take();
+    let moment = before.map_or(moment, |before| before.min(moment));
+    *link.end_by() = Some(moment);
+    watch.limit(|limits| {
+        if let Some(before) = before {
+            limits.remove(&(before, link.number));
+        }
+        limits.insert((moment, link.number), Arc::downgrade(link));
+    });
 }
 
 static WATCH: Mutex<Option<Watch>> = Mutex::new(None);
@@ -54,6 +99,17 @@ pub(crate) fn register(link: &Arc<Link>) {
         Ok(()) => drop(watch.links.insert(link.number, Arc::clone(link))),
         Err(error) => tracing::warn!(%error, "a shepherd is watched only while its owner waits"),
     }
+    if let Some(moment) = *link.end_by() {
+        watch.limit(|limits| drop(limits.insert((moment, link.number), Arc::downgrade(link))));
+    }
+}
+
+/// Its shepherd has ended: there is nothing to limit.
+pub(crate) fn unlimit(link: &Link) {
+    let Some(moment) = link.end_by().take() else { return };
+    if let Some(watch) = lock().as_mut().filter(|watch| watch.owner == std::process::id()) {
+        watch.limit(|limits| drop(limits.remove(&(moment, link.number))));
+    }
 }
 
 /// The owner looks after the command's end itself, or has seen it. Afterwards the watch holds nothing of it: with the owner's last handle
@@ -74,17 +130,36 @@ pub(crate) fn forget(link: &Arc<Link>) {
 
 fn start() -> std::io::Result<Watch> {
     let set = Arc::new(epoll::create(epoll::CreateFlags::CLOEXEC)?);
-    let watched = Arc::clone(&set);
+    let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
+    let timer = Arc::new(rustix::time::timerfd_create(TimerfdClockId::Monotonic, flags)?);
+    epoll::add(&set, &timer, epoll::EventData::new_u64(TIMER), epoll::EventFlags::IN)?;
+    let (watched, ringing) = (Arc::clone(&set), Arc::clone(&timer));
     // Signals of the program are for the program's own threads.
     let blocked = crate::sys::SignalsBlocked::new();
     let thread = thread::Builder::new().name("ginnel-watch".to_owned()).stack_size(256 * 1024);
-    let started = thread.spawn(move || run(&watched));
+    let started = thread.spawn(move || run(&watched, &ringing));
     drop(blocked);
     started?;
-    Ok(Watch { owner: std::process::id(), set, links: HashMap::new(), settling: None })
+    let (links, limits) = (HashMap::new(), BTreeMap::new());
+    Ok(Watch { owner: std::process::id(), set, timer, limits, links, settling: None })
 }
 
-fn run(set: &OwnedFd) {
+/// Kills the shepherds whose time is over.
+fn ring(timer: &OwnedFd) {
+    let _ = rustix::io::read(timer, &mut [0; 8]);
+    let mut overdue = Vec::new();
+    if let Some(watch) = lock().as_mut() {
+        watch.limit(|limits| {
+            let later = limits.split_off(&(Instant::now(), TIMER));
+            overdue.extend(std::mem::replace(limits, later).into_values().filter_map(|link| link.upgrade()));
+        });
+    }
+    for link in overdue {
+        link.give_up_shepherd();
+    }
+}
+
+fn run(set: &OwnedFd, timer: &OwnedFd) {
     let mut ready = Vec::with_capacity(64);
     loop {
         ready.clear();
@@ -94,6 +169,10 @@ fn run(set: &OwnedFd) {
         }
         for event in &ready {
             let key = event.data.u64();
+            if key == TIMER {
+                ring(timer);
+                continue;
+            }
             let link = lock().as_mut().and_then(|watch| {
                 let link = watch.links.remove(&key)?;
                 let _ = epoll::delete(&watch.set, &link.shepherd);
@@ -104,6 +183,7 @@ fn run(set: &OwnedFd) {
             if let Some(link) = link {
                 let _settling = Settling;
                 link.settle();
+                unlimit(&link);
                 drop(link);
             }
         }
