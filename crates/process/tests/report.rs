@@ -108,6 +108,7 @@ fn the_death_of_the_parent_is_reported_to_whoever_outlives_it_exactly_once() {
         .stdin(std::process::Stdio::piped())
         .spawn()
         .unwrap();
+    mark.parent(parent.id());
     mark.await_alive(2);
     parent.kill().unwrap();
     parent.wait().unwrap();

@@ -120,6 +120,7 @@ fn parent_and_shepherd_killed_together_leave_nothing_in_a_pid_namespace() {
         .stdout(std::process::Stdio::piped())
         .spawn()
         .unwrap();
+    mark.parent(parent.id());
     let mut lines = BufReader::new(parent.stdout.take().unwrap()).lines();
     // The command writes to the same pipe.
     let shepherd = lines.find_map(|line| line.unwrap().parse::<u32>().ok()).unwrap();
@@ -143,6 +144,7 @@ fn a_parent_that_only_reads_its_own_input_still_ends_the_tree() {
         .stdout(std::process::Stdio::null())
         .spawn()
         .unwrap();
+    mark.parent(parent.id());
     mark.await_alive(1 + STUBBORN_PROCESSES);
     let shepherd = common::pids()
         .filter(|pid| common::is_shepherd(*pid))
@@ -156,4 +158,5 @@ fn a_parent_that_only_reads_its_own_input_still_ends_the_tree() {
     assert!(wait_until(LONG, || mark.alive() == [parent.id()]), "{:?}", mark.alive());
     drop(parent.stdin.take());
     parent.wait().unwrap();
+    mark.assert_gone();
 }

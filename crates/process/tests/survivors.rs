@@ -240,15 +240,21 @@ fn a_shepherd_that_is_asked_to_end_takes_its_tree_along() {
     });
 }
 
-/// Runs until it is killed, with a tree below it.
-fn parent_with_a_tree() {
-    let isolation = match std::env::var("ISOLATION").unwrap().as_str() {
+/// In a role: the isolation it was told by the environment.
+fn told_isolation() -> Isolation {
+    match std::env::var("ISOLATION").unwrap().as_str() {
         "PidNamespace" => Isolation::PidNamespace,
         "Subreaper" => Isolation::Subreaper,
         _ => Isolation::Auto,
-    };
+    }
+}
+
+/// Runs until it is killed, with a tree below it.
+fn parent_with_a_tree() {
+    let isolation = told_isolation();
     let child = inherited_mark().shell(STUBBORN).isolation(isolation).kill_ladder(short()).spawn().unwrap();
-    println!("{}", child.shepherd_id());
+    // A line of its own, whatever the command writes.
+    println!("\nshepherd {}", child.shepherd_id());
     let _ = std::io::stdin().read(&mut [0]);
 }
 
@@ -261,18 +267,26 @@ fn a_killed_parent_takes_the_tree_along() {
             .stdout(std::process::Stdio::piped())
             .spawn()
             .unwrap();
+        mark.parent(parent.id());
+        let mut lines = BufReader::new(parent.stdout.take().unwrap()).lines().map(Result::unwrap);
+        let shepherd = lines.find_map(|line| line.strip_prefix("shepherd ")?.parse().ok()).unwrap();
         mark.await_alive(1 + STUBBORN_PROCESSES);
+        assert!(runs(shepherd));
         parent.kill().unwrap();
         parent.wait().unwrap();
+        // It is recognised as the one that is left, and stays until the tree has had its grace.
+        assert!(mark.shepherds().contains(&shepherd) || !runs(shepherd));
         mark.assert_gone_soon();
+        assert!(wait_until(LONG, || !runs(shepherd)));
     });
 }
 
 fn parent_that_spawns_for_ever() {
-    let mark = inherited_mark();
+    let (mark, isolation) = (inherited_mark(), told_isolation());
     println!("up");
     loop {
-        let child = mark.shell(STUBBORN).stdout(Stdio::null()).kill_ladder(short()).spawn().unwrap();
+        let mut command = mark.shell(STUBBORN);
+        let child = command.isolation(isolation).stdout(Stdio::null()).kill_ladder(short()).spawn().unwrap();
         std::mem::forget(child);
     }
 }
@@ -281,9 +295,14 @@ fn parent_that_spawns_for_ever() {
 fn a_parent_killed_at_any_step_of_a_spawn_leaves_nothing() {
     let tries = if std::env::var_os("GINNEL_SOAK").is_some() { 2000 } else { 200 };
     let (mark, mut parents) = (Mark::new(), Vec::new());
+    let isolations = ["Subreaper", "Auto", "PidNamespace"];
     for attempt in 0..tries {
-        let mut parent =
-            role("parent_that_spawns_for_ever", &mark).stdout(std::process::Stdio::piped()).spawn().unwrap();
+        let mut parent = role("parent_that_spawns_for_ever", &mark)
+            .env("ISOLATION", isolations[attempt as usize % isolations.len()])
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        mark.parent(parent.id());
         parent.stdout.as_mut().unwrap().read_exact(&mut [0; 3]).unwrap();
         // A spawn takes about a millisecond: the moments of death are spread over the first three.
         let moment = Instant::now() + Duration::from_micros(attempt * 7919 % 3000);
