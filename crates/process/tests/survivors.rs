@@ -178,15 +178,63 @@ fn a_fork_storm_is_ended_without_a_control_group() {
     mark.assert_gone();
 }
 
+/// Calls it after each of many moments between 0 and 3 ms, in which a command such as `STUBBORN` starts what it starts.
+fn each_moment_of_a_startup(isolation: Isolation, mark: &Mark, end: impl Fn(Child)) {
+    for moment in 0..30u64 {
+        let mut command = mark.shell(STUBBORN);
+        let grace = KillLadder::grace(Duration::from_millis(10));
+        let child = command.stdout(Stdio::null()).isolation(isolation).kill_ladder(grace).spawn().unwrap();
+        let moment = Instant::now() + Duration::from_micros(moment * 100);
+        // Not by a sleep, which would take too long for the early ones.
+        while Instant::now() < moment {}
+        end(child);
+    }
+}
+
 #[test]
 fn a_stop_during_startup_leaves_nothing() {
     each_isolation(|isolation, mark| {
-        for _ in 0..10 {
-            let mut child =
-                mark.shell(STUBBORN).stdout(Stdio::null()).isolation(isolation).kill_ladder(short()).spawn().unwrap();
-            child.kill().unwrap();
+        each_moment_of_a_startup(isolation, mark, |mut child| {
+            let report = child.stop().unwrap();
+            assert_eq!((report.cause, report.survivors), (Cause::Stopped, 0));
             mark.assert_gone();
-        }
+        });
+    });
+}
+
+#[test]
+fn a_kill_during_startup_leaves_nothing() {
+    each_isolation(|isolation, mark| {
+        each_moment_of_a_startup(isolation, mark, |mut child| {
+            let report = child.kill().unwrap();
+            assert_eq!((report.cause, report.signal(), report.survivors), (Cause::Stopped, Some(Signal::KILL), 0));
+            mark.assert_gone();
+        });
+    });
+}
+
+#[test]
+fn a_drop_during_startup_leaves_nothing() {
+    each_isolation(|isolation, mark| {
+        each_moment_of_a_startup(isolation, mark, |child| {
+            let shepherd = child.shepherd_id();
+            drop(child);
+            mark.assert_gone_soon();
+            assert!(wait_until(LONG, || !std::path::Path::new(&format!("/proc/{shepherd}")).exists()));
+        });
+    });
+}
+
+#[test]
+fn a_shepherd_that_is_asked_to_end_during_startup_leaves_nothing() {
+    each_isolation(|isolation, mark| {
+        each_moment_of_a_startup(isolation, mark, |mut child| {
+            let shepherd = rustix::process::Pid::from_raw(child.shepherd_id() as i32).unwrap();
+            rustix::process::kill_process(shepherd, rustix::process::Signal::TERM).unwrap();
+            let report = child.wait().unwrap();
+            assert_eq!((report.cause, report.survivors), (Cause::ShepherdSignaled(Signal::TERM), 0));
+            mark.assert_gone();
+        });
     });
 }
 
@@ -207,6 +255,28 @@ fn an_output_limit_ends_the_tree() {
         let output = mark.command("yes").isolation(isolation).max_output(100_000).run().unwrap();
         assert_eq!(output.report.cause, Cause::Limit(Limit::Output));
         assert_eq!(output.stdout.len(), 100_000);
+    });
+}
+
+#[test]
+fn an_output_limit_ends_a_tree_that_ignores_term() {
+    // `yes` is one of the stubborn ones; the others hold its stdout open, one in a session of its own, one forked twice.
+    let script = "trap '' TERM; sleep 1000 & setsid sleep 1001 & (sleep 1002 &); echo ready; yes";
+    each_isolation(|isolation, mark| {
+        let mut child = ready(mark.shell(script).isolation(isolation).kill_ladder(short()).max_output(100_000));
+        mark.await_alive(STUBBORN_PROCESSES + 1);
+        let mut stdout = child.stdout.take().unwrap();
+        std::io::copy(&mut stdout, &mut std::io::sink()).unwrap_err();
+        let report = child.wait().unwrap();
+        assert_eq!((report.cause, report.survivors), (Cause::Limit(Limit::Output), 0));
+        // All but perhaps `yes`, which its shell may see die first.
+        assert!(report.killed >= STUBBORN_PROCESSES as u32 && report.stdout.bytes == 100_000, "{report:?}");
+        mark.assert_gone();
+
+        let output = mark.shell(script).isolation(isolation).kill_ladder(short()).max_output(100_000).run().unwrap();
+        assert_eq!((output.report.cause, output.report.survivors), (Cause::Limit(Limit::Output), 0));
+        // `yes`, and then its shell, may have ended by the closed pipe.
+        assert!(output.report.killed >= 3 && output.stdout.len() == 100_000, "{:?}", output.report);
     });
 }
 
