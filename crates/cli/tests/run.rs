@@ -166,6 +166,64 @@ fn a_killed_ginnel_leaves_nothing() {
     assert!(wait_until(|| !runs(&leader)));
 }
 
+/// What has this variable in its environment; killed at the end, which only after a failure finds anybody.
+struct Marked(String);
+
+impl Marked {
+    const NAME: &str = "GINNEL_TEST_MARK";
+
+    fn alive(&self) -> Vec<u32> {
+        let wanted = format!("{}={}", Self::NAME, self.0).into_bytes();
+        let pids =
+            std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+        let marked = |pid: &u32| {
+            let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            environment.split(|byte| *byte == 0).any(|variable| variable == wanted)
+        };
+        pids.filter(marked).collect()
+    }
+}
+
+impl Drop for Marked {
+    fn drop(&mut self) {
+        for pid in self.alive() {
+            let _ = rustix::process::kill_process(
+                rustix::process::Pid::from_raw(pid as i32).unwrap(),
+                rustix::process::Signal::KILL,
+            );
+        }
+    }
+}
+
+#[test]
+fn a_signal_at_any_moment_of_the_startup_leaves_nothing_and_has_its_code() {
+    use rustix::process::Signal;
+    use std::os::unix::process::ExitStatusExt;
+    let mark = Marked(std::process::id().to_string());
+    // What a shell starts in the background ignores INT, and is killed after the grace.
+    let script = "sleep 1000 & setsid sleep 1001 & (sleep 1002 &); wait";
+    let args = ["run", "--grace", "20ms", "--", "sh", "-c", script];
+    let isolated = ["run", "--isolate", "--grace", "20ms", "--", "sh", "-c", script];
+    let mut caught = 0;
+    for attempt in 0..120u64 {
+        let mut command = if attempt % 4 < 2 { ginnel(&args) } else { ginnel(&isolated) };
+        let mut child = Running(command.env(Marked::NAME, &mark.0).stderr(Stdio::null()).spawn().unwrap());
+        // `spawn` returns after the exec. The moments are spread over the 6 ms in which the command and its tree start.
+        let moment = Instant::now() + Duration::from_micros(attempt * 50);
+        while Instant::now() < moment {}
+        let sent = if attempt % 2 == 0 { Signal::TERM } else { Signal::INT };
+        signal(child.id(), sent);
+        assert!(wait_until(|| child.try_wait().unwrap().is_some()), "it goes on, {attempt}");
+        let status = child.wait().unwrap();
+        // The leader's code; before there is a handler, and so a command, the end of `ginnel` itself, which a shell tells the same way.
+        let code = status.code().or(status.signal().map(|number| 128 + number));
+        assert_eq!(code, Some(128 + sent.as_raw()), "attempt {attempt}");
+        caught += u32::from(status.code().is_some());
+        assert_eq!(mark.alive(), [0; 0], "attempt {attempt}");
+    }
+    assert!(caught > 0, "the command never started");
+}
+
 #[test]
 fn the_report_is_json() {
     let output = run(&["--report", "-", "--", "sh", "-c", "sleep 1000 & exit 3"]);
