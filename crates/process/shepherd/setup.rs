@@ -114,6 +114,9 @@ fn launch<'a>(socket: &Fd, args: Args, spawn: &'a Spawn<'a>, fds: &mut [i32]) ->
     if unified_errno != 0 {
         groups.give_up_unified(unified_errno);
     }
+    if groups.unified_errno != 0 {
+        args.mark_lowered();
+    }
     for fd in given_fds.iter().chain(extra.iter()) {
         drop(Fd::new(*fd));
     }

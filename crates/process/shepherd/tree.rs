@@ -16,11 +16,12 @@ pub(crate) struct Member {
     pub(crate) pid: i32,
     parent: i32,
     group: i32,
+    session: i32,
     state: u8,
     /// Whether the chain of its parents ends at the shepherd.
     ours: u8,
     /// The bytes that would be padding.
-    zero: [u8; 2],
+    zero: [u8; 6],
 }
 
 /// How a signal reached the tree.
@@ -101,21 +102,22 @@ impl Scan {
         }
     }
 
-    /// The tree's processes that still run.
+    /// The tree's processes that still run. All others are forgotten.
     fn tree(&mut self) -> &[Member] {
         let members = &mut self.pages.records::<Member>()[..self.count];
         let mut kept = 0;
         for index in 0..members.len() {
             if members[index].ours != 0 && members[index].state != b'Z' && members[index].state != b'X' {
-                members.swap(kept, index);
+                members[kept] = members[index];
                 kept += 1;
             }
         }
+        self.count = kept;
         &members[..kept]
     }
 
     /// Sends `signal` to the tree, or only to those of it in process group `group`.
-    pub(crate) fn signal(mut self, signal: u32, group: Option<i32>) -> Reached {
+    pub(crate) fn signal(&mut self, signal: u32, group: Option<i32>) -> Reached {
         let mut reached = Reached::default();
         let proc_dir = Fd::new(self.proc_dir.number());
         for member in self.tree().iter().filter(|member| group.is_none_or(|group| member.group == group)) {
@@ -128,6 +130,22 @@ impl Scan {
         }
         core::mem::forget(proc_dir);
         reached
+    }
+
+    /// Sends `signal` to the orphans that this scan, which got the signal before, has not seen: they were forked while it went round,
+    /// and their parents have died of it. A new process with a parent is left to that, for it may be what a handler does at the end.
+    pub(crate) fn signal_new_orphans(&mut self, signal: u32) -> sys::Result<()> {
+        let shepherd = sys::pid();
+        let mut now = Scan::new()?;
+        let proc_dir = Fd::new(now.proc_dir.number());
+        for orphan in now.tree().iter().filter(|member| member.parent == shepherd) {
+            let known = |other: &Member| (other.pid, other.start) == (orphan.pid, orphan.start);
+            if !self.tree().iter().any(known) && deliver(&proc_dir, orphan, signal).is_ok() {
+                self.push(*orphan)?;
+            }
+        }
+        core::mem::forget(proc_dir);
+        Ok(())
     }
 
     /// Those of the tree that are not stopped.
@@ -156,7 +174,7 @@ pub(crate) fn kill(first: bool) {
         }
         scan.signal(sys::SIGSTOP, None);
     }
-    if let Ok(scan) = Scan::new() {
+    if let Ok(mut scan) = Scan::new() {
         scan.signal(sys::SIGKILL, None);
     }
 }
@@ -166,7 +184,10 @@ fn deliver(proc_dir: &Fd, member: &Member, signal: u32) -> sys::Result<()> {
     path.number(member.pid as u64);
     let process = sys::open_at(proc_dir.number(), path.path(), sys::O_RDONLY | sys::O_DIRECTORY).map_err(gone)?;
     let again = look(&process, 0, false).ok_or(sys::ESRCH)?;
-    if again.start != member.start {
+    // The start is known to a clock tick only. A stranger that has got the number within it has neither the parent nor the session: both
+    // are of the tree. Who has changed both is met by the next look.
+    let related = again.parent == member.parent || again.session == member.session;
+    if again.start != member.start || !related {
         return Err(sys::ESRCH);
     }
     sys::signal_process(&process, signal)
@@ -193,10 +214,11 @@ fn look(dir: &Fd, pid: i32, below: bool) -> Option<Member> {
     let state = *fields.next()?.first()?;
     let parent = text::parse(fields.next()?)? as i32;
     let group = text::parse(fields.next()?)? as i32;
-    // Fields 20 and 22 of the line; the group was field 5.
-    let threads = text::parse(fields.nth(14)?)?;
+    let session = text::parse(fields.next()?)? as i32;
+    // Fields 20 and 22 of the line; the session was field 6.
+    let threads = text::parse(fields.nth(13)?)?;
     let start = text::parse(fields.nth(1)?)?;
     // One whose main thread alone has ended shows as a zombie, and goes on.
     let state = if state == b'Z' && threads > 1 { b'R' } else { state };
-    Some(Member { start, pid, parent, group, state, ours: 0, zero: [0; 2] })
+    Some(Member { start, pid, parent, group, session, state, ours: 0, zero: [0; 6] })
 }

@@ -20,7 +20,7 @@ enum Phase {
     },
 }
 
-/// A round of killing is repeated when nobody has ended for so long ...
+/// A round of killing is repeated, and newcomers are looked for, when nobody has ended for so long ...
 const SILENCE: u64 = 5_000_000;
 /// ... or after so long in any case: in a fork storm somebody ends all the time.
 const ROUND: u64 = 30_000_000;
@@ -39,21 +39,32 @@ pub(crate) struct Flock<'a> {
     pub(crate) started: u64,
 }
 
+/// The signal of the rung we are on, for who was forked while it went round.
+struct Asked {
+    signal: u32,
+    scan: Scan,
+    /// When to look for them, and when at the latest.
+    look: Option<(u64, u64)>,
+}
+
 struct Watch<'a> {
     flock: Flock<'a>,
     phase: Phase,
+    asked: Option<Asked>,
     exit: Exit,
     /// The parent is there, or the tree does not depend on it.
     listening: bool,
     /// No child is left.
     empty: bool,
+    /// The leader has ended not before this clock tick, and others go on: the parent must know, in case it has to end them without us.
+    untold: Option<u64>,
     args: Args,
 }
 
 /// Watches until the tree is gone (or is to be left), then reports.
 pub(crate) fn keep(socket: &Fd, flock: Flock<'_>, args: Args) {
     let exit = Exit { cause: cause::LEADER, ..Exit::default() };
-    let mut watch = Watch { flock, phase: Phase::Running, exit, listening: true, empty: false, args };
+    let mut watch = Watch { flock, phase: Phase::Running, asked: None, exit, listening: true, empty: false, untold: None, args };
     watch.reap();
     // The environment was the command's business; whoever is fast has its report before this costs anything.
     if !watch.done() {
@@ -72,6 +83,14 @@ impl Watch<'_> {
     }
 
     fn turn(&mut self, socket: &Fd) {
+        if let Some(tick) = self.untold.take() {
+            let mut buf = [0u8; 64];
+            let mut put = Put::new(&mut buf, kind::LEADER_ENDED, 0);
+            put.u64(tick);
+            if let Some(len) = put.finish() {
+                let _ = sys::send(socket, &buf[..len], &[]);
+            }
+        }
         let now = sys::now();
         let wake = self.due(now);
         let mut watched = [
@@ -97,7 +116,7 @@ impl Watch<'_> {
     fn due(&self, now: u64) -> Option<u64> {
         let step = match self.phase {
             Phase::Running => None,
-            Phase::Asked(_, until) => Some(until),
+            Phase::Asked(_, until) => Some(self.look().map_or(until, |look| look.min(until))),
             Phase::Killing { next, .. } => Some(next),
         };
         let timeout = match (self.phase, self.flock.spawn.timeout_ns) {
@@ -105,6 +124,10 @@ impl Watch<'_> {
             _ => None,
         };
         step.or(timeout).map(|moment| moment.max(now))
+    }
+
+    fn look(&self) -> Option<u64> {
+        self.asked.as_ref()?.look.map(|(next, _)| next)
     }
 
     fn clock(&mut self, now: u64) {
@@ -118,7 +141,14 @@ impl Watch<'_> {
                     self.end(cause::TIMEOUT, 0, false);
                 }
             }
-            Phase::Asked(rung, until) if now >= until => self.climb(rung + 1),
+            Phase::Asked(rung, until) if now >= until => self.rung(rung + 1, 0),
+            Phase::Asked(..) if self.look().is_some_and(|look| now >= look) => {
+                if let Some(asked) = &mut self.asked {
+                    asked.look = None;
+                    // Whoever is missed waits for the next rung.
+                    let _ = asked.scan.signal_new_orphans(asked.signal);
+                }
+            }
             Phase::Killing { next, until, round, .. } if now >= next => self.kill(until, round),
             _ => {}
         }
@@ -146,6 +176,7 @@ impl Watch<'_> {
 
     /// Reaps whoever has ended. `ECHILD` is the proof that the tree is empty.
     fn reap(&mut self) {
+        let (lived, before) = (self.exit.ended == 0, sys::tick());
         loop {
             match sys::reap() {
                 Ok((0, ..)) => break,
@@ -156,6 +187,9 @@ impl Watch<'_> {
                 }
                 Err(_) => break,
             }
+        }
+        if lived && self.exit.ended != 0 {
+            self.untold = Some(before);
         }
         // Children are left. Once the leader has gone they are orphans.
         if self.exit.ended != 0 && self.phase == Phase::Running && self.flock.spawn.orphans == orphans::KILL {
@@ -169,6 +203,11 @@ impl Watch<'_> {
             // As long as they end, a look at all of them would only be in their way.
             *next = (sys::now() + SILENCE).min(*latest);
             self.exit.killed += u32::from(status & 0x7f == sys::SIGKILL);
+        }
+        if let Some(asked) = &mut self.asked {
+            let now = sys::now();
+            let latest = asked.look.map_or(now + ROUND, |(_, latest)| latest);
+            asked.look = Some(((now + SILENCE).min(latest), latest));
         }
         if pid == self.flock.leader && self.exit.ended == 0 {
             self.exit.ended = 1;
@@ -206,10 +245,7 @@ impl Watch<'_> {
         }
     }
 
-    fn climb(&mut self, rung: usize) {
-        self.rung(rung, 0);
-    }
-
+    /// Steps on this rung; `signal` replaces its own, unless 0.
     fn rung(&mut self, rung: usize, signal: u32) {
         let spawn = self.flock.spawn;
         let Some(Step { signal: usual, grace_ns }) = spawn.ladder[..spawn.steps as usize].get(rung).copied() else {
@@ -218,10 +254,19 @@ impl Watch<'_> {
         let now = sys::now();
         self.phase = Phase::Asked(rung, now.saturating_add(grace_ns));
         let signal = if signal == 0 { usual } else { signal };
-        self.signal_tree(signal);
-        if signal != sys::SIGCONT && signal != sys::SIGSTOP {
-            // One that is stopped could not obey.
-            self.signal_tree(sys::SIGCONT);
+        // One that is stopped could not obey.
+        let wake = (signal != sys::SIGCONT && signal != sys::SIGSTOP).then_some(sys::SIGCONT);
+        let signals = [Some(signal), wake];
+        self.asked = None;
+        if self.alone() {
+            for signal in signals.into_iter().flatten() {
+                let _ = sys::kill(-1, signal);
+            }
+        } else if let Ok(mut scan) = Scan::new() {
+            for signal in signals.into_iter().flatten() {
+                scan.signal(signal, None);
+            }
+            self.asked = Some(Asked { signal, scan, look: Some((now + SILENCE, now + ROUND)) });
         }
     }
 
@@ -232,7 +277,7 @@ impl Watch<'_> {
             return Reached { count: u32::from(errno == 0), errno };
         }
         match Scan::new() {
-            Ok(scan) => scan.signal(signal, None),
+            Ok(mut scan) => scan.signal(signal, None),
             Err(errno) => Reached { count: 0, errno },
         }
     }
@@ -242,6 +287,7 @@ impl Watch<'_> {
     }
 
     fn start_killing(&mut self) {
+        self.asked = None;
         let until = sys::now().saturating_add(PATIENCE);
         self.kill(until, 0);
     }
@@ -249,8 +295,10 @@ impl Watch<'_> {
     fn kill(&mut self, until: u64, round: u32) {
         let now = sys::now();
         if now >= until {
-            if let Ok(scan) = Scan::new() {
-                scan.survivors(&mut self.exit);
+            match Scan::new() {
+                Ok(scan) => scan.survivors(&mut self.exit),
+                // Nobody who cannot be looked for is taken for gone.
+                Err(_) => self.exit.survivors = 1,
             }
             // A tree that shows nobody holds zombies only, which end with us.
             self.empty = self.exit.survivors == 0;
@@ -260,8 +308,11 @@ impl Watch<'_> {
         if self.alone() {
             let _ = sys::kill(-1, sys::SIGKILL);
         } else {
-            // One round of both: a process may have moved out of the group.
-            if !self.flock.groups.kill() || round > 0 {
+            // Most trees are the leader's process group. Its number is the leader's, and nobody else's while that is not reaped.
+            let leaders_group =
+                || round == 0 && self.exit.ended == 0 && sys::kill(-self.flock.leader, sys::SIGKILL).is_ok();
+            // A process may have left either group: the next round looks for it.
+            if !(self.flock.groups.kill() || leaders_group()) || round > 0 {
                 tree::kill(round == 0);
             }
         }
@@ -320,7 +371,7 @@ impl Watch<'_> {
             // While the leader is not reaped its number, and so its group's, belongs to nobody else.
             target::GROUP if leader_lives => one(sys::kill(-self.flock.leader, signal)),
             target::GROUP => match Scan::new() {
-                Ok(scan) => none_is_gone(scan.signal(signal, Some(self.flock.leader))),
+                Ok(mut scan) => none_is_gone(scan.signal(signal, Some(self.flock.leader))),
                 Err(errno) => refused(errno),
             },
             target::TREE => none_is_gone(self.signal_tree(signal)),

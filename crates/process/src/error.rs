@@ -16,7 +16,7 @@ pub enum Stage {
     Socket,
     /// Making the pid namespace of [`Isolation::PidNamespace`](crate::Isolation::PidNamespace).
     Namespace,
-    /// Starting the shepherd. `E2BIG` here is the command's: its arguments and environment travel with the shepherd.
+    /// Starting the shepherd.
     Shepherd,
     /// Shepherd and library did not understand each other.
     Protocol,

@@ -8,7 +8,7 @@ use crate::guarantee::{Guarantee, Protection};
 use crate::ladder::nanoseconds;
 use crate::link::{Link, LinkParts};
 use crate::protect::protect;
-use crate::second_line::Identity;
+use crate::second_line::{Identity, pid_of};
 use crate::stdio::Kind;
 use crate::sys::{self, Launch, Namespace};
 use crate::watch;
@@ -110,6 +110,14 @@ pub(crate) fn launch(command: &Command) -> Result<Child, SpawnError> {
         Launch { image: image.as_fd(), socket: theirs.as_fd(), args: &argv, env: &env, namespace: namespace.as_ref() };
     let (shepherd_pid, shepherd) =
         sys::clone_shepherd(&launch).map_err(|(stage, errno)| attempt.failed(stage, errno))?;
+    let mut identity = Identity {
+        protection: guarantee.protection,
+        group,
+        limits,
+        mark: (guarantee.protection == Protection::Subreaper).then_some(id),
+        leader_pid: 0,
+        leader: None,
+    };
     let started = answer(&attempt, &ours, &shepherd);
     // Only now: until it has answered, the shepherd may be waiting for this CPU. Its end is seen by the pidfd, not by these.
     drop(theirs);
@@ -119,24 +127,27 @@ pub(crate) fn launch(command: &Command) -> Result<Child, SpawnError> {
             // A shepherd that failed is about to end; one that hangs takes the half-made child with it.
             let _ = rustix::process::pidfd_send_signal(&shepherd, rustix::process::Signal::KILL);
             crate::link::reap(&shepherd);
+            // One that has told its failure had cleared away before.
+            let told =
+                matches!(error, SpawnError::Failed { stage, .. } if !matches!(stage, Stage::Socket | Stage::Protocol));
+            if !told {
+                let aftermath = identity.end_tree(None);
+                tracing::warn!(program = ?command.program, %aftermath, "a start was given up");
+            }
             return Err(error);
         }
     };
     if started.cgroup_errno != 0 && guarantee.protection == Protection::Cgroup {
         let errno = Errno::from_raw_os_error(started.cgroup_errno as i32);
         guarantee.lower(Protection::Subreaper, format!("the group could not be used: {}", std::io::Error::from(errno)));
+        identity.protection = Protection::Subreaper;
+        identity.group = None;
     }
     let ends = fds.split_off(1.min(fds.len()));
     let leader = fds.pop().ok_or_else(|| attempt.failed(Stage::Protocol, Errno::INVAL))?;
-    let leader_pid = if namespace.is_some() { pid_of(&leader).unwrap_or(0) } else { started.leader as i32 };
-    let identity = Identity {
-        protection: guarantee.protection,
-        group: group.filter(|_| guarantee.protection == Protection::Cgroup),
-        limits,
-        mark: (guarantee.protection == Protection::Subreaper).then_some(id),
-        leader_pid,
-        leader,
-    };
+    identity.leader_pid = if namespace.is_some() { pid_of(&leader).unwrap_or(0).max(0) } else { started.leader as i32 };
+    identity.leader = Some(leader);
+    let leader_pid = identity.leader_pid;
     tracing::debug!(program = ?command.program, leader = leader_pid, shepherd = shepherd_pid, protection = %guarantee.protection, "started");
     let parts = LinkParts { socket: ours, shepherd, shepherd_pid, identity, max_output: command.max_output };
     let link = Arc::new(Link::new(parts));
@@ -447,10 +458,4 @@ fn namespace() -> Namespace {
     let map = |id: u32| CString::new(format!("{id} {id} 1")).ok();
     let maps = map(uid.as_raw()).zip(map(gid.as_raw())).filter(|_| !uid.is_root());
     Namespace { maps }
-}
-
-/// The number by which this process knows the one behind a pidfd, also when that is in another pid namespace.
-fn pid_of(pidfd: &OwnedFd) -> Option<i32> {
-    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", std::os::fd::AsRawFd::as_raw_fd(pidfd))).ok()?;
-    info.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok())
 }

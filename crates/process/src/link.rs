@@ -29,6 +29,10 @@ pub(crate) enum Ending {
 #[derive(Debug, Default)]
 struct State {
     next_id: u32,
+    /// The strongest stop that was asked for: 1 by the ladder, 2 at once. A second one would change nothing but fill the socket.
+    stopping: u8,
+    /// As told by `kind::LEADER_ENDED`.
+    leader_ended: Option<u64>,
     ending: Option<Ending>,
     exit: Option<Box<Exit>>,
 }
@@ -85,11 +89,18 @@ impl Link {
     /// Asks the shepherd to end the tree. Does not wait; a shepherd that is gone needs no asking.
     pub(crate) fn stop(&self, cause: u8, first: Option<Signal>, at_once: bool) {
         let mut state = self.state();
-        let _ = self.send(&mut state, kind::STOP, |put| {
+        let strength = 1 + u8::from(at_once);
+        if state.stopping >= strength {
+            return;
+        }
+        let sent = self.send(&mut state, kind::STOP, |put| {
             put.u8(cause);
             put.u32(first.map_or(0, |signal| signal.number() as u32));
             put.u8(u8::from(at_once));
         });
+        if sent.is_ok() {
+            state.stopping = strength;
+        }
     }
 
     fn send(&self, state: &mut State, kind: u16, payload: impl FnOnce(&mut Put<'_>)) -> Result<u32, Errno> {
@@ -151,6 +162,11 @@ impl Link {
                     state.exit = Exit::take(&mut payload).map(Box::new);
                     Some(Err(()))
                 }
+                Some((kind::LEADER_ENDED, _, mut payload)) => {
+                    state.leader_ended = payload.u64();
+                    // As an acknowledgement that nobody waits for.
+                    Some(Ok((0, 0, 0)))
+                }
                 _ => Some(Err(())),
             },
             Err(Errno::AGAIN | Errno::INTR) => None,
@@ -174,7 +190,7 @@ impl Link {
         let ending = match state.exit.take() {
             Some(exit) => Ending::Reported(exit),
             None => {
-                let aftermath = self.identity.end_tree();
+                let aftermath = self.identity.end_tree(state.leader_ended);
                 tracing::warn!(shepherd = self.shepherd_pid, leader = self.identity.leader_pid, %aftermath, "the shepherd was killed");
                 Ending::Lost(aftermath)
             }
@@ -239,6 +255,8 @@ pub(crate) struct Traffic {
     calls: [AtomicU64; 3],
     discarded: [AtomicU64; 3],
     max_output: Option<u64>,
+    /// Bytes of output read, where there is a limit.
+    output: AtomicU64,
     exceeded: AtomicBool,
 }
 
@@ -248,6 +266,14 @@ impl Traffic {
         self.calls[which as usize].fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Counts output; how much of it is within the limit. Two threads that read two streams may together have read more.
+    pub(crate) fn count_output(&self, which: Which, len: usize) -> usize {
+        self.count(which, len);
+        let Some(most) = self.max_output else { return len };
+        let before = self.output.fetch_add(len as u64, Ordering::Relaxed);
+        len.min(usize::try_from(most.saturating_sub(before)).unwrap_or(usize::MAX))
+    }
+
     pub(crate) fn discard(&self, which: Which, len: usize) {
         self.discarded[which as usize].fetch_add(len as u64, Ordering::Relaxed);
     }
@@ -255,7 +281,7 @@ impl Traffic {
     /// How many of `wanted` bytes may still be read.
     pub(crate) fn allowance(&self, wanted: usize) -> usize {
         let Some(most) = self.max_output else { return wanted };
-        let seen = [1, 2].map(|index: usize| self.bytes[index].load(Ordering::Relaxed)).iter().sum();
+        let seen = self.output.load(Ordering::Relaxed);
         wanted.min(usize::try_from(most.saturating_sub(seen)).unwrap_or(usize::MAX))
     }
 

@@ -11,7 +11,7 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::process::{PidfdFlags, Signal};
 use std::collections::HashSet;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use std::{fmt, fs, io, thread};
@@ -47,21 +47,24 @@ pub(crate) struct Identity {
     pub(crate) mark: Option<String>,
     /// Also the number of its session. 0 when unknown.
     pub(crate) leader_pid: i32,
-    pub(crate) leader: OwnedFd,
+    /// `None` while it is not known whether there is one.
+    pub(crate) leader: Option<OwnedFd>,
 }
 
 const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Identity {
-    /// Ends the tree. Blocks until it is gone, at most five seconds.
-    pub(crate) fn end_tree(&self) -> Aftermath {
+    /// Ends the tree. Blocks until it is gone, at most five seconds. `leader_ended` is the clock tick of `kind::LEADER_ENDED`.
+    pub(crate) fn end_tree(&self, leader_ended: Option<u64>) -> Aftermath {
         let deadline = Instant::now() + PATIENCE;
-        // The kernel has done so already, unless a set-user-ID program threw the order away.
-        let _ = rustix::process::pidfd_send_signal(&self.leader, Signal::KILL);
+        if let Some(leader) = &self.leader {
+            // The kernel has done so already, unless a set-user-ID program threw the order away.
+            let _ = rustix::process::pidfd_send_signal(leader, Signal::KILL);
+        }
         let survivors = match (&self.group, self.protection) {
             (Some(group), _) => end_group(group, deadline),
             (None, Protection::PidNamespace) => 0,
-            (None, _) => self.end_marked(deadline),
+            (None, _) => self.end_marked(leader_ended, deadline),
         };
         for group in &self.limits {
             // Busy as long as anybody is in it.
@@ -72,14 +75,16 @@ impl Identity {
             }
         }
         let timeout = rustix::event::Timespec::try_from(deadline.saturating_duration_since(Instant::now())).ok();
-        let leader = rustix::event::poll(&mut [PollFd::new(&self.leader, PollFlags::IN)], timeout.as_ref());
-        Aftermath { by: self.protection, survivors: survivors.max(u32::from(leader == Ok(0))) }
+        let lives = self.leader.as_ref().is_some_and(|leader| {
+            rustix::event::poll(&mut [PollFd::new(leader, PollFlags::IN)], timeout.as_ref()) == Ok(0)
+        });
+        Aftermath { by: self.protection, survivors: survivors.max(u32::from(lives)) }
     }
 
-    fn end_marked(&self, deadline: Instant) -> u32 {
+    fn end_marked(&self, leader_ended: Option<u64>, deadline: Instant) -> u32 {
         let mut known = HashSet::new();
         loop {
-            let Ok(members) = self.members(&mut known) else {
+            let Ok(members) = self.members(leader_ended, &mut known) else {
                 // Nobody who cannot be looked for is taken for gone.
                 if Instant::now() > deadline {
                     return 1;
@@ -94,7 +99,7 @@ impl Identity {
             for member in &members {
                 deliver(member, Signal::STOP);
             }
-            let Ok(again) = self.members(&mut known) else { continue };
+            let Ok(again) = self.members(leader_ended, &mut known) else { continue };
             if again
                 .iter()
                 .all(|member| members.iter().any(|other| (other.pid, other.start) == (member.pid, member.start)))
@@ -108,10 +113,19 @@ impl Identity {
     }
 
     /// Everybody that can be recognised. Who was once known stays known: its children are found by it even after its death.
-    fn members(&self, known: &mut HashSet<(i32, u64)>) -> io::Result<Vec<Entry>> {
+    fn members(&self, leader_ended: Option<u64>, known: &mut HashSet<(i32, u64)>) -> io::Result<Vec<Entry>> {
+        // Asked before the look: whoever has the number afterwards is somebody else, and so is the session.
+        let reaped = self.leader.as_ref().is_none_or(|leader| pid_of(leader).is_none_or(|pid| pid < 0));
         let table = proc_table::table()?;
+        let reused = reaped && table.iter().any(|entry| entry.pid == self.leader_pid);
+        // Nor can the session be ours of who was started after the leader's number had become free.
+        let session = |entry: &Entry| {
+            self.leader_pid != 0
+                && entry.session == self.leader_pid
+                && leader_ended.map_or(!reused, |tick| entry.start < tick)
+        };
         let ours = |entry: &Entry| {
-            (self.leader_pid != 0 && entry.session == self.leader_pid)
+            session(entry)
                 || known.contains(&(entry.pid, entry.start))
                 || self.mark.as_deref().is_some_and(|mark| carries(entry.pid, mark))
         };
@@ -131,11 +145,18 @@ fn carries(pid: i32, mark: &str) -> bool {
     environment.split(|&byte| byte == 0).any(|variable| variable == wanted.as_bytes())
 }
 
-/// Through a pidfd, after a look that it is still the process that was meant.
+/// The number by which this process knows the one behind a pidfd, also when that is in another pid namespace; -1 when it has been reaped.
+pub(crate) fn pid_of(pidfd: &OwnedFd) -> Option<i32> {
+    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).ok()?;
+    info.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok())
+}
+
+/// Through a pidfd, after a look that it is still the process that was meant: the start is known to a clock tick only, but a stranger who
+/// has got the number within it is in a session of its own. Who has changed its session meanwhile is met by the next look.
 fn deliver(entry: &Entry, signal: Signal) {
     let Some(pid) = rustix::process::Pid::from_raw(entry.pid) else { return };
     let Ok(pidfd) = rustix::process::pidfd_open(pid, PidfdFlags::empty()) else { return };
-    if proc_table::entry(entry.pid).is_some_and(|now| now.start == entry.start) {
+    if proc_table::entry(entry.pid).is_some_and(|now| (now.start, now.session) == (entry.start, entry.session)) {
         let _ = rustix::process::pidfd_send_signal(&pidfd, signal);
     }
 }

@@ -16,7 +16,7 @@ pub struct Shepherd {
     pub parent: u32,
     /// The user it runs as.
     pub uid: u32,
-    /// What protects its tree, as far as it was known before the start.
+    /// What protects its tree.
     pub protection: Protection,
     /// The command with its arguments.
     pub command: Vec<String>,
@@ -77,6 +77,7 @@ fn describe(entry: &Entry, table: &[Entry], now: Duration) -> Option<Shepherd> {
     let protection = match word.split_once(':')?.0 {
         "pid-namespace" => Protection::PidNamespace,
         "cgroup" => Protection::Cgroup,
+        // Also `-group`: a shepherd that could not use the group it was to have.
         _ => Protection::Subreaper,
     };
     let tree = proc_table::descendants(table, &[entry.pid]);

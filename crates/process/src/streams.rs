@@ -41,21 +41,28 @@ impl Counted {
         if buf.is_empty() {
             return Ok(0);
         }
-        let allowed = self.link.traffic.allowance(buf.len());
+        let traffic = &self.link.traffic;
+        let allowed = traffic.allowance(buf.len());
         if allowed == 0 {
             // Only one byte more makes it too much: output of exactly the limit is within it.
-            return match self.read_raw(&mut [0])? {
-                0 => Ok(0),
-                _ => {
-                    self.link.traffic.exceed();
-                    self.link.stop(cause::OUTPUT_LIMIT, None, false);
-                    Err(io::Error::other("the command wrote more than its output limit; it is being ended"))
-                }
-            };
+            let more = traffic.exceeded() || self.read_raw(&mut [0])? > 0;
+            return if more { Err(self.too_much()) } else { Ok(0) };
         }
         let len = self.read_raw(&mut buf[..allowed])?;
-        self.link.traffic.count(self.which, len);
+        let within = traffic.count_output(self.which, len);
+        if within < len {
+            traffic.discard(self.which, len - within);
+            let error = self.too_much();
+            // What is within the limit is not lost; the next read tells.
+            return if within == 0 { Err(error) } else { Ok(within) };
+        }
         Ok(len)
+    }
+
+    fn too_much(&self) -> io::Error {
+        self.link.traffic.exceed();
+        self.link.stop(cause::OUTPUT_LIMIT, None, false);
+        io::Error::other("the command wrote more than its output limit; it is being ended")
     }
 
     /// So many of the bytes read were wanted by nobody.

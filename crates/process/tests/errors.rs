@@ -77,9 +77,9 @@ fn a_file_that_is_no_program_is_enoexec() {
 #[test]
 fn too_long_arguments_are_e2big() {
     // One argument beyond the kernel's 128 KiB, and too many in all.
-    fails(Command::new("true").arg("x".repeat(200_000)), Stage::Shepherd, libc::E2BIG);
-    fails(Command::new("true").args(vec!["x".repeat(100_000); 200]), Stage::Shepherd, libc::E2BIG);
-    fails(Command::new("true").env("LONG", "x".repeat(200_000)), Stage::Shepherd, libc::E2BIG);
+    fails(Command::new("true").arg("x".repeat(200_000)), Stage::Exec, libc::E2BIG);
+    fails(Command::new("true").args(vec!["x".repeat(100_000); 200]), Stage::Exec, libc::E2BIG);
+    fails(Command::new("true").env("LONG", "x".repeat(200_000)), Stage::Exec, libc::E2BIG);
 }
 
 #[test]

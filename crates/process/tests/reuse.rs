@@ -4,7 +4,7 @@
 mod common;
 
 use common::{LONG, Mark, inherited_mark, wait_until};
-use ginnel_process::{Cause, Command, Isolation, Signal, SignalError, Stdio};
+use ginnel_process::{Cause, Command, Isolation, Signal, SignalError, Stdio, WaitError};
 use std::fs;
 use std::io::Read;
 
@@ -55,7 +55,60 @@ fn inside() {
         stranger.kill().unwrap();
         stranger.wait().unwrap();
     }
+    the_second_line_spares_a_stranger(&mark);
     println!("unharmed");
+}
+
+/// The shepherd is killed when the leader's number, and so its session's, has long been somebody else's.
+fn the_second_line_spares_a_stranger(mark: &Mark) {
+    // One who leads that session, and one whose leader has left it, as a daemon's does.
+    for (script, leads) in [("exec sleep 1000", true), ("sleep 1000 & exit 0", false)] {
+        let mut command = mark.shell("setsid sleep 1000 & echo; exit 0");
+        command.isolation(Isolation::Subreaper).orphans(ginnel_process::Orphans::Wait).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+        let leader = child.id();
+        assert!(wait_until(LONG, || !fs::exists(format!("/proc/{leader}")).unwrap()));
+        // `setsid` forks only where it must, so the session gets the number of the process.
+        let script = format!("[ $$ = {leader} ] || exit 0; {script}");
+        let mut first = (0..20 * PID_MAX)
+            .find_map(|_| {
+                let mut process = std::process::Command::new("setsid");
+                let mut process = process.args(["sh", "-c", &script]).env(common::MARK, mark.value()).spawn().unwrap();
+                if process.id() != leader {
+                    process.wait().unwrap();
+                }
+                (process.id() == leader).then_some(process)
+            })
+            .expect("the number never came back");
+        if !leads {
+            first.wait().unwrap();
+        }
+        let members = || {
+            let in_session = |pid: &u32| session(*pid) == Some(leader) && common::runs(*pid);
+            common::pids().filter(in_session).collect::<Vec<u32>>()
+        };
+        assert!(wait_until(LONG, || members().len() == 1), "{:?}", members());
+        kill(child.shepherd_id());
+        let Err(WaitError::ShepherdLost { aftermath }) = child.wait() else { panic!("its shepherd was killed") };
+        assert_eq!(aftermath.survivors, 0);
+        // The stranger alone is left of all that carry the mark.
+        assert_eq!(members().len(), 1, "a stranger was hit");
+        assert_eq!(mark.alive(), members());
+        kill(members()[0]);
+        first.wait().unwrap();
+        assert!(wait_until(LONG, || mark.alive().is_empty()));
+    }
+}
+
+fn session(pid: u32) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.split(' ').nth(3)?.parse().ok()
+}
+
+fn kill(pid: u32) {
+    let pid = rustix::process::Pid::from_raw(pid as i32).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
 }
 
 #[test]

@@ -3,11 +3,11 @@
 mod common;
 
 use common::{LONG, Mark, has_unified_groups, inherited_mark, role, runs, wait_until};
-use ginnel_process::{Child, Isolation, ParentDeath, Protection, Stdio, WaitError};
+use ginnel_process::{Child, Isolation, ParentDeath, Protection, SpawnError, Stdio, WaitError};
 use std::io::{BufRead, BufReader, Read};
 use std::time::{Duration, Instant};
 
-roles!(parent_in_a_namespace, parent_that_reads);
+roles!(parent_in_a_namespace, parent_that_reads, parent_whose_shepherds_are_killed);
 
 /// As stubborn as it gets: TERM is ignored, one is in a session of its own, one was forked twice.
 const STUBBORN: &str =
@@ -159,4 +159,73 @@ fn a_parent_that_only_reads_its_own_input_still_ends_the_tree() {
     drop(parent.stdin.take());
     parent.wait().unwrap();
     mark.assert_gone();
+}
+
+/// The children of this process that are shepherds, as soon as they are there.
+fn shepherds_of_ours() -> Vec<u32> {
+    let threads = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+    let children = threads.map(|thread| std::fs::read_to_string(thread.path().join("children")).unwrap_or_default());
+    children.flat_map(|pids| pids.split_whitespace().map(|pid| pid.parse().unwrap()).collect::<Vec<u32>>()).collect()
+}
+
+fn parent_whose_shepherds_are_killed() {
+    let mark = inherited_mark();
+    let isolations = [Isolation::Subreaper, Isolation::Auto, Isolation::PidNamespace];
+    let (mut given_up, mut lost) = (0, 0);
+    // How long a start takes here and now.
+    let usual = (0..10).map(|_| {
+        let begun = Instant::now();
+        let mut child = mark.shell(STUBBORN).stdout(Stdio::null()).pids_limit(64).spawn().unwrap();
+        let taken = begun.elapsed();
+        child.kill().unwrap();
+        taken
+    });
+    let usual = usual.max().unwrap().as_micros() as u64;
+    for attempt in 0..150u64 {
+        let killer = std::thread::spawn(move || {
+            let shepherd = loop {
+                if let [shepherd, ..] = shepherds_of_ours()[..] {
+                    break shepherd;
+                }
+            };
+            // From its first instruction until after the start.
+            let moment = Instant::now() + Duration::from_micros(attempt * 7919 % (2 * usual));
+            while Instant::now() < moment {}
+            kill(shepherd);
+        });
+        let mut command = mark.shell(STUBBORN);
+        command.isolation(isolations[attempt as usize % 3]).stdout(Stdio::null()).pids_limit(64);
+        match command.spawn() {
+            Err(SpawnError::ShepherdLost { .. }) => given_up += 1,
+            Err(error) => panic!("{error}"),
+            Ok(mut child) => match child.wait() {
+                Err(WaitError::ShepherdLost { aftermath }) => {
+                    lost += 1;
+                    assert_eq!(aftermath.survivors, 0, "{aftermath}");
+                }
+                other => panic!("{other:?}"),
+            },
+        }
+        killer.join().unwrap();
+        // All of it is gone when the call returns; a namespace's last process is on its way out.
+        assert!(wait_until(LONG, || mark.alive().is_empty()), "attempt {attempt}: {:?}", mark.alive());
+        let groups = common::groups_of(&[std::process::id()]);
+        assert!(groups.is_empty(), "attempt {attempt}: {groups:?}");
+    }
+    println!("{given_up} {lost}");
+}
+
+#[test]
+fn a_shepherd_killed_at_any_step_of_a_spawn_leaves_nothing() {
+    if !rustix::process::geteuid().is_root() {
+        // An ordinary user has no pids limit.
+        return;
+    }
+    let mark = Mark::new();
+    let output = role("parent_whose_shepherds_are_killed", &mark).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let counts = String::from_utf8(output.stdout).unwrap();
+    let counts: Vec<u32> = counts.split_whitespace().map(|count| count.parse().unwrap()).collect();
+    // Both were met, or the moments are badly chosen.
+    assert!(counts.iter().all(|count| *count > 0), "{counts:?}");
 }

@@ -279,11 +279,20 @@ pub(crate) fn reap_this(pid: i32) {
     let _ = retry(nr::WAIT4, [pid as usize, 0, 0x4000_0000, 0, 0, 0]);
 }
 
+fn clock(which: usize) -> u64 {
+    let mut time = [0u64; 2];
+    call(nr::CLOCK_GETTIME, [which, time.as_mut_ptr() as usize, 0, 0, 0, 0]);
+    time[0] * 1_000_000_000 + time[1]
+}
+
 /// `CLOCK_MONOTONIC` in nanoseconds.
 pub(crate) fn now() -> u64 {
-    let mut time = [0u64; 2];
-    call(nr::CLOCK_GETTIME, [1, time.as_mut_ptr() as usize, 0, 0, 0, 0]);
-    time[0] * 1_000_000_000 + time[1]
+    clock(1)
+}
+
+/// `CLOCK_BOOTTIME` in the ticks of `/proc/<pid>/stat`, which are hundredths of a second on every machine we run on.
+pub(crate) fn tick() -> u64 {
+    clock(7) / 10_000_000
 }
 
 #[repr(C)]

@@ -44,6 +44,15 @@ impl Args {
         (index < self.count).then(|| unsafe { core::ffi::CStr::from_ptr((*self.argv.add(index)).cast()).to_bytes() })
     }
 
+    /// Makes the word for `ps` say that the control group it promises could not be used: `-group`.
+    pub(crate) fn mark_lowered(&self) {
+        if self.get(OWN_ARGS - 1).is_some_and(|word| word.starts_with(b"cgroup")) {
+            // SAFETY: the string has a first byte, on our own stack, and nothing borrows it: `get` hands out slices that its callers
+            // do not keep, and this word is read by nobody else.
+            unsafe { (*self.argv.add(OWN_ARGS - 1)).cast_mut().write(b'-') };
+        }
+    }
+
     /// Gives the pages of the environment back: they are the command's business, and it has its own copy after `execve`.
     pub(crate) fn forget_environment(&self) {
         // SAFETY: the environment's strings lie one after the other in the kernel's order, its pointer list ends with null; whole pages

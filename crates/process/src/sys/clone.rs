@@ -101,7 +101,10 @@ extern "C" fn child(job: *mut c_void) -> c_int {
         // Our own table of descriptors: the caller's keeps its close-on-exec.
         libc::fcntl((*job).socket, libc::F_SETFD, 0);
         libc::syscall(libc::SYS_execveat, (*job).image, c"".as_ptr(), (*job).argv, (*job).envp, libc::AT_EMPTY_PATH);
-        (*job).failed = Some((Stage::Shepherd, last_errno()));
+        // The command's arguments and environment travel with the shepherd.
+        let errno = last_errno();
+        let stage = if errno == Errno::TOOBIG { Stage::Exec } else { Stage::Shepherd };
+        (*job).failed = Some((stage, errno));
         libc::_exit(127);
     }
 }
