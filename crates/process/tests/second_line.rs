@@ -132,7 +132,10 @@ fn parent_and_shepherd_killed_together_leave_nothing_in_a_pid_namespace() {
 }
 
 fn parent_that_reads() {
-    let _child = inherited_mark().shell(STUBBORN).isolation(Isolation::Subreaper).spawn().unwrap();
+    let mut command = inherited_mark().shell(STUBBORN);
+    let _child = command.isolation(Isolation::Subreaper).stdout(Stdio::null()).spawn().unwrap();
+    // The tree may be complete before its start is.
+    println!("started");
     let _ = std::io::stdin().read(&mut [0]);
 }
 
@@ -141,10 +144,11 @@ fn a_parent_that_only_reads_its_own_input_still_ends_the_tree() {
     let mark = Mark::new();
     let mut parent = role("parent_that_reads", &mark)
         .stdin(std::process::Stdio::piped())
-        .stdout(std::process::Stdio::null())
+        .stdout(std::process::Stdio::piped())
         .spawn()
         .unwrap();
     mark.parent(parent.id());
+    BufReader::new(parent.stdout.as_mut().unwrap()).read_line(&mut String::new()).unwrap();
     mark.await_alive(1 + STUBBORN_PROCESSES);
     let shepherd = common::pids()
         .filter(|pid| common::is_shepherd(*pid))
