@@ -503,6 +503,51 @@ fn ps_shows_the_tree_with_age_memory_and_guarantee() {
     assert_eq!(child.wait().unwrap().code(), Some(143));
 }
 
+const NOBODY: u32 = 65534;
+
+/// `ginnel` as an ordinary user, who may not be able to look into the directory where it was built.
+fn as_nobody(wrapped_in: &[&str], args: &[&str]) -> Shepherded {
+    let mut words = wrapped_in.iter().chain(&["/proc/self/fd/7"]).chain(args);
+    let mut command = Shepherded::new(words.next().unwrap());
+    command.args(words).inherit_as(7, std::fs::File::open(GINNEL).unwrap()).current_dir("/").timeout(LONG);
+    command
+}
+
+#[test]
+fn ps_shows_an_ordinary_user_only_what_is_theirs_and_root_everything() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let (roots, _out, _) = started(&["--", "sh", "-c", "echo up; exec sleep 1000"]);
+    let mut command = as_nobody(&[], &["run", "--", "sh", "-c", "echo up; exec sleep 1000"]);
+    let mut theirs = command.uid(NOBODY).gid(NOBODY).stdout(ginnel_process::Stdio::piped()).spawn().unwrap();
+    BufReader::new(theirs.stdout.take().unwrap()).read_line(&mut String::new()).unwrap();
+    let listed = |text: &[u8]| serde_json::from_slice::<Vec<Value>>(text).unwrap();
+    let parents = |rows: &[Value]| rows.iter().map(|row| row["parent"].as_u64().unwrap() as u32).collect::<Vec<u32>>();
+
+    let all = listed(&ginnel(&["ps", "--json"]).output().unwrap().stdout);
+    assert!(parents(&all).contains(&roots.id()) && parents(&all).contains(&theirs.id()), "{all:?}");
+    let row = all.iter().find(|row| row["parent"] == theirs.id()).unwrap();
+    assert_eq!(row["uid"], NOBODY);
+
+    // Also one who may look into every process, where the kernel hides nothing, as far as root itself may.
+    let bounding = std::fs::read_to_string("/proc/self/status").unwrap();
+    let bounding = bounding.lines().find_map(|line| line.strip_prefix("CapBnd:\t")).unwrap();
+    const SYS_PTRACE: u64 = 1 << 19;
+    let mut ways = vec![vec!["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]];
+    if u64::from_str_radix(bounding, 16).unwrap() & SYS_PTRACE != 0 {
+        ways.push([ways[0].as_slice(), &["--inh-caps=+sys_ptrace", "--ambient-caps=+sys_ptrace"]].concat());
+    }
+    for way in ways {
+        let output = as_nobody(&way, &["ps", "--json"]).run().unwrap();
+        assert!(output.report.success(), "{}", text(&output.stderr));
+        let own = listed(&output.stdout);
+        assert!(parents(&own).contains(&theirs.id()), "{way:?}: {own:?}");
+        assert!(own.iter().all(|row| row["uid"] == NOBODY), "{way:?}: {own:?}");
+    }
+    theirs.stop().unwrap();
+}
+
 #[test]
 fn the_help_shows_examples() {
     for command in ["run", "ps"] {
