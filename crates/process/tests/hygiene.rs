@@ -64,7 +64,7 @@ fn a_command_that_was_waited_for_holds_no_descriptor_any_more() {
 
 #[test]
 fn two_hundred_parallel_runs_do_not_disturb_each_other() {
-    ISOLATIONS.map(one);
+    ISOLATIONS.into_iter().for_each(one);
     let before = footprint();
     std::thread::scope(|scope| {
         for number in 0..200 {
