@@ -114,8 +114,10 @@ fn make<'a>(wanted: &Group<'a>, path: Path<'a>) -> sys::Result<Made<'a>> {
     let made = sys::open_at(sys::AT_FDCWD, path, sys::O_RDONLY | sys::O_DIRECTORY)
         .map(|dir| Made { kind: wanted.kind, limits: !wanted.writes.is_empty(), path, dir })
         .inspect_err(|_| {
-            let _ = sys::rmdir(path);
+            let _ = sys::rmdir_at(sys::AT_FDCWD, path);
         })?;
+    // As long as this is held, nobody takes the group for one that was left behind.
+    let _ = sys::lock(&made.dir);
     let mut words = text::strings(wanted.writes);
     while let (Some(name), Some(value)) = (words.next(), words.next()) {
         let file = sys::open_at(made.dir.number(), name, sys::O_WRONLY)?;
@@ -137,11 +139,31 @@ impl Drop for Made<'_> {
     fn drop(&mut self) {
         const PATIENCE: u32 = 20;
         for _ in 0..PATIENCE {
-            // A process that was just reaped may still be on its way out of the group.
-            if sys::rmdir(self.path).is_ok() {
+            if sys::rmdir_at(sys::AT_FDCWD, self.path).is_ok() {
                 return;
             }
+            // Somebody of the tree has made groups below, and has not removed them: another shepherd that was killed, for one.
+            if let Ok(dir) = sys::open_at(sys::AT_FDCWD, self.path, sys::O_RDONLY | sys::O_DIRECTORY) {
+                remove_below(&dir, DEEPEST);
+            }
+            // Or a process that was just reaped is still on its way out.
             sys::poll(&mut [], Some(500_000));
         }
     }
+}
+
+/// Groups in groups: further down nobody is looked for.
+const DEEPEST: u32 = 32;
+
+fn remove_below(dir: &Fd, deepest: u32) {
+    const DT_DIR: u8 = 4;
+    let _ = sys::each_entry(dir, |name, kind| {
+        if kind == DT_DIR && deepest > 0 && !name.to_bytes().starts_with(b".") && sys::rmdir_at(dir.number(), name).is_err() {
+            if let Ok(below) = sys::open_at(dir.number(), name, sys::O_RDONLY | sys::O_DIRECTORY) {
+                remove_below(&below, deepest - 1);
+            }
+            let _ = sys::rmdir_at(dir.number(), name);
+        }
+        Ok(())
+    });
 }

@@ -34,9 +34,13 @@ pub(crate) struct Reached {
 
 /// All processes of the machine (or namespace) at one moment, those of the tree marked.
 pub(crate) struct Scan {
+    list: List,
+    proc_dir: Fd,
+}
+
+struct List {
     pages: Pages,
     count: usize,
-    proc_dir: Fd,
 }
 
 const FIRST_PAGES: usize = 64 * 1024;
@@ -45,32 +49,61 @@ impl Scan {
     /// Reads /proc. The memory is given back with the value: a big machine costs a shepherd nothing in between.
     pub(crate) fn new() -> sys::Result<Scan> {
         let proc_dir = sys::open_at(sys::AT_FDCWD, c"/proc", sys::O_RDONLY | sys::O_DIRECTORY)?;
-        let mut scan = Scan { pages: Pages::new(FIRST_PAGES)?, count: 0, proc_dir };
-        let mut entries = [0u8; 4096];
-        loop {
-            let len = sys::directory_entries(&scan.proc_dir, &mut entries)?;
-            if len == 0 {
-                break;
+        let mut list = List { pages: Pages::new(FIRST_PAGES)?, count: 0 };
+        sys::each_entry(&proc_dir, |name, _| {
+            match text::parse(name.to_bytes()).and_then(|pid| look(&proc_dir, pid as i32, true)) {
+                Some(member) => list.push(member),
+                None => Ok(()),
             }
-            let mut at = 0;
-            while let Some(size) = entries.get(at + 16..at + 18) {
-                let size = usize::from(u16::from_le_bytes([size[0], size[1]]));
-                if at >= len || size < 19 {
-                    break;
-                }
-                let name = entries[at + 19..(at + size).min(len)].split(|&byte| byte == 0).next().unwrap_or(&[]);
-                at += size;
-                if let Some(pid) = text::parse(name)
-                    && let Some(member) = look(&scan.proc_dir, pid as i32, true)
-                {
-                    scan.push(member)?;
-                }
-            }
-        }
-        scan.mark();
-        Ok(scan)
+        })?;
+        list.mark();
+        Ok(Scan { list, proc_dir })
     }
 
+    /// Sends `signal` to the tree, or only to those of it in process group `group`.
+    pub(crate) fn signal(&mut self, signal: u32, group: Option<i32>) -> Reached {
+        let mut reached = Reached::default();
+        for member in self.list.tree().iter().filter(|member| group.is_none_or(|group| member.group == group)) {
+            match deliver(&self.proc_dir, member, signal) {
+                Ok(()) => reached.count += 1,
+                Err(sys::ESRCH) => {}
+                Err(errno) if reached.errno == 0 => reached.errno = errno,
+                Err(_) => {}
+            }
+        }
+        reached
+    }
+
+    /// Sends `signal` to the orphans that this scan, which got the signal before, has not seen: they were forked while it went round,
+    /// and their parents have died of it. A new process with a parent is left to that, for it may be what a handler does at the end.
+    pub(crate) fn signal_new_orphans(&mut self, signal: u32) -> sys::Result<()> {
+        let shepherd = sys::pid();
+        let mut now = Scan::new()?;
+        for orphan in now.list.tree().iter().filter(|member| member.parent == shepherd) {
+            let known = |other: &Member| (other.pid, other.start) == (orphan.pid, orphan.start);
+            if !self.list.tree().iter().any(known) && deliver(&now.proc_dir, orphan, signal).is_ok() {
+                self.list.push(*orphan)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Those of the tree that are not stopped.
+    fn running(&mut self) -> usize {
+        self.list.tree().iter().filter(|member| member.state != b'T' && member.state != b't').count()
+    }
+
+    /// Who is left, for the report.
+    pub(crate) fn survivors(mut self, exit: &mut Exit) {
+        let tree = self.list.tree();
+        exit.survivors = tree.len() as u32;
+        for (name, member) in exit.named.iter_mut().zip(tree.iter().take(NAMED_SURVIVORS)) {
+            *name = member.pid as u32;
+        }
+    }
+}
+
+impl List {
     fn push(&mut self, member: Member) -> sys::Result<()> {
         if self.count == self.pages.records::<Member>().len() {
             let len = self.pages.bytes().len();
@@ -114,52 +147,6 @@ impl Scan {
         }
         self.count = kept;
         &members[..kept]
-    }
-
-    /// Sends `signal` to the tree, or only to those of it in process group `group`.
-    pub(crate) fn signal(&mut self, signal: u32, group: Option<i32>) -> Reached {
-        let mut reached = Reached::default();
-        let proc_dir = Fd::new(self.proc_dir.number());
-        for member in self.tree().iter().filter(|member| group.is_none_or(|group| member.group == group)) {
-            match deliver(&proc_dir, member, signal) {
-                Ok(()) => reached.count += 1,
-                Err(sys::ESRCH) => {}
-                Err(errno) if reached.errno == 0 => reached.errno = errno,
-                Err(_) => {}
-            }
-        }
-        core::mem::forget(proc_dir);
-        reached
-    }
-
-    /// Sends `signal` to the orphans that this scan, which got the signal before, has not seen: they were forked while it went round,
-    /// and their parents have died of it. A new process with a parent is left to that, for it may be what a handler does at the end.
-    pub(crate) fn signal_new_orphans(&mut self, signal: u32) -> sys::Result<()> {
-        let shepherd = sys::pid();
-        let mut now = Scan::new()?;
-        let proc_dir = Fd::new(now.proc_dir.number());
-        for orphan in now.tree().iter().filter(|member| member.parent == shepherd) {
-            let known = |other: &Member| (other.pid, other.start) == (orphan.pid, orphan.start);
-            if !self.tree().iter().any(known) && deliver(&proc_dir, orphan, signal).is_ok() {
-                self.push(*orphan)?;
-            }
-        }
-        core::mem::forget(proc_dir);
-        Ok(())
-    }
-
-    /// Those of the tree that are not stopped.
-    fn running(&mut self) -> usize {
-        self.tree().iter().filter(|member| member.state != b'T' && member.state != b't').count()
-    }
-
-    /// Who is left, for the report.
-    pub(crate) fn survivors(mut self, exit: &mut Exit) {
-        let tree = self.tree();
-        exit.survivors = tree.len() as u32;
-        for (name, member) in exit.named.iter_mut().zip(tree.iter().take(NAMED_SURVIVORS)) {
-            *name = member.pid as u32;
-        }
     }
 }
 

@@ -5,11 +5,14 @@
 //! checked by its magic number, and whether we may make a group is asked of the kernel.
 
 use crate::frame::group;
-use rustix::fs::{Access, AtFlags, statfs};
+use rustix::fs::{Access, AtFlags, FlockOperation, statfs};
+use rustix::io::Errno;
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 use std::{fs, io};
 
 /// `CGROUP2_SUPER_MAGIC` and `CGROUP_SUPER_MAGIC` of linux/magic.h.
@@ -99,6 +102,30 @@ fn may_make(base: &Path) -> Result<(), String> {
         .map_err(|errno| format!("no group can be made in {}: {}", base.display(), io::Error::from(errno)))
 }
 
+/// Removes the empty groups of commands whose parent and shepherd were both killed. Once in a process for each place.
+fn sweep(base: &Path) {
+    static SWEPT: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+    if !SWEPT.lock().unwrap_or_else(PoisonError::into_inner).insert(base.to_path_buf()) {
+        return;
+    }
+    // A shepherd locks its groups microseconds after it has made them, and is the only one to do so for longer than a moment.
+    const LOCKED: Duration = Duration::from_secs(1);
+    let abandoned = |group: &PathBuf| {
+        let ours = group.file_name().is_some_and(|name| name.as_bytes().starts_with(b"ginnel-"));
+        ours && fs::File::open(group).is_ok_and(|dir| {
+            let age = dir.metadata().and_then(|data| data.modified()).ok().and_then(|made| made.elapsed().ok());
+            age.is_some_and(|age| age > LOCKED)
+                && rustix::fs::flock(&dir, FlockOperation::NonBlockingLockExclusive).is_ok()
+        })
+    };
+    for group in below(base).filter(abandoned) {
+        // Busy where something of the tree goes on.
+        if remove(&group).is_ok() {
+            tracing::debug!(group = %group.display(), "removed a group that was left behind");
+        }
+    }
+}
+
 /// The version 2 group below which a command can have one with `cgroup.kill`, or why not. Found once per process.
 pub(crate) fn unified() -> Result<&'static Path, String> {
     static BASE: OnceLock<Result<PathBuf, String>> = OnceLock::new();
@@ -112,7 +139,11 @@ pub(crate) fn unified() -> Result<&'static Path, String> {
         // Every group but the root has the file, if the kernel knows it.
         let root = !base.join("cgroup.type").exists();
         let known = if root { kernel_is_at_least(5, 14) } else { base.join("cgroup.kill").exists() };
-        if known { Ok(base) } else { Err("this kernel has no cgroup.kill (Linux 5.14)".to_owned()) }
+        if !known {
+            return Err("this kernel has no cgroup.kill (Linux 5.14)".to_owned());
+        }
+        sweep(&base);
+        Ok(base)
     });
     base.as_deref().map_err(Clone::clone)
 }
@@ -126,6 +157,34 @@ fn kernel_is_at_least(major: u32, minor: u32) -> bool {
         .split(|c: char| !c.is_ascii_digit())
         .map(|number| number.parse().unwrap_or(0));
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (major, minor)
+}
+
+/// The groups below a group.
+fn below(group: &Path) -> impl Iterator<Item = PathBuf> {
+    let entries = fs::read_dir(group).into_iter().flatten().flatten();
+    entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path())
+}
+
+/// Removes a group, and those that its processes have made below it. `EBUSY` while anybody is in one of them.
+pub(crate) fn remove(group: &Path) -> Result<(), Errno> {
+    match rustix::fs::rmdir(group) {
+        Err(Errno::BUSY) => {
+            for group in below(group) {
+                match remove(&group) {
+                    Ok(()) | Err(Errno::NOENT) => {}
+                    busy => return busy,
+                }
+            }
+            rustix::fs::rmdir(group)
+        }
+        result => result,
+    }
+}
+
+/// How many processes are in a group and in those below it, as far as they show.
+pub(crate) fn members(group: &Path) -> u32 {
+    let own = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+    own.lines().count() as u32 + below(group).map(|group| members(&group)).sum::<u32>()
 }
 
 /// A group that holds a limit: its hierarchy, the directory below which it is made, and the files to write.
@@ -178,7 +237,8 @@ impl LimitFiles {
             Err(reason) => reason,
         };
         let v1 = find(Hierarchy::V1(self.controller)).and_then(|base| may_make(&base).map(|()| base));
-        v1.map(|base| LimitGroup { kind: self.v1_kind, base, writes: self.v1 })
+        v1.inspect(|base| sweep(base))
+            .map(|base| LimitGroup { kind: self.v1_kind, base, writes: self.v1 })
             .map_err(|v1_reason| format!("{v2_reason}; {v1_reason}"))
     }
 }

@@ -4,6 +4,7 @@
 //! namespace has died with its pid 1. A control group is killed as one. Without either, the tree is whoever descends from the leader,
 //! shares its session, or carries the mark in its environment: all of them are stopped first, so that none forks while we look.
 
+use crate::cgroup;
 use crate::guarantee::Protection;
 use crate::launch::MARK;
 use crate::proc_table::{self, Entry};
@@ -68,9 +69,7 @@ impl Identity {
         };
         for group in &self.limits {
             // Busy as long as anybody is in it.
-            while fs::remove_dir(group).is_err_and(|error| Errno::from_io_error(&error) == Some(Errno::BUSY))
-                && Instant::now() < deadline
-            {
+            while cgroup::remove(group).is_err_and(|errno| errno == Errno::BUSY) && Instant::now() < deadline {
                 thread::sleep(Duration::from_millis(1));
             }
         }
@@ -164,22 +163,12 @@ fn deliver(entry: &Entry, signal: Signal) {
 fn end_group(group: &Path, deadline: Instant) -> u32 {
     loop {
         let _ = fs::write(group.join("cgroup.kill"), "1");
-        let members = match fs::read_to_string(group.join("cgroup.procs")) {
-            Ok(members) => members,
-            // A group that is no longer there was removed by its shepherd, which does so only when it is empty.
-            Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::NOENT | Errno::NODEV)) => return 0,
-            // Whoever cannot be asked for (no descriptor is free) is not taken for gone.
-            Err(_) if Instant::now() > deadline => return 1,
-            Err(_) => {
-                thread::sleep(Duration::from_millis(1));
-                continue;
-            }
-        };
-        if members.is_empty() && fs::remove_dir(group).is_ok() {
+        // Only an empty group can be removed. One that is no longer there was removed by its shepherd, when it was empty.
+        if matches!(cgroup::remove(group), Ok(()) | Err(Errno::NOENT)) {
             return 0;
         }
         if Instant::now() > deadline {
-            return members.lines().count() as u32;
+            return cgroup::members(group).max(1);
         }
         thread::sleep(Duration::from_millis(1));
     }

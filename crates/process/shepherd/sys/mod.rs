@@ -134,17 +134,43 @@ pub(crate) fn write(fd: &Fd, bytes: &[u8]) -> Result<usize> {
     retry(nr::WRITE, [fd.0 as usize, bytes.as_ptr() as usize, bytes.len(), 0, 0, 0])
 }
 
-pub(crate) fn directory_entries(fd: &Fd, into: &mut [u8]) -> Result<usize> {
-    retry(nr::GETDENTS64, [fd.0 as usize, into.as_mut_ptr() as usize, into.len(), 0, 0, 0])
+/// Hands out the name and the type (`DT_*`) of every entry of a directory.
+pub(crate) fn each_entry(dir: &Fd, mut each: impl FnMut(Path<'_>, u8) -> Result<()>) -> Result<()> {
+    // `struct linux_dirent64`: inode and offset of 8 bytes each, the record's length, the type, the name with its NUL.
+    const LENGTH: usize = 16;
+    const TYPE: usize = 18;
+    const NAME: usize = 19;
+    let mut entries = [0u8; 4096];
+    loop {
+        let len = retry(nr::GETDENTS64, [dir.0 as usize, entries.as_mut_ptr() as usize, entries.len(), 0, 0, 0])?;
+        let mut rest = &entries[..len];
+        if rest.is_empty() {
+            return Ok(());
+        }
+        while rest.len() > NAME {
+            let length = usize::from(u16::from_le_bytes([rest[LENGTH], rest[LENGTH + 1]]));
+            let Some((entry, behind)) = rest.split_at_checked(length.max(NAME)) else { break };
+            if let Ok(name) = core::ffi::CStr::from_bytes_until_nul(&entry[NAME..]) {
+                each(name, entry[TYPE])?;
+            }
+            rest = behind;
+        }
+    }
 }
 
 pub(crate) fn mkdir(path: Path<'_>) -> Result<()> {
     check(call(nr::MKDIRAT, [AT_FDCWD as usize, at(path), 0o755, 0, 0, 0])).map(drop)
 }
 
-pub(crate) fn rmdir(path: Path<'_>) -> Result<()> {
+pub(crate) fn rmdir_at(dir: i32, path: Path<'_>) -> Result<()> {
     const AT_REMOVEDIR: usize = 0x200;
-    check(call(nr::UNLINKAT, [AT_FDCWD as usize, at(path), AT_REMOVEDIR, 0, 0, 0])).map(drop)
+    check(call(nr::UNLINKAT, [dir as usize, at(path), AT_REMOVEDIR, 0, 0, 0])).map(drop)
+}
+
+/// `flock`, exclusive; it ends with the last copy of the descriptor.
+pub(crate) fn lock(fd: &Fd) -> Result<()> {
+    const LOCK_EX_NB: usize = 2 | 4;
+    check(call(nr::FLOCK, [fd.0 as usize, LOCK_EX_NB, 0, 0, 0, 0])).map(drop)
 }
 
 pub(crate) fn pipe() -> Result<(Fd, Fd)> {

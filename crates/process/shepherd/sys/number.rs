@@ -27,6 +27,7 @@ mod arch {
     pub(in crate::sys) const WAIT4: usize = 61;
     pub(in crate::sys) const KILL: usize = 62;
     pub(in crate::sys) const FCNTL: usize = 72;
+    pub(in crate::sys) const FLOCK: usize = 73;
     pub(in crate::sys) const CHDIR: usize = 80;
     pub(in crate::sys) const UMASK: usize = 95;
     pub(in crate::sys) const GETPPID: usize = 110;
@@ -55,6 +56,7 @@ mod arch {
     pub(in crate::sys) const DUP3: usize = 24;
     pub(in crate::sys) const FCNTL: usize = 25;
     pub(in crate::sys) const IOCTL: usize = 29;
+    pub(in crate::sys) const FLOCK: usize = 32;
     pub(in crate::sys) const MKDIRAT: usize = 34;
     pub(in crate::sys) const UNLINKAT: usize = 35;
     pub(in crate::sys) const CHDIR: usize = 49;

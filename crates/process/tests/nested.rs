@@ -1,0 +1,84 @@
+//! Ginnel below Ginnel, and what is left for the next one to clear away.
+
+mod common;
+
+use common::{LONG, Mark, groups_of, inherited_mark, role, wait_until};
+use ginnel_process::{Command, Isolation, KillLadder, Stdio};
+use std::io::{BufRead, BufReader, Read};
+use std::path::PathBuf;
+
+roles!(inner, one_spawn);
+
+/// Runs a command with a limit, so that it has groups of each kind this machine has.
+fn inner() {
+    let mark = inherited_mark();
+    let mut command = mark.shell("echo; sleep 1000 & exec sleep 1001");
+    if rustix::process::geteuid().is_root() {
+        command.pids_limit(64);
+    }
+    let child = command.stdout(Stdio::piped()).spawn().unwrap();
+    println!("{} {}", std::process::id(), child.shepherd_id());
+    let _ = std::io::stdin().read(&mut [0]);
+}
+
+fn one_spawn() {
+    let mut command = Command::new("true");
+    if rustix::process::geteuid().is_root() {
+        command.pids_limit(64);
+    }
+    command.run().unwrap();
+}
+
+/// The pids of the inner parent and its shepherd.
+fn told(stream: impl Read) -> [u32; 2] {
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line).unwrap();
+    let pids: Vec<u32> = line.split_whitespace().map(|pid| pid.parse().unwrap()).collect();
+    pids.try_into().unwrap()
+}
+
+fn swept(parent: u32) -> bool {
+    let mark = Mark::new();
+    assert!(role("one_spawn", &mark).status().unwrap().success());
+    groups_of(&[parent]).is_empty()
+}
+
+#[test]
+fn a_tree_that_had_trees_of_its_own_leaves_no_group() {
+    for isolation in [Isolation::Auto, Isolation::PidNamespace] {
+        let mark = Mark::new();
+        let mut command = mark.command(&common::own_program());
+        command.env(common::sys::ROLE, "inner").isolation(isolation).kill_ladder(KillLadder::at_once());
+        let mut outer = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let [inner, _] = told(outer.stdout.as_mut().unwrap());
+        mark.await_alive(3);
+        // The inner parent and its shepherd are killed in one stroke.
+        assert_eq!(outer.kill().unwrap().survivors, 0);
+        mark.assert_gone();
+        let left = groups_of(&[std::process::id()]);
+        assert_eq!(left, [""; 0].map(PathBuf::from), "{isolation:?}");
+        // What the inner one had elsewhere goes with the next command.
+        assert!(wait_until(LONG, || swept(inner)), "{:?}", groups_of(&[inner]));
+    }
+}
+
+#[test]
+fn groups_of_a_parent_and_a_shepherd_killed_together_go_with_the_next_command() {
+    let mark = Mark::new();
+    let stdio = std::process::Stdio::piped;
+    let mut parent = role("inner", &mark).stdin(stdio()).stdout(stdio()).spawn().unwrap();
+    let [pid, shepherd] = told(parent.stdout.as_mut().unwrap());
+    mark.await_alive(3);
+    // Stopped first, so that neither sees the other die.
+    for (pid, signal) in [(shepherd, libc::SIGSTOP), (pid, libc::SIGKILL), (shepherd, libc::SIGKILL)] {
+        let signal = rustix::process::Signal::from_named_raw(signal).unwrap();
+        rustix::process::kill_process(rustix::process::Pid::from_raw(pid as i32).unwrap(), signal).unwrap();
+    }
+    parent.wait().unwrap();
+    // The leader goes with its shepherd; the rest is what nobody can end but who finds it.
+    assert!(wait_until(LONG, || mark.alive().len() == 1), "{:?}", mark.alive());
+    let groups = groups_of(&[pid]);
+    assert!(!swept(pid) || groups.is_empty(), "a group in use was removed");
+    drop(mark);
+    assert!(wait_until(LONG, || swept(pid)), "{:?}", groups_of(&[pid]));
+}
