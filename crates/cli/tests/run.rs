@@ -166,6 +166,66 @@ fn a_killed_ginnel_leaves_nothing() {
     assert!(wait_until(|| !runs(&leader)));
 }
 
+/// What has this variable in its environment; killed at the end, which only after a failure finds anybody.
+struct Marked(String);
+
+impl Marked {
+    const NAME: &str = "GINNEL_TEST_MARK";
+
+    fn alive(&self) -> Vec<u32> {
+        let wanted = format!("{}={}", Self::NAME, self.0).into_bytes();
+        let pids =
+            std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+        let marked = |pid: &u32| {
+            let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            environment.split(|byte| *byte == 0).any(|variable| variable == wanted)
+        };
+        pids.filter(marked).collect()
+    }
+}
+
+impl Drop for Marked {
+    fn drop(&mut self) {
+        for pid in self.alive() {
+            let _ = rustix::process::kill_process(
+                rustix::process::Pid::from_raw(pid as i32).unwrap(),
+                rustix::process::Signal::KILL,
+            );
+        }
+    }
+}
+
+#[test]
+fn a_signal_at_any_moment_of_the_startup_leaves_nothing_and_has_its_code() {
+    use rustix::process::Signal;
+    use std::os::unix::process::ExitStatusExt;
+    let mark = Marked(std::process::id().to_string());
+    // What a shell starts in the background ignores INT, and is killed after the grace.
+    let script = "sleep 1000 & setsid sleep 1001 & (sleep 1002 &); wait";
+    let args = ["run", "--grace", "20ms", "--", "sh", "-c", script];
+    let isolated = ["run", "--isolate", "--grace", "20ms", "--", "sh", "-c", script];
+    let mut caught = 0;
+    for attempt in 0..180u64 {
+        let mut command = if attempt % 6 < 3 { ginnel(&args) } else { ginnel(&isolated) };
+        let mut child = Running(command.env(Marked::NAME, &mark.0).stderr(Stdio::null()).spawn().unwrap());
+        // `spawn` returns after the exec. The moments are spread over the 6 ms in which the command and its tree start.
+        let moment = Instant::now() + Duration::from_micros(attempt * 35);
+        while Instant::now() < moment {}
+        let sent = [Signal::TERM, Signal::INT, Signal::KILL][attempt as usize % 3];
+        signal(child.id(), sent);
+        assert!(wait_until(|| child.try_wait().unwrap().is_some()), "it goes on, {attempt}");
+        let status = child.wait().unwrap();
+        // The leader's code; before there is a handler, and so a command, the end of `ginnel` itself, which a shell tells the same way.
+        let code = status.code().or(status.signal().map(|number| 128 + number));
+        assert_eq!(code, Some(128 + sent.as_raw()), "attempt {attempt}");
+        caught += u32::from(status.code().is_some());
+        // Who was asked has waited for it.
+        assert!(mark.alive().is_empty() || sent == Signal::KILL, "attempt {attempt}: {:?}", mark.alive());
+        assert!(wait_until(|| mark.alive().is_empty()), "attempt {attempt}: {:?}", mark.alive());
+    }
+    assert!(caught > 0, "the command never started");
+}
+
 #[test]
 fn the_report_is_json() {
     let output = run(&["--report", "-", "--", "sh", "-c", "sleep 1000 & exit 3"]);
@@ -443,6 +503,51 @@ fn ps_shows_the_tree_with_age_memory_and_guarantee() {
     assert!(tree[0]["memory"].as_u64().unwrap() > 0 && tree[0]["age"].as_f64().is_some());
     signal(child.id(), rustix::process::Signal::TERM);
     assert_eq!(child.wait().unwrap().code(), Some(143));
+}
+
+const NOBODY: u32 = 65534;
+
+/// `ginnel` as an ordinary user, who may not be able to look into the directory where it was built.
+fn as_nobody(wrapped_in: &[&str], args: &[&str]) -> Shepherded {
+    let mut words = wrapped_in.iter().chain(&["/proc/self/fd/7"]).chain(args);
+    let mut command = Shepherded::new(words.next().unwrap());
+    command.args(words).inherit_as(7, std::fs::File::open(GINNEL).unwrap()).current_dir("/").timeout(LONG);
+    command
+}
+
+#[test]
+fn ps_shows_an_ordinary_user_only_what_is_theirs_and_root_everything() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let (roots, _out, _) = started(&["--", "sh", "-c", "echo up; exec sleep 1000"]);
+    let mut command = as_nobody(&[], &["run", "--", "sh", "-c", "echo up; exec sleep 1000"]);
+    let mut theirs = command.uid(NOBODY).gid(NOBODY).stdout(ginnel_process::Stdio::piped()).spawn().unwrap();
+    BufReader::new(theirs.stdout.take().unwrap()).read_line(&mut String::new()).unwrap();
+    let listed = |text: &[u8]| serde_json::from_slice::<Vec<Value>>(text).unwrap();
+    let parents = |rows: &[Value]| rows.iter().map(|row| row["parent"].as_u64().unwrap() as u32).collect::<Vec<u32>>();
+
+    let all = listed(&ginnel(&["ps", "--json"]).output().unwrap().stdout);
+    assert!(parents(&all).contains(&roots.id()) && parents(&all).contains(&theirs.id()), "{all:?}");
+    let row = all.iter().find(|row| row["parent"] == theirs.id()).unwrap();
+    assert_eq!(row["uid"], NOBODY);
+
+    // Also one who may look into every process, where the kernel hides nothing, as far as root itself may.
+    let bounding = std::fs::read_to_string("/proc/self/status").unwrap();
+    let bounding = bounding.lines().find_map(|line| line.strip_prefix("CapBnd:\t")).unwrap();
+    const SYS_PTRACE: u64 = 1 << 19;
+    let mut ways = vec![vec!["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]];
+    if u64::from_str_radix(bounding, 16).unwrap() & SYS_PTRACE != 0 {
+        ways.push([ways[0].as_slice(), &["--inh-caps=+sys_ptrace", "--ambient-caps=+sys_ptrace"]].concat());
+    }
+    for way in ways {
+        let output = as_nobody(&way, &["ps", "--json"]).run().unwrap();
+        assert!(output.report.success(), "{}", text(&output.stderr));
+        let own = listed(&output.stdout);
+        assert!(parents(&own).contains(&theirs.id()), "{way:?}: {own:?}");
+        assert!(own.iter().all(|row| row["uid"] == NOBODY), "{way:?}: {own:?}");
+    }
+    theirs.stop().unwrap();
 }
 
 #[test]

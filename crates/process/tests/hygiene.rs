@@ -26,47 +26,54 @@ fn groups() -> usize {
     common::groups_of(&[std::process::id()]).len()
 }
 
-fn one() {
-    let output = Command::new("echo").arg("one").run().unwrap();
+const ISOLATIONS: [Isolation; 3] = [Isolation::Subreaper, Isolation::Auto, Isolation::PidNamespace];
+
+fn one(isolation: Isolation) {
+    let output = Command::new("echo").arg("one").isolation(isolation).run().unwrap();
     assert_eq!(output.stdout, b"one\n");
 }
 
 #[test]
 fn a_thousand_runs_leave_the_process_as_it_was() {
     let runs = if std::env::var_os("GINNEL_SOAK").is_some() { 10_000 } else { 1000 };
-    (0..20).for_each(|_| one());
-    let (before, memory) = (footprint(), resident_kib());
-    (0..runs).for_each(|_| one());
-    assert_eq!(footprint(), before);
-    let grown = resident_kib().saturating_sub(memory);
-    assert!(grown < 2048, "{grown} KiB more after {runs} runs");
-    assert_eq!(groups(), 0);
+    for isolation in ISOLATIONS {
+        (0..20).for_each(|_| one(isolation));
+        let (before, memory) = (footprint(), resident_kib());
+        (0..runs).for_each(|_| one(isolation));
+        assert_eq!(footprint(), before, "{isolation:?}");
+        let grown = resident_kib().saturating_sub(memory);
+        assert!(grown < 2048, "{isolation:?}: {grown} KiB more after {runs} runs");
+        assert_eq!(groups(), 0);
+    }
 }
 
 #[test]
 fn a_command_that_was_waited_for_holds_no_descriptor_any_more() {
-    one();
-    let before = footprint();
-    for run in 0..200 {
-        let mut child = Command::new("true").spawn().unwrap();
-        // Without the watch stepping back first, as it does for `wait`: both see the end at once.
-        while child.wait_timeout(LONG).unwrap().is_none() {}
-        drop(child);
-        assert_eq!(footprint().0, before.0, "run {run}");
+    for isolation in ISOLATIONS {
+        one(isolation);
+        let before = footprint();
+        for run in 0..100 {
+            let mut child = Command::new("true").isolation(isolation).spawn().unwrap();
+            // Without the watch stepping back first, as it does for `wait`: both see the end at once.
+            while child.wait_timeout(LONG).unwrap().is_none() {}
+            drop(child);
+            assert_eq!(footprint().0, before.0, "{isolation:?}, run {run}");
+        }
     }
 }
 
 #[test]
 fn two_hundred_parallel_runs_do_not_disturb_each_other() {
-    one();
+    ISOLATIONS.into_iter().for_each(one);
     let before = footprint();
     std::thread::scope(|scope| {
         for number in 0..200 {
             scope.spawn(move || {
-                let output =
-                    Command::new("sh").args(["-c", &format!("echo {number}; exit {}", number % 100)]).run().unwrap();
+                let mut command = Command::new("sh");
+                command.isolation(ISOLATIONS[number % ISOLATIONS.len()]);
+                let output = command.args(["-c", &format!("echo {number}; exit {}", number % 100)]).run().unwrap();
                 assert_eq!(String::from_utf8(output.stdout).unwrap(), format!("{number}\n"));
-                assert_eq!(output.report.code(), Some(number % 100));
+                assert_eq!(output.report.code(), Some(number as i32 % 100));
             });
         }
     });
@@ -77,13 +84,16 @@ fn two_hundred_parallel_runs_do_not_disturb_each_other() {
 
 #[test]
 fn dropped_children_are_reaped_without_anybody_waiting() {
-    one();
-    let before = footprint();
-    for _ in 0..50 {
-        drop(Command::new("sleep").arg("1000").stdout(Stdio::piped()).spawn().unwrap());
+    for isolation in ISOLATIONS {
+        one(isolation);
+        let before = footprint();
+        for _ in 0..50 {
+            let mut command = Command::new("sleep");
+            drop(command.arg("1000").isolation(isolation).stdout(Stdio::piped()).spawn().unwrap());
+        }
+        assert!(wait_until(LONG, || footprint() == before), "{isolation:?}: {:?} {before:?}", footprint());
+        assert_eq!(groups(), 0);
     }
-    assert!(wait_until(LONG, || footprint() == before), "{:?} {before:?}", footprint());
-    assert_eq!(groups(), 0);
 }
 
 #[test]
@@ -91,7 +101,7 @@ fn a_command_sees_its_own_descriptors_only() {
     // Open in this process, and not closed by an exec.
     let leaky = File::open("/dev/null").unwrap();
     rustix::io::fcntl_setfd(&leaky, rustix::io::FdFlags::empty()).unwrap();
-    for isolation in [Isolation::Subreaper, Isolation::Auto, Isolation::PidNamespace] {
+    for isolation in ISOLATIONS {
         let mut command = Command::new("sh");
         command.args(["-c", "ls /proc/$$/fd"]).isolation(isolation);
         assert_eq!(command.run().unwrap().stdout, b"0\n1\n2\n", "with {} open", leaky.as_raw_fd());

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{LONG, Mark, wait_until};
+use common::{LONG, Mark, role, wait_until};
 use ginnel_process::{Cause, Command, Limit, Orphans, Stdio};
 use std::fs::{self, File};
 use std::io::{Read, Seek, Write};
@@ -10,37 +10,48 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
+roles!(reader_that_is_slow, capture_of_half_a_gigabyte);
+
 const MIB: usize = 1 << 20;
 
-/// Bytes that differ from block to block.
+/// Bytes that differ from block to block, and within it: every eighth word, for there are many.
 fn fill(block: &mut [u8], number: u64) {
-    for (index, word) in block.chunks_exact_mut(8).enumerate() {
+    for (index, word) in block.chunks_exact_mut(8).enumerate().step_by(8) {
         word.copy_from_slice(&number.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(index as u64).to_le_bytes());
     }
 }
 
-fn resident_kib(pid: u32) -> u64 {
+fn peak_kib(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
-#[test]
-fn a_slow_reader_holds_the_writer_back_and_gets_every_byte() {
+/// Runs a role: in a process of its own, whose memory no other test uses.
+#[track_caller]
+fn passes(name: &str) {
+    let mark = Mark::new();
+    let output = role(name, &mark).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    mark.assert_gone_soon();
+}
+
+fn reader_that_is_slow() {
     const BLOCK: usize = 64 * 1024;
     /// Two pipes of 64 KiB and what `cat` holds, with room to spare.
     const IN_BETWEEN: u64 = MIB as u64;
-    let blocks = if std::env::var_os("GINNEL_SOAK").is_some() { 16 * 1024 } else { 2 * 1024 };
+    /// 1 GiB.
+    const BLOCKS: u64 = 16 * 1024;
     // After a failure the writer must not wait for a reader that is gone.
     let mut child = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::piped()).timeout(6 * LONG).spawn().unwrap();
     let (mut stdin, mut stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
     let written = AtomicU64::new(0);
-    let before = resident_kib(std::process::id());
-    let shepherd = resident_kib(child.shepherd_id());
+    let before = peak_kib(std::process::id());
+    let mut shepherd = 0;
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let mut block = vec![0; BLOCK];
-            for number in 0..blocks {
+            for number in 0..BLOCKS {
                 fill(&mut block, number);
                 stdin.write_all(&block).unwrap();
                 written.fetch_add(BLOCK as u64, Ordering::Relaxed);
@@ -48,13 +59,14 @@ fn a_slow_reader_holds_the_writer_back_and_gets_every_byte() {
             drop(stdin);
         });
         let (mut block, mut expected) = (vec![0; BLOCK], vec![0; BLOCK]);
-        for number in 0..blocks {
+        for number in 0..BLOCKS {
             if number % 64 == 0 {
                 // Slow: long enough for the writer to run away if it could.
                 std::thread::sleep(Duration::from_millis(2));
                 // A block may be read before its writer has counted it.
                 let ahead = written.load(Ordering::Relaxed).saturating_sub(number * BLOCK as u64);
                 assert!(ahead <= IN_BETWEEN, "{ahead} bytes are somewhere in between");
+                shepherd = peak_kib(child.shepherd_id());
             }
             stdout.read_exact(&mut block).unwrap();
             fill(&mut expected, number);
@@ -62,12 +74,34 @@ fn a_slow_reader_holds_the_writer_back_and_gets_every_byte() {
         }
         assert_eq!(stdout.read(&mut block).unwrap(), 0);
     });
-    let grown = resident_kib(std::process::id()).saturating_sub(before);
-    assert!(grown < 8 * 1024, "this process grew by {grown} KiB");
+    let grown = peak_kib(std::process::id()) - before;
+    assert!(grown < 4 * 1024, "this process grew by {grown} KiB");
+    assert!(shepherd < 300, "the shepherd used {shepherd} KiB");
     let report = child.wait().unwrap();
-    assert_eq!((report.stdin.bytes, report.stdout.bytes), (blocks * BLOCK as u64, blocks * BLOCK as u64));
+    assert_eq!((report.stdin.bytes, report.stdout.bytes), (BLOCKS * BLOCK as u64, BLOCKS * BLOCK as u64));
     assert!(report.success());
-    assert!(shepherd < 300, "the shepherd uses {shepherd} KiB");
+}
+
+#[test]
+fn a_slow_reader_holds_the_writer_back_and_gets_every_byte() {
+    passes("reader_that_is_slow");
+}
+
+fn capture_of_half_a_gigabyte() {
+    const HALF: u64 = 512 * MIB as u64;
+    let before = peak_kib(std::process::id());
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!("head -c {HALF} /dev/zero >&2; echo done")]).capture_limit(MIB);
+    let output = command.run().unwrap();
+    let grown = peak_kib(std::process::id()) - before;
+    assert!(grown < 4 * 1024, "this process grew by {grown} KiB");
+    assert_eq!((output.stdout.as_slice(), output.stderr.len()), (b"done\n".as_slice(), MIB));
+    assert_eq!((output.report.stderr.bytes, output.report.stderr.discarded), (HALF, HALF - MIB as u64));
+}
+
+#[test]
+fn what_a_capture_throws_away_costs_no_memory() {
+    passes("capture_of_half_a_gigabyte");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{LONG, Mark, inherited_mark, role, runs, wait_until};
-use ginnel_process::{Cause, Child, Command, Isolation, KillLadder, Limit, Signal, Stdio};
+use ginnel_process::{Cause, Child, Command, Isolation, KillLadder, Limit, Signal, SpawnError, Stdio};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,10 @@ fn short() -> KillLadder {
 
 /// Starts it, and waits until it says that it is ready.
 fn ready(command: &mut Command) -> Child {
-    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    said_ready(command.stdout(Stdio::piped()).spawn().unwrap())
+}
+
+fn said_ready(mut child: Child) -> Child {
     let mut line = String::new();
     BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
     assert_eq!(line, "ready\n");
@@ -148,6 +151,11 @@ fn a_stopped_process_cannot_outlast_the_grace() {
     });
 }
 
+/// Who can hold every limit.
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
 fn storm() {
     common::sys::fork_storm()
 }
@@ -159,8 +167,11 @@ fn a_fork_storm_under_a_limit_is_ended() {
         let mark = Mark::new();
         let mut command = mark.command(&common::own_program());
         command.env(common::sys::ROLE, "storm").isolation(isolation).pids_limit(64).kill_ladder(short());
-        let mut child = ready(&mut command);
-        let report = child.stop().unwrap();
+        let child = match command.stdout(Stdio::piped()).spawn() {
+            Err(SpawnError::LimitUnavailable { .. }) if !is_root() => continue,
+            child => child.unwrap(),
+        };
+        let report = said_ready(child).stop().unwrap();
         assert_eq!(report.survivors, 0);
         assert!(report.fork_refusals > 0, "the limit was never felt: {report:?}");
         mark.assert_gone();
@@ -178,15 +189,76 @@ fn a_fork_storm_is_ended_without_a_control_group() {
     mark.assert_gone();
 }
 
+/// Calls it after each of many moments between 0 and 3 ms, in which a command such as `STUBBORN` starts what it starts.
+fn each_moment_of_a_startup(isolation: Isolation, mark: &Mark, end: impl Fn(Child)) {
+    for moment in 0..30u64 {
+        let mut command = mark.shell(STUBBORN);
+        let grace = KillLadder::grace(Duration::from_millis(10));
+        let child = command.stdout(Stdio::null()).isolation(isolation).kill_ladder(grace).spawn().unwrap();
+        let moment = Instant::now() + Duration::from_micros(moment * 100);
+        // Not by a sleep, which would take too long for the early ones.
+        while Instant::now() < moment {}
+        end(child);
+    }
+}
+
 #[test]
 fn a_stop_during_startup_leaves_nothing() {
     each_isolation(|isolation, mark| {
-        for _ in 0..10 {
-            let mut child =
-                mark.shell(STUBBORN).stdout(Stdio::null()).isolation(isolation).kill_ladder(short()).spawn().unwrap();
-            child.kill().unwrap();
+        each_moment_of_a_startup(isolation, mark, |mut child| {
+            let report = child.stop().unwrap();
+            assert_eq!((report.cause, report.survivors), (Cause::Stopped, 0));
+            mark.assert_gone();
+        });
+    });
+}
+
+#[test]
+fn a_kill_during_startup_leaves_nothing() {
+    each_isolation(|isolation, mark| {
+        each_moment_of_a_startup(isolation, mark, |mut child| {
+            let report = child.kill().unwrap();
+            assert_eq!((report.cause, report.signal(), report.survivors), (Cause::Stopped, Some(Signal::KILL), 0));
+            mark.assert_gone();
+        });
+    });
+}
+
+#[test]
+fn a_drop_during_startup_leaves_nothing() {
+    each_isolation(|isolation, mark| {
+        each_moment_of_a_startup(isolation, mark, |child| {
+            let shepherd = child.shepherd_id();
+            drop(child);
+            mark.assert_gone_soon();
+            assert!(wait_until(LONG, || !std::path::Path::new(&format!("/proc/{shepherd}")).exists()));
+        });
+    });
+}
+
+#[test]
+fn a_timeout_during_startup_leaves_nothing() {
+    each_isolation(|isolation, mark| {
+        for moment in 0..30 {
+            let mut command = mark.shell(STUBBORN);
+            command.isolation(isolation).kill_ladder(KillLadder::grace(Duration::from_millis(10)));
+            let report = command.timeout(Duration::from_micros(moment * 100)).run().unwrap().report;
+            assert_eq!((report.cause, report.survivors), (Cause::TimedOut, 0));
             mark.assert_gone();
         }
+    });
+}
+
+#[test]
+fn a_shepherd_that_is_asked_to_end_during_startup_leaves_nothing() {
+    each_isolation(|isolation, mark| {
+        each_moment_of_a_startup(isolation, mark, |mut child| {
+            let shepherd = rustix::process::Pid::from_raw(child.shepherd_id() as i32).unwrap();
+            rustix::process::kill_process(shepherd, rustix::process::Signal::TERM).unwrap();
+            let report = child.wait().unwrap();
+            assert_eq!((report.cause, report.survivors), (Cause::ShepherdSignaled(Signal::TERM), 0));
+            mark.assert_gone();
+        });
     });
 }
 
@@ -207,6 +279,28 @@ fn an_output_limit_ends_the_tree() {
         let output = mark.command("yes").isolation(isolation).max_output(100_000).run().unwrap();
         assert_eq!(output.report.cause, Cause::Limit(Limit::Output));
         assert_eq!(output.stdout.len(), 100_000);
+    });
+}
+
+#[test]
+fn an_output_limit_ends_a_tree_that_ignores_term() {
+    // `yes` is one of the stubborn ones; the others hold its stdout open, one in a session of its own, one forked twice.
+    let script = "trap '' TERM; sleep 1000 & setsid sleep 1001 & (sleep 1002 &); echo ready; yes";
+    each_isolation(|isolation, mark| {
+        let mut child = ready(mark.shell(script).isolation(isolation).kill_ladder(short()).max_output(100_000));
+        mark.await_alive(STUBBORN_PROCESSES + 1);
+        let mut stdout = child.stdout.take().unwrap();
+        std::io::copy(&mut stdout, &mut std::io::sink()).unwrap_err();
+        let report = child.wait().unwrap();
+        assert_eq!((report.cause, report.survivors), (Cause::Limit(Limit::Output), 0));
+        // All but perhaps `yes`, which its shell may see die first.
+        assert!(report.killed >= STUBBORN_PROCESSES as u32 && report.stdout.bytes == 100_000, "{report:?}");
+        mark.assert_gone();
+
+        let output = mark.shell(script).isolation(isolation).kill_ladder(short()).max_output(100_000).run().unwrap();
+        assert_eq!((output.report.cause, output.report.survivors), (Cause::Limit(Limit::Output), 0));
+        // `yes`, and then its shell, may have ended by the closed pipe.
+        assert!(output.report.killed >= 3 && output.stdout.len() == 100_000, "{:?}", output.report);
     });
 }
 
@@ -240,15 +334,21 @@ fn a_shepherd_that_is_asked_to_end_takes_its_tree_along() {
     });
 }
 
-/// Runs until it is killed, with a tree below it.
-fn parent_with_a_tree() {
-    let isolation = match std::env::var("ISOLATION").unwrap().as_str() {
+/// In a role: the isolation it was told by the environment.
+fn told_isolation() -> Isolation {
+    match std::env::var("ISOLATION").unwrap().as_str() {
         "PidNamespace" => Isolation::PidNamespace,
         "Subreaper" => Isolation::Subreaper,
         _ => Isolation::Auto,
-    };
+    }
+}
+
+/// Runs until it is killed, with a tree below it.
+fn parent_with_a_tree() {
+    let isolation = told_isolation();
     let child = inherited_mark().shell(STUBBORN).isolation(isolation).kill_ladder(short()).spawn().unwrap();
-    println!("{}", child.shepherd_id());
+    // A line of its own, whatever the command writes.
+    println!("\nshepherd {}", child.shepherd_id());
     let _ = std::io::stdin().read(&mut [0]);
 }
 
@@ -261,19 +361,31 @@ fn a_killed_parent_takes_the_tree_along() {
             .stdout(std::process::Stdio::piped())
             .spawn()
             .unwrap();
+        mark.parent(parent.id());
+        let mut lines = BufReader::new(parent.stdout.take().unwrap()).lines().map(Result::unwrap);
+        let shepherd = lines.find_map(|line| line.strip_prefix("shepherd ")?.parse().ok()).unwrap();
         mark.await_alive(1 + STUBBORN_PROCESSES);
+        assert!(runs(shepherd));
         parent.kill().unwrap();
         parent.wait().unwrap();
+        // It is recognised as the one that is left, and stays until the tree has had its grace.
+        assert!(mark.shepherds().contains(&shepherd) || !runs(shepherd));
         mark.assert_gone_soon();
+        assert!(wait_until(LONG, || !runs(shepherd)));
     });
 }
 
 fn parent_that_spawns_for_ever() {
-    let mark = inherited_mark();
+    let (mark, isolation) = (inherited_mark(), told_isolation());
     println!("up");
     loop {
-        let child = mark.shell(STUBBORN).stdout(Stdio::null()).kill_ladder(short()).spawn().unwrap();
-        std::mem::forget(child);
+        let mut command = mark.shell(STUBBORN);
+        command.isolation(isolation).stdout(Stdio::null()).kill_ladder(short());
+        if is_root() {
+            // With groups in other hierarchies.
+            command.pids_limit(64);
+        }
+        std::mem::forget(command.spawn().unwrap());
     }
 }
 
@@ -281,9 +393,14 @@ fn parent_that_spawns_for_ever() {
 fn a_parent_killed_at_any_step_of_a_spawn_leaves_nothing() {
     let tries = if std::env::var_os("GINNEL_SOAK").is_some() { 2000 } else { 200 };
     let (mark, mut parents) = (Mark::new(), Vec::new());
+    let isolations = ["Subreaper", "Auto", "PidNamespace"];
     for attempt in 0..tries {
-        let mut parent =
-            role("parent_that_spawns_for_ever", &mark).stdout(std::process::Stdio::piped()).spawn().unwrap();
+        let mut parent = role("parent_that_spawns_for_ever", &mark)
+            .env("ISOLATION", isolations[attempt as usize % isolations.len()])
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        mark.parent(parent.id());
         parent.stdout.as_mut().unwrap().read_exact(&mut [0; 3]).unwrap();
         // A spawn takes about a millisecond: the moments of death are spread over the first three.
         let moment = Instant::now() + Duration::from_micros(attempt * 7919 % 3000);

@@ -33,7 +33,10 @@ fn as_nobody() -> Mark {
 #[track_caller]
 fn passes(name: &str) {
     let mark = Mark::new();
-    let output = role(name, &mark).output().unwrap();
+    let role = role(name, &mark).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn();
+    let role = role.unwrap();
+    mark.parent(role.id());
+    let output = role.wait_with_output().unwrap();
     assert!(
         output.status.success(),
         "{}{}",
@@ -94,6 +97,13 @@ fn the_second_line_of_defence_needs_no_privilege() {
     passes("the_shepherd_is_killed");
 }
 
+/// Whether this user can have a pid namespace with a /proc of its own, told without the library.
+fn has_pid_namespaces() -> bool {
+    let mut unshare = std::process::Command::new("unshare");
+    unshare.args(["--user", "--map-root-user", "--pid", "--fork", "--mount-proc", "true"]);
+    unshare.stderr(std::process::Stdio::null()).status().is_ok_and(|status| status.success())
+}
+
 fn a_pid_namespace() {
     let mark = as_nobody();
     let mut command = mark.shell("echo $$; id -u; cat /proc/self/comm; sleep 1000 & exit 0");
@@ -109,6 +119,7 @@ fn a_pid_namespace() {
         }
         // A machine that keeps user namespaces from its users says so, and nothing runs unprotected instead.
         Err(error) => {
+            assert!(!has_pid_namespaces(), "unshare can make one: {error}");
             let ginnel_process::RunError::Spawn(error) = error else { panic!("{error}") };
             assert_eq!(error.stage(), Some(Stage::Namespace), "{error}");
         }
@@ -193,6 +204,7 @@ fn a_killed_parent_of_an_ordinary_user_takes_its_tree_along() {
         .stdout(std::process::Stdio::piped())
         .spawn()
         .unwrap();
+    mark.parent(parent.id());
     BufReader::new(parent.stdout.as_mut().unwrap()).read_line(&mut String::new()).unwrap();
     mark.await_alive(5);
     parent.kill().unwrap();

@@ -7,6 +7,7 @@ pub mod sys;
 use ginnel_process::Command;
 use std::fs;
 use std::path::PathBuf;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,8 @@ pub struct Mark {
     value: String,
     /// A role borrows the mark of the test that started it.
     owned: bool,
+    /// Processes with commands of their own, which are told to die.
+    parents: Mutex<Vec<u32>>,
 }
 
 pub const MARK: &str = "GINNEL_TEST_MARK";
@@ -26,7 +29,7 @@ impl Mark {
     pub fn new() -> Mark {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let value = format!("{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        Mark { value, owned: true }
+        Mark { value, owned: true, parents: Mutex::default() }
     }
 
     pub fn value(&self) -> &str {
@@ -60,17 +63,32 @@ impl Mark {
         pids().filter(|pid| *pid != std::process::id()).filter(marked).filter(|pid| !is_shepherd(*pid)).collect()
     }
 
-    /// Fails unless nobody with the mark is left at this moment.
+    /// Remembers a role that starts commands: once it is dead, its shepherds count as survivors too.
+    pub fn parent(&self, pid: u32) {
+        self.parents.lock().unwrap().push(pid);
+    }
+
+    /// The shepherds that the remembered parents have left behind.
+    pub fn shepherds(&self) -> Vec<u32> {
+        let parents = self.parents.lock().unwrap();
+        pids().filter(|pid| orphaned_shepherd_of(*pid).is_some_and(|parent| parents.contains(&parent))).collect()
+    }
+
+    fn survivors(&self) -> Vec<u32> {
+        [self.alive(), self.shepherds()].concat()
+    }
+
+    /// Fails unless nobody with the mark, and no shepherd of a dead parent, is left at this moment.
     #[track_caller]
     pub fn assert_gone(&self) {
-        let alive = self.alive();
+        let alive = self.survivors();
         assert!(alive.is_empty(), "survivors: {:?}", alive.iter().map(|pid| describe(*pid)).collect::<Vec<_>>());
     }
 
-    /// Fails unless nobody with the mark is left soon.
+    /// Fails unless nobody with the mark, and no shepherd of a dead parent, is left soon.
     #[track_caller]
     pub fn assert_gone_soon(&self) {
-        if !wait_until(LONG, || self.alive().is_empty()) {
+        if !wait_until(LONG, || self.survivors().is_empty()) {
             self.assert_gone();
         }
     }
@@ -89,7 +107,7 @@ impl Mark {
 impl Drop for Mark {
     fn drop(&mut self) {
         // Only after a failure is anybody left.
-        for pid in if self.owned { self.alive() } else { Vec::new() } {
+        for pid in if self.owned { self.survivors() } else { Vec::new() } {
             if let Some(pid) = rustix::process::Pid::from_raw(pid as i32) {
                 let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
             }
@@ -103,6 +121,19 @@ pub fn pids() -> impl Iterator<Item = u32> {
 
 pub fn is_shepherd(pid: u32) -> bool {
     fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "ginnel-shepherd")
+}
+
+/// The dead parent of a shepherd that is still there. Its arguments name it (its environment may be given back to the kernel); one that
+/// still has a parent of that number is somebody else's, for numbers are used again.
+fn orphaned_shepherd_of(pid: u32) -> Option<u32> {
+    let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    // The name, the number of the socket, `<protection>:<parent>`, the command.
+    let mut words = line.split(|byte| *byte == 0).map(String::from_utf8_lossy);
+    let parent = words.next().filter(|name| name == "ginnel-shepherd").and_then(|_| words.nth(1))?;
+    let parent = parent.rsplit_once(':')?.1.parse().ok()?;
+    let now: u32 =
+        fs::read_to_string(format!("/proc/{pid}/stat")).ok()?.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()?;
+    (now != parent).then_some(parent)
 }
 
 fn describe(pid: u32) -> String {
@@ -177,5 +208,5 @@ pub fn role(name: &str, mark: &Mark) -> std::process::Command {
 
 /// In a role: the mark it was started with.
 pub fn inherited_mark() -> Mark {
-    Mark { value: std::env::var(MARK).unwrap(), owned: false }
+    Mark { value: std::env::var(MARK).unwrap(), owned: false, parents: Mutex::default() }
 }
