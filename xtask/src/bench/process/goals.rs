@@ -1,0 +1,151 @@
+//! What the processes are to reach, whether they do, and why not.
+
+use super::kill::{GROUP, Kills};
+use super::pipe::{Pipe, middle_half};
+use super::report::Run;
+use super::samples::{Measured, Samples};
+use super::shepherd::Shepherd;
+use super::spawn::{
+    AUTO, DIRECTORY, IN_GROUP, IN_NAMESPACE, IN_PROC, NOTHING, PID_NAMESPACE, SHEPHERD, STD, SUBREAPER,
+};
+use crate::bench::targets::time;
+
+const SPAWN: f64 = 1.5;
+const PRIVATE_KIB: u64 = 300;
+const KILL_MS: f64 = 50.0;
+const KILLED: u32 = 1000;
+const PIPE_PERCENT: f64 = 95.0;
+
+/// The judgement of one goal.
+pub(crate) struct Verdict {
+    pub(crate) goal: String,
+    pub(crate) measured: String,
+    pub(crate) met: bool,
+    /// Why it is known to be missed, as far as that has been found out.
+    pub(crate) reason: String,
+}
+
+fn find<'a>(measured: &'a [Measured], name: &str) -> Option<&'a Samples> {
+    measured.iter().find(|one| one.name == name).map(|one| &one.times)
+}
+
+pub(crate) fn spawns(run: &Run) -> Vec<Verdict> {
+    let mut verdicts = Vec::new();
+    for situation in &run.situations {
+        for name in [SUBREAPER, AUTO, PID_NAMESPACE] {
+            let Some((ours, std)) = find(&situation.contenders, name).zip(find(&situation.contenders, STD)) else {
+                continue;
+            };
+            let ratio = ours.ratio(std);
+            let parent = if situation.large_parent { "4 GiB" } else { "small" };
+            let cores = if situation.one_core { "one core" } else { "all cores" };
+            verdicts.push(Verdict {
+                goal: format!("{name}, {parent} parent, {cores}: <= {SPAWN} x std"),
+                measured: format!("{:.2} ({:.2} - {:.2})", ratio.mid, ratio.low, ratio.high),
+                met: ratio.mid <= SPAWN,
+                reason: spawn_reason(run, name),
+            });
+        }
+    }
+    verdicts
+}
+
+/// What the kernel takes for that protection, by the figures of the same run.
+fn spawn_reason(run: &Run, name: &str) -> String {
+    let kernel = |name| find(&run.kernel, name);
+    let beyond = |name| kernel(name).zip(kernel(NOTHING)).map(|(one, nothing)| one.beyond(nothing).mid);
+    let at_all = |name| kernel(name).map(|one| one.p50().mid);
+    let known = || {
+        let shepherd = at_all(SHEPHERD)?;
+        let second = format!(
+            "a shepherd is a second program: to execute it and let it end takes {} with nothing to do",
+            time(shepherd)
+        );
+        let group = || {
+            Some(format!(
+                "a control group is a directory of the kernel, made and removed by two system calls, and the command is cloned into it: \
+                 {} for a process that does nothing, of which {} are the directory",
+                time(beyond(IN_GROUP)?),
+                time(at_all(DIRECTORY)?)
+            ))
+        };
+        let namespace = || {
+            Some(format!(
+                "the kernel makes and clears away a pid namespace, and mounts with a /proc that shows it: {} for a process that does \
+                 nothing, of which {} are the pid namespace",
+                time(beyond(IN_PROC)?),
+                time(beyond(IN_NAMESPACE)?)
+            ))
+        };
+        let (own, own_text) = match name {
+            PID_NAMESPACE => (beyond(IN_PROC)?, Some(namespace()?)),
+            AUTO if run.automatic == "cgroup" => (beyond(IN_GROUP)?, Some(group()?)),
+            _ => (0.0, None),
+        };
+        let small = run.situations.iter().find(|one| one.one_core && !one.large_parent)?;
+        let more = find(&small.contenders, name)?.beyond(find(&small.contenders, STD)?).mid;
+        let own_text = own_text.map_or(String::new(), |text| format!("; {text}"));
+        Some(format!(
+            "{name}: {second}{own_text}. On one core, with a small parent, that is {} of the {} beyond std.",
+            time(shepherd + own),
+            time(more)
+        ))
+    };
+    known().unwrap_or_else(|| format!("{name}: not yet known."))
+}
+
+pub(crate) fn shepherd(shepherd: &Shepherd) -> Vec<Verdict> {
+    let mut verdicts = vec![Verdict {
+        goal: format!("private memory of a shepherd: <= {PRIVATE_KIB} KiB"),
+        measured: format!("{} KiB", shepherd.private_kib),
+        met: shepherd.private_kib <= PRIVATE_KIB,
+        reason: String::new(),
+    }];
+    verdicts.extend(shepherd.idle.iter().map(|idle| Verdict {
+        goal: format!("idle, {}: 0 wake-ups, 0 CPU", idle.name),
+        measured: format!("{}, {} ns", idle.wakeups, idle.cpu_ns),
+        met: idle.wakeups == 0 && idle.cpu_ns == 0,
+        reason: String::new(),
+    }));
+    verdicts
+}
+
+pub(crate) fn pipe(pipe: &Pipe) -> Vec<Verdict> {
+    let percent = middle_half(&pipe.percent());
+    vec![Verdict {
+        goal: format!("throughput of a pipe: >= {PIPE_PERCENT} % of the bare pipe"),
+        measured: format!("{:.1} % ({:.1} - {:.1})", percent.mid, percent.low, percent.high),
+        met: percent.mid >= PIPE_PERCENT,
+        reason: String::new(),
+    }]
+}
+
+pub(crate) fn kills(kills: &Kills) -> Vec<Verdict> {
+    let largest = || kills.kills.iter().filter(|kill| kill.processes == KILLED);
+    let floor = largest().find(|kill| kill.protection == GROUP).map_or(f64::NAN, |kill| kill.times.quantile(0.5));
+    let ours = largest().filter(|kill| kill.protection != GROUP);
+    ours.map(|kill| {
+        let p50 = kill.times.quantile(0.5);
+        let subreaper = kill.protection == "subreaper";
+        let look = if subreaper {
+            format!(
+                " A subreaper has no handle on its tree but /proc: a look takes {}, and while the processes end, two more opens and \
+                 a signal each.",
+                time(kills.look.p50().mid)
+            )
+        } else {
+            String::new()
+        };
+        Verdict {
+            goal: format!("{}: a tree of {KILLED} killed in <= {KILL_MS} ms", kill.protection),
+            measured: format!("{} ({} - {})", time(p50), time(kill.times.quantile(0.25)), time(kill.times.quantile(0.75))),
+            met: p50 <= KILL_MS * 1e6,
+            reason: format!(
+                "{}: one `kill` of a process group needs {} for the same tree, which is the kernel's own.{look}",
+                kill.protection,
+                time(floor)
+            ),
+        }
+    })
+    .collect()
+}
