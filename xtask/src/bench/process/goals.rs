@@ -6,7 +6,8 @@ use super::report::Run;
 use super::samples::{Measured, Samples};
 use super::shepherd::Shepherd;
 use super::spawn::{
-    AUTO, DIRECTORY, IN_GROUP, IN_NAMESPACE, IN_PROC, NOTHING, PID_NAMESPACE, SHEPHERD, STD, SUBREAPER,
+    AUTO, Cores, DIRECTORY, NOTHING_IN_NAMESPACE, PID_NAMESPACE, SHEPHERD, STD, SUBREAPER, TRUE_IN_GROUP,
+    TRUE_IN_NAMESPACE, without,
 };
 use crate::bench::targets::time;
 
@@ -31,16 +32,15 @@ fn find<'a>(measured: &'a [Measured], name: &str) -> Option<&'a Samples> {
 
 pub(crate) fn spawns(run: &Run) -> Vec<Verdict> {
     let mut verdicts = Vec::new();
-    for situation in &run.situations {
+    for situation in run.situations.iter().filter(|one| one.cores != Cores::Busy) {
         for name in [SUBREAPER, AUTO, PID_NAMESPACE] {
             let Some((ours, std)) = find(&situation.contenders, name).zip(find(&situation.contenders, STD)) else {
                 continue;
             };
             let ratio = ours.ratio(std);
             let parent = if situation.large_parent { "4 GiB" } else { "small" };
-            let cores = if situation.one_core { "one core" } else { "all cores" };
             verdicts.push(Verdict {
-                goal: format!("{name}, {parent} parent, {cores}: <= {SPAWN} x std"),
+                goal: format!("{name}, {parent} parent, {}: <= {SPAWN} x std", situation.cores.name()),
                 measured: format!("{:.2} ({:.2} - {:.2})", ratio.mid, ratio.low, ratio.high),
                 met: ratio.mid <= SPAWN,
                 reason: spawn_reason(run, name),
@@ -53,40 +53,39 @@ pub(crate) fn spawns(run: &Run) -> Vec<Verdict> {
 /// What the kernel takes for that protection, by the figures of the same run.
 fn spawn_reason(run: &Run, name: &str) -> String {
     let kernel = |name| find(&run.kernel, name);
-    let beyond = |name| kernel(name).zip(kernel(NOTHING)).map(|(one, nothing)| one.beyond(nothing).mid);
+    let beyond = |name| kernel(name).zip(without(name).and_then(kernel)).map(|(one, other)| one.beyond(other).mid);
     let at_all = |name| kernel(name).map(|one| one.p50().mid);
     let known = || {
         let shepherd = at_all(SHEPHERD)?;
-        let second = format!(
-            "a shepherd is a second program: to execute it and let it end takes {} with nothing to do",
-            time(shepherd)
-        );
-        let group = || {
-            Some(format!(
-                "a control group is a directory of the kernel, made and removed by two system calls, and the command is cloned into it: \
-                 {} for a process that does nothing, of which {} are the directory",
-                time(beyond(IN_GROUP)?),
-                time(at_all(DIRECTORY)?)
-            ))
-        };
-        let namespace = || {
-            Some(format!(
-                "the kernel makes and clears away a pid namespace, and mounts with a /proc that shows it: {} for a process that does \
-                 nothing, of which {} are the pid namespace",
-                time(beyond(IN_PROC)?),
-                time(beyond(IN_NAMESPACE)?)
-            ))
-        };
         let (own, own_text) = match name {
-            PID_NAMESPACE => (beyond(IN_PROC)?, Some(namespace()?)),
-            AUTO if run.automatic == "cgroup" => (beyond(IN_GROUP)?, Some(group()?)),
-            _ => (0.0, None),
+            PID_NAMESPACE => {
+                let own = beyond(TRUE_IN_NAMESPACE)?;
+                let text = format!(
+                    "; the kernel makes and clears away a pid namespace, and mounts with a /proc that shows it, in which `true` takes {} \
+                     longer (a process that ends at once takes {} longer in a pid namespace alone)",
+                    time(own),
+                    time(beyond(NOTHING_IN_NAMESPACE)?)
+                );
+                (own, text)
+            }
+            AUTO if run.automatic == "cgroup" => {
+                let own = beyond(TRUE_IN_GROUP)?;
+                let text = format!(
+                    "; a control group is a directory that the kernel fills and clears away, made and removed by two system calls ({} \
+                     without a process), and `true` cloned into one takes {} longer with all that",
+                    time(at_all(DIRECTORY)?),
+                    time(own)
+                );
+                (own, text)
+            }
+            _ => (0.0, String::new()),
         };
-        let small = run.situations.iter().find(|one| one.one_core && !one.large_parent)?;
+        let small = run.situations.iter().find(|one| one.cores == Cores::One && !one.large_parent)?;
         let more = find(&small.contenders, name)?.beyond(find(&small.contenders, STD)?).mid;
-        let own_text = own_text.map_or(String::new(), |text| format!("; {text}"));
         Some(format!(
-            "{name}: {second}{own_text}. On one core, with a small parent, that is {} of the {} beyond std.",
+            "{name}: a shepherd is a second program: to execute it and let it end takes {} with nothing to do{own_text}. On one core, with \
+             a small parent, that is {} of the {} beyond std; the rest is what parent and shepherd do, and the switches between them.",
+            time(shepherd),
             time(shepherd + own),
             time(more)
         ))

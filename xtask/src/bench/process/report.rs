@@ -5,7 +5,7 @@ use super::kill::Kills;
 use super::pipe::{Pipe, middle_half};
 use super::samples::{Measured, Spread};
 use super::shepherd::Shepherd;
-use super::spawn::{AUTO, NOTHING, STD, Situation};
+use super::spawn::{self, AUTO, Cores, GOES, STD, Situation};
 use crate::bench::machine::{Conditions, QUIET};
 use crate::bench::targets::time;
 use std::collections::BTreeSet;
@@ -81,30 +81,44 @@ impl Run {
         writeln!(page, "## Spawn and wait of `true`\n")?;
         writeln!(
             page,
-            "{} repetitions of {} spawns of each, taken in turns of ten, so that every contender meets the same machine and its own \
-             remains. The p50 is the median of the repetitions' medians, its spread their lowest and highest; p99 and p99.9 are \
-             of all samples. `of std` is the ratio of the medians of one repetition: median, lowest and highest. On one core, \
+            "{} repetitions of {} spawns of each, in turns of {GOES}: long enough for a contender to meet what it left behind itself, \
+             short enough for all to meet the same machine. The p50 is the median of the repetitions' medians, its spread their \
+             lowest and highest; p99 and p99.9 are of all samples. `of std` is the ratio of the medians of one repetition: median, lowest and highest. On one core, \
              which parent and children share, the figures are the work done; on all cores, what a program sees, with the \
              wake-ups of other cores in them. `std::process twice` is what a supervisor costs that is a second ordinary program, \
-             `vfork and exec` the least that any spawn can. `{AUTO}` is a {} here.\n",
+             `vfork and exec` the least that any spawn can. `{AUTO}` got the protection `{}` here.\n",
             self.repetitions, self.rounds, self.automatic
         )?;
         for situation in &self.situations {
             let parent = if situation.large_parent { "Parent with 4 GiB of touched memory" } else { "Small parent" };
-            writeln!(page, "### {parent}, {}\n", if situation.one_core { "one core" } else { "all cores" })?;
-            write_times(page, &situation.contenders, STD, "of std", |one, std| {
-                let Spread { mid, low, high } = one.times.ratio(&std.times);
-                format!("{mid:.2} ({low:.2} - {high:.2})")
-            })?;
+            writeln!(page, "### {parent}, {}\n", situation.cores.name())?;
+            if situation.cores == Cores::Busy {
+                writeln!(
+                    page,
+                    "A process of another session never sleeps on that core; {} spawns in a repetition. A kernel that schedules by sessions \
+                     (`sched_autogroup_enabled`) lets whoever begins a session wait for its turn. There is no goal for this.\n",
+                    self.rounds / 10
+                )?;
+            }
+            write_times(
+                page,
+                &situation.contenders,
+                |_| Some(STD),
+                "of std",
+                |one, std| {
+                    let Spread { mid, low, high } = one.times.ratio(&std.times);
+                    format!("{mid:.2} ({low:.2} - {high:.2})")
+                },
+            )?;
         }
         writeln!(page, "### What the kernel takes\n")?;
         writeln!(
             page,
-            "The parts of a spawn that no program can leave out, each alone: on one core, from a small parent, with a clone that copies \
-             nothing, waited for. `beyond` is the difference to the first row within a repetition.\n"
+            "Parts of a spawn that no program can leave out, each alone: on one core, from a small parent, with a clone that copies nothing, \
+             and waited for. `beyond` is the difference to the same without a group or a namespace.\n"
         )?;
-        write_times(page, &self.kernel, NOTHING, "beyond", |one, nothing| {
-            let Spread { mid, low, high } = one.times.beyond(&nothing.times);
+        write_times(page, &self.kernel, spawn::without, "beyond", |one, other| {
+            let Spread { mid, low, high } = one.times.beyond(&other.times);
             format!("{} ({} - {})", time(mid), time(low), time(high))
         })?;
         write_goals(page, &goals::spawns(self))
@@ -175,18 +189,18 @@ impl Run {
     }
 }
 
-/// One line a contender; the last column compares with the one called `base`.
+/// One line a contender; the last column compares with its base, if it has one.
 fn write_times(
     page: &mut String,
     measured: &[Measured],
-    base: &str,
+    base: impl Fn(&str) -> Option<&'static str>,
     title: &str,
     compare: impl Fn(&Measured, &Measured) -> String,
 ) -> Result {
     writeln!(page, "| | p50 | spread of p50 | p99 | p99.9 | {title} |\n|---|--:|--:|--:|--:|--:|")?;
-    let base = measured.iter().find(|one| one.name == base);
     for one in measured {
         let Spread { mid, low, high } = one.times.p50();
+        let base = base(one.name).and_then(|name| measured.iter().find(|other| other.name == name));
         let compared = base.map_or("-".to_owned(), |base| compare(one, base));
         let tail = |part| time(one.times.quantile(part));
         let bold = if one.name.starts_with("Ginnel") { "**" } else { "" };

@@ -101,38 +101,67 @@ pub(crate) struct Plan {
     pub(crate) left_out: BTreeSet<String>,
 }
 
-/// What a contender leaves for later (a namespace is cleared away by the kernel after its last process has gone) is to meet the
-/// contender itself and not its neighbour: so it has so many goes in each turn.
-const GOES: usize = 10;
-/// Not counted, at the beginning of each repetition.
-const WARM: usize = GOES;
+/// Of one repetition.
+#[derive(Clone, Copy)]
+pub(crate) struct Turns {
+    /// Of each contender.
+    pub(crate) rounds: usize,
+    /// In one turn.
+    pub(crate) goes: usize,
+    /// Something else is busy where we run.
+    pub(crate) neighbour: bool,
+}
+
+/// A process that never sleeps, in a session of its own, on the cores that we have.
+struct Neighbour(ginnel_process::Child);
+
+impl Neighbour {
+    fn start() -> Result<Self, String> {
+        let mut command = ginnel_process::Command::new("sh");
+        command.args(["-c", "while :; do :; done"]).spawn().map(Self).map_err(|error| error.to_string())
+    }
+}
+
+impl Drop for Neighbour {
+    fn drop(&mut self) {
+        // One that is gone already needs no ending.
+        let _ = self.0.kill();
+    }
+}
 
 impl Plan {
     pub(crate) fn wait_for_quiet(&mut self, first: bool) {
         self.busy.push(machine::wait_for_quiet(if first { self.patience } else { Duration::ZERO }));
     }
 
-    /// Turn by turn, so that every contender meets the same machine.
-    pub(crate) fn measure(&mut self, mut contenders: Vec<Contender<'_>>) -> Result<Vec<Measured>, String> {
+    /// Turn by turn, so that every contender meets the same machine. What it leaves for later (the
+    /// kernel clears away groups and namespaces some milliseconds after their last process has gone) is to meet the contender itself
+    /// and not the next one: so a turn is long, and its beginning is not counted.
+    pub(crate) fn measure(
+        &mut self,
+        mut contenders: Vec<Contender<'_>>,
+        turns: Turns,
+    ) -> Result<Vec<Measured>, String> {
         contenders.retain_mut(|one| one.go().map_err(|error| self.left_out.insert(error)).is_ok());
         let mut measured: Vec<Measured> =
             contenders.iter().map(|one| Measured { name: one.name, times: Samples::default() }).collect();
         for repetition in 0..self.repetitions {
             self.wait_for_quiet(repetition == 0);
-            for (contender, measured) in contenders.iter_mut().zip(&mut measured) {
-                measured.times.0.push(Vec::with_capacity(self.rounds));
-                for _ in 0..WARM {
-                    contender.go()?;
-                }
+            let neighbour = turns.neighbour.then(Neighbour::start).transpose()?;
+            for measured in &mut measured {
+                measured.times.0.push(Vec::with_capacity(turns.rounds));
             }
-            for _ in 0..self.rounds.div_ceil(GOES) {
+            for _ in 0..turns.rounds.div_ceil(turns.goes) {
                 for (contender, measured) in contenders.iter_mut().zip(&mut measured) {
-                    for _ in 0..GOES {
-                        let took = contender.go()?;
-                        measured.times.0[repetition].push(took);
+                    for _ in 0..turns.goes / 10 {
+                        contender.go()?;
+                    }
+                    for _ in 0..turns.goes {
+                        measured.times.0[repetition].push(contender.go()?);
                     }
                 }
             }
+            drop(neighbour);
         }
         Ok(measured)
     }

@@ -37,15 +37,13 @@ fn wait(pid: i32) -> io::Result<()> {
     if status == 0 { Ok(()) } else { Err(io::Error::other(format!("wait status {status:#x}"))) }
 }
 
-/// What a bare child does.
+/// What a bare child does before it ends.
 #[derive(Clone, Copy)]
-pub(crate) enum Body<'a> {
-    /// Ends at once.
-    Nothing,
-    /// Mounts a /proc of its own, in mounts of its own, and ends.
-    Proc,
+pub(crate) struct Body<'a> {
+    /// Mounts a /proc that shows its pid namespace.
+    pub(crate) proc: bool,
     /// Executes this file.
-    Execute(&'a File),
+    pub(crate) execute: Option<&'a File>,
 }
 
 /// Where a bare child is born.
@@ -111,22 +109,21 @@ pub(crate) fn bare(birth: Birth<'_>, body: Body<'_>) -> io::Result<()> {
 extern "C" fn child(body: usize) -> ! {
     // SAFETY: `body` is that of `bare`, which stands still; NUL-terminated strings, lists that end with null.
     unsafe {
-        let done = match *(body as *const Body<'_>) {
-            Body::Nothing => true,
-            Body::Proc => {
-                let nothing = ptr::null();
-                let private = libc::MS_REC | libc::MS_PRIVATE;
-                libc::mount(c"none".as_ptr(), c"/".as_ptr(), ptr::null(), private, nothing) == 0
-                    && libc::mount(c"proc".as_ptr(), c"/proc".as_ptr(), c"proc".as_ptr(), 0, nothing) == 0
-            }
-            Body::Execute(file) => {
-                let args = [c"program".as_ptr(), ptr::null()];
-                let number = file.as_raw_fd();
-                libc::syscall(libc::SYS_execveat, number, c"".as_ptr(), args.as_ptr(), environ, libc::AT_EMPTY_PATH);
-                false
-            }
-        };
-        libc::_exit(if done { 0 } else { 127 })
+        let body = *(body as *const Body<'_>);
+        let nothing = ptr::null();
+        if body.proc
+            && (libc::mount(c"none".as_ptr(), c"/".as_ptr(), ptr::null(), libc::MS_REC | libc::MS_PRIVATE, nothing)
+                != 0
+                || libc::mount(c"proc".as_ptr(), c"/proc".as_ptr(), c"proc".as_ptr(), 0, nothing) != 0)
+        {
+            libc::_exit(127);
+        }
+        if let Some(file) = body.execute {
+            let (number, args) = (file.as_raw_fd(), [c"program".as_ptr(), ptr::null()]);
+            libc::syscall(libc::SYS_execveat, number, c"".as_ptr(), args.as_ptr(), environ, libc::AT_EMPTY_PATH);
+            libc::_exit(127);
+        }
+        libc::_exit(0)
     }
 }
 
