@@ -128,8 +128,8 @@ pub(crate) fn kills(kills: &Kills) -> Vec<Verdict> {
         let subreaper = kill.protection == "subreaper";
         let look = if subreaper {
             format!(
-                " A subreaper has no handle on its tree but /proc: a look takes {}, and while the processes end, two more opens and \
-                 a signal each.",
+                " A subreaper finds its tree in /proc: a look at all of it takes {}, and before its signal each process is looked at \
+                 again, so that a reused number is not hit.",
                 time(kills.look.p50().mid)
             )
         } else {
@@ -147,4 +147,32 @@ pub(crate) fn kills(kills: &Kills) -> Vec<Verdict> {
         }
     })
     .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::kill::Kill;
+    use super::super::shepherd::Idle;
+    use super::*;
+
+    fn killed(protection: &str, millis: &[u64]) -> Kill {
+        let times = Samples(vec![millis.iter().map(|millis| millis * 1_000_000).collect()]);
+        Kill { processes: KILLED, protection: protection.to_owned(), times }
+    }
+
+    #[test]
+    fn a_kill_is_judged_by_its_median_and_the_floor_not_at_all() {
+        let all = vec![killed(GROUP, &[90]), killed("cgroup", &[40, 41, 99]), killed("subreaper", &[40, 60, 61])];
+        let verdicts = kills(&Kills { kills: all, look: Samples(vec![vec![6_000_000]]) });
+        assert_eq!(verdicts.iter().map(|one| one.met).collect::<Vec<_>>(), [true, false]);
+        assert!(verdicts[1].reason.contains("90.0 ms") && verdicts[1].reason.contains("6000.0 us"));
+    }
+
+    #[test]
+    fn one_wake_up_is_not_idle() {
+        let idle = |wakeups, cpu_ns| Idle { name: "it", wakeups, cpu_ns };
+        let measured =
+            Shepherd { resident_kib: 64, private_kib: 56, seconds: 1, idle: vec![idle(0, 0), idle(1, 0), idle(0, 1)] };
+        assert_eq!(shepherd(&measured).iter().map(|one| one.met).collect::<Vec<_>>(), [true, true, false, false]);
+    }
 }
