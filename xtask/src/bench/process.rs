@@ -15,6 +15,7 @@ use crate::test::cargo;
 use report::Run;
 use samples::Plan;
 use std::collections::BTreeSet;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -52,6 +53,9 @@ impl Process {
             args.push("--here");
             return cargo(&args, &[]);
         }
+        if std::env::var_os("CARGO").is_some() {
+            return without_cargo();
+        }
         let mut plan = Plan {
             repetitions: self.repetitions.unwrap_or(if self.quick { 2 } else { 5 }).max(1),
             rounds: if self.quick { 100 } else { 2000 },
@@ -62,6 +66,7 @@ impl Process {
         let run = Run {
             command: format!("cargo xtask {}", given.join(" ")),
             conditions: Conditions::read(),
+            environment: environment(),
             automatic: spawn::automatic()?,
             kernel: spawn::kernel(&mut plan)?,
             situations: spawn::situations(&mut plan)?,
@@ -87,4 +92,25 @@ impl Process {
             }
         }
     }
+}
+
+/// Starts this program again. The variables of cargo make every environment longer than a user's, and its `LD_LIBRARY_PATH` makes every
+/// program start more slowly.
+fn without_cargo() -> Result<(), String> {
+    let this = std::env::current_exe().map_err(|error| format!("cannot find this program: {error}"))?;
+    let mut command = std::process::Command::new(this);
+    command.args(std::env::args_os().skip(1));
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO") || text.starts_with("RUST") || text == "LD_LIBRARY_PATH" {
+            command.env_remove(&name);
+        }
+    }
+    Err(format!("cannot start without cargo: {}", command.exec()))
+}
+
+/// Variables, and their bytes.
+fn environment() -> (usize, usize) {
+    let sizes = std::env::vars_os().map(|(name, value)| name.len() + value.len() + 2);
+    sizes.fold((0, 0), |(count, bytes), size| (count + 1, bytes + size))
 }

@@ -21,6 +21,8 @@ pub(crate) struct Run {
     /// Before each repetition, in percent.
     pub(crate) busy: Vec<f64>,
     pub(crate) left_out: BTreeSet<String>,
+    /// Variables that every command inherits, and their bytes.
+    pub(crate) environment: (usize, usize),
     /// The protection that a command gets by default.
     pub(crate) automatic: String,
     pub(crate) kernel: Vec<Measured>,
@@ -65,6 +67,8 @@ impl Run {
         writeln!(page, "| cores | {} |", machine.cores)?;
         writeln!(page, "| kernel | {}, clock source {} |", machine.kernel, machine.clock_source)?;
         writeln!(page, "| compiler | {}, release, no target features |", machine.compiler)?;
+        let (variables, bytes) = self.environment;
+        writeln!(page, "| environment of every command | {variables} variables, {bytes} bytes |")?;
         writeln!(page, "| commit, date | {}, {} |", machine.commit, machine.date)?;
         writeln!(
             page,
