@@ -9,6 +9,8 @@ mod runner;
 mod statistics;
 mod targets;
 
+use std::path::Path;
+
 #[derive(clap::Args)]
 pub(crate) struct Bench {
     #[command(subcommand)]
@@ -33,4 +35,12 @@ impl Bench {
             What::Process(task) => task.run(),
         }
     }
+}
+
+fn write(path: &Path, text: &str) -> Result<(), String> {
+    if let Some(directory) = path.parent() {
+        std::fs::create_dir_all(directory)
+            .map_err(|error| format!("cannot create {}: {error}", directory.display()))?;
+    }
+    std::fs::write(path, text).map_err(|error| format!("cannot write {}: {error}", path.display()))
 }

@@ -3,6 +3,7 @@
 use super::machine::Conditions;
 use super::report::Run;
 use super::runner::{Distance, Measured, Row, Runner};
+use super::write;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -128,12 +129,4 @@ impl Channel {
         }
         counts
     }
-}
-
-fn write(path: &PathBuf, text: &str) -> Result<(), String> {
-    if let Some(directory) = path.parent() {
-        std::fs::create_dir_all(directory)
-            .map_err(|error| format!("cannot create {}: {error}", directory.display()))?;
-    }
-    std::fs::write(path, text).map_err(|error| format!("cannot write {}: {error}", path.display()))
 }

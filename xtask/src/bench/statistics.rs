@@ -128,7 +128,7 @@ fn mean(values: Vec<f64>) -> f64 {
 }
 
 /// The middle one, or of two middle ones the mean.
-fn median(values: &[f64]) -> f64 {
+pub(crate) fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     match sorted.len() {
