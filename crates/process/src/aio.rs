@@ -13,6 +13,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 
@@ -122,6 +123,21 @@ impl AsFd for End {
     }
 }
 
+/// The shepherd's socket, by which its report comes.
+pub(crate) struct Said(Arc<Link>);
+
+impl AsRawFd for Said {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.socket().as_raw_fd()
+    }
+}
+
+impl AsFd for Said {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.socket()
+    }
+}
+
 impl Child {
     /// As [`wait`](Child::wait), for tokio: also closes stdin and throws away what nobody took. Dropping the future loses nothing; the wait can be taken up again.
     ///
@@ -139,12 +155,21 @@ impl Child {
             self.stderr.take().map(ChildStderr::into_async),
         ];
         let mut streams = streams.map(|stream| stream.and_then(Result::ok));
-        let end = sys::watch(End(Arc::clone(self.link())), Interest::READABLE);
-        if let Ok(end) = end {
+        let link = Arc::clone(self.link());
+        let end = sys::watch(End(Arc::clone(&link)), Interest::READABLE);
+        let said = sys::watch(Said(Arc::clone(&link)), Interest::READABLE);
+        if let (Ok(end), Ok(said)) = (end, said) {
             let mut buf = vec![0; 64 * 1024];
             poll_fn(|context| {
                 for stream in &mut streams {
                     discard(stream, context, &mut buf);
+                }
+                // Its report is enough: the kernel may hold back a shepherd for the sake of a process that it does not let die.
+                while let Poll::Ready(Ok(mut news)) = said.poll_read_ready(context) {
+                    if link.wait(Some(Instant::now())) {
+                        return Poll::Ready(());
+                    }
+                    news.clear_ready();
                 }
                 end.poll_read_ready(context).map(drop)
             })

@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// What a command wrote, and how it ended.
 #[derive(Clone, Debug)]
@@ -142,14 +143,19 @@ fn pump(link: &Link, sinks: &mut [Sink], feed: &mut Option<Feed>) -> io::Result<
     let mut open: Vec<bool> = vec![true; sinks.len()];
     let mut ended = false;
     while open.contains(&true) || (feed.is_some() && !ended) {
-        let mut watched: Vec<PollFd<'_>> = Vec::with_capacity(4);
+        let mut watched: Vec<PollFd<'_>> = Vec::with_capacity(5);
         watched.push(PollFd::new(&link.shepherd, PollFlags::IN));
+        // Its report comes this way, also from one that the kernel does not let go; and nothing more, once it was killed.
+        let heard = !link.is_lost();
+        watched.extend(heard.then(|| PollFd::from_borrowed_fd(link.socket(), PollFlags::IN)));
+        let first = watched.len();
         let ready: Vec<usize> = (0..sinks.len()).filter(|index| open[*index]).collect();
         watched.extend(ready.iter().map(|index| PollFd::from_borrowed_fd(sinks[*index].stream.as_fd(), PollFlags::IN)));
         watched.extend(feed.iter().map(|feed| PollFd::new(&feed.stream, PollFlags::OUT)));
-        let moment = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
-        let timeout = if ended { Some(&moment) } else { None };
-        match rustix::event::poll(&mut watched, timeout) {
+        let now = Instant::now();
+        let left = if ended { Some(now) } else { link.next_look() }.map(|moment| moment.saturating_duration_since(now));
+        let timeout = left.and_then(|left| rustix::event::Timespec::try_from(left).ok());
+        match rustix::event::poll(&mut watched, timeout.as_ref()) {
             Err(Errno::INTR) => continue,
             result => result?,
         };
@@ -157,13 +163,13 @@ fn pump(link: &Link, sinks: &mut [Sink], feed: &mut Option<Feed>) -> io::Result<
         drop(watched);
         let mut moved = false;
         for (place, index) in ready.iter().enumerate() {
-            if events[1 + place] {
+            if events[first + place] {
                 moved = true;
                 open[*index] = sinks[*index].take(&mut buf)?;
             }
         }
         if let Some(writer) = feed.as_mut()
-            && events[1 + ready.len()]
+            && events[first + ready.len()]
             && !writer.give()?
         {
             *feed = None;
@@ -171,7 +177,8 @@ fn pump(link: &Link, sinks: &mut [Sink], feed: &mut Option<Feed>) -> io::Result<
         if ended && !moved {
             break;
         }
-        ended |= events[0];
+        let asked = (heard && events[1]) || !events.contains(&true);
+        ended = ended || events[0] || (asked && link.wait(Some(now)));
     }
     Ok(())
 }

@@ -12,7 +12,7 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::net::{SendFlags, Shutdown};
 use rustix::process::{WaitId, WaitIdOptions};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -247,6 +247,21 @@ impl Link {
         ending
     }
 
+    pub(crate) fn socket(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    /// Whether the shepherd was killed and only its end is to come; its socket has nothing more to say.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.state().lost.is_some()
+    }
+
+    /// When to call `wait` again though neither shepherd nor socket has anything to say.
+    pub(crate) fn next_look(&self) -> Option<Instant> {
+        let lost = self.state().lost.map(|lost| lost + DYING);
+        [lost, *self.end_by()].into_iter().flatten().min()
+    }
+
     /// Waits for the shepherd to report or to end; false when the deadline came first. After it, `settle` blocks only for the shepherd's last
     /// steps, which pass while the caller is being woken.
     pub(crate) fn wait(&self, deadline: Option<Instant>) -> bool {
@@ -255,11 +270,11 @@ impl Link {
             if self.end_by().is_some_and(|moment| moment <= now) {
                 self.give_up_shepherd();
             }
-            let (lost, end_by) = (self.state().lost.map(|lost| lost + DYING), *self.end_by());
-            if lost.is_some_and(|moment| moment <= now) {
+            let lost = self.state().lost;
+            if lost.is_some_and(|lost| lost + DYING <= now) {
                 return true;
             }
-            let until = [deadline, lost, end_by].into_iter().flatten().min();
+            let until = [deadline, self.next_look()].into_iter().flatten().min();
             let left = until.map(|until| until.saturating_duration_since(now));
             let timeout = left.and_then(|left| rustix::event::Timespec::try_from(left).ok());
             let mut watched = [PollFd::new(&self.shepherd, PollFlags::IN), PollFd::new(&self.socket, PollFlags::IN)];

@@ -3,23 +3,24 @@
 mod common;
 
 use common::{LONG, Mark, wait_until};
-use ginnel_process::{Isolation, KillLadder, Stdio};
+use ginnel_process::{Cause, Child, ExitReport, Isolation, KillLadder, Stdio, WaitError};
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::time::Instant;
+use std::thread;
+use std::time::Duration;
 
 /// Thaws and removes it when the test ends, however it ends.
 struct Freezer(PathBuf);
 
 impl Freezer {
-    fn new() -> Option<Freezer> {
+    fn new(number: u32) -> Option<Freezer> {
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
         let line = mounts.lines().find(|line| {
             line.split_once(" - cgroup ")
                 .is_some_and(|(_, rest)| rest.split([' ', ',']).any(|option| option == "freezer"))
         })?;
-        let group = PathBuf::from(line.split(' ').nth(4)?).join(format!("frozen-{}", std::process::id()));
+        let group = PathBuf::from(line.split(' ').nth(4)?).join(format!("frozen-{}-{number}", std::process::id()));
         fs::create_dir(&group).ok().map(|()| Freezer(group))
     }
 
@@ -42,24 +43,97 @@ impl Drop for Freezer {
     }
 }
 
+/// A process that cannot be killed below each of the three kinds of shepherds, which `end` ends.
+fn with_a_frozen_child(end: impl Fn(Child) -> ExitReport + Sync) {
+    let Some(freezers) = (0..3).map(Freezer::new).collect::<Option<Vec<Freezer>>>() else { return };
+    let isolations = [Isolation::Subreaper, Isolation::Auto, Isolation::PidNamespace];
+    thread::scope(|scope| {
+        for (freezer, isolation) in freezers.into_iter().zip(isolations) {
+            let end = &end;
+            scope.spawn(move || {
+                let mark = Mark::new();
+                let mut command = mark.shell("sleep 1000 & echo; wait");
+                command.isolation(isolation).kill_ladder(KillLadder::at_once()).stdout(Stdio::piped());
+                let mut child = command.spawn().unwrap();
+                let shepherd = format!("/proc/{}", child.shepherd_id());
+                BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut String::new()).unwrap();
+                mark.await_alive(2);
+                let sleep = mark.alive().into_iter().find(|pid| *pid != child.id()).unwrap();
+                freezer.freeze(sleep);
+                // Outside of a namespace its number is the one that is reported.
+                let report = end(child);
+                assert_eq!(report.survivors, 1, "{report:?}");
+                assert!(isolation == Isolation::PidNamespace || report.survivor_pids == [sleep], "{report:?}");
+                freezer.set("THAWED");
+                mark.assert_gone_soon();
+                // Somebody reaps a shepherd that could not go before, too.
+                assert!(wait_until(LONG, || !fs::exists(&shepherd).unwrap()));
+            });
+        }
+    });
+}
+
 #[test]
 fn who_cannot_be_killed_is_reported_as_a_survivor() {
+    with_a_frozen_child(|mut child| child.kill().unwrap());
+}
+
+#[cfg(feature = "tokio")]
+#[test]
+fn who_cannot_be_killed_does_not_hold_up_a_runtime() {
+    with_a_frozen_child(|mut child| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        child.handle().kill();
+        runtime.block_on(child.wait_async()).unwrap()
+    });
+}
+
+#[test]
+fn a_stopped_shepherd_obeys_a_stop() {
     for isolation in [Isolation::Subreaper, Isolation::Auto, Isolation::PidNamespace] {
         let mark = Mark::new();
-        let Some(freezer) = Freezer::new() else { return };
-        let mut command = mark.shell("sleep 1000 & echo; wait");
-        command.isolation(isolation).kill_ladder(KillLadder::at_once()).stdout(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut String::new()).unwrap();
-        mark.await_alive(2);
-        let sleep = mark.alive().into_iter().find(|pid| *pid != child.id()).unwrap();
-        freezer.freeze(sleep);
-        let begun = Instant::now();
-        let report = child.kill().unwrap();
-        eprintln!("{isolation:?} {:?} {report:?}", begun.elapsed());
-        assert_eq!(report.survivors, 1, "{report:?}");
-        assert!(begun.elapsed() < LONG);
-        freezer.set("THAWED");
-        mark.assert_gone_soon();
+        let mut child = mark.command("sleep").arg("1000").isolation(isolation).spawn().unwrap();
+        let shepherd = rustix::process::Pid::from_raw(child.shepherd_id() as i32).unwrap();
+        rustix::process::kill_process(shepherd, rustix::process::Signal::STOP).unwrap();
+        assert_eq!(child.stop().unwrap().cause, Cause::Stopped);
+        mark.assert_gone();
     }
+}
+
+#[test]
+fn a_shepherd_that_is_held_by_somebody_is_given_up() {
+    // By a debugger, which no signal but KILL overcomes. One child is waited for, one is dropped, one has a timeout.
+    thread::scope(|scope| {
+        let start = |timeout: Option<Duration>| {
+            let mark = Mark::new();
+            let mut command = mark.shell("trap '' TERM; sleep 1000 & setsid sleep 1001 & wait");
+            command.kill_ladder(KillLadder::grace(Duration::from_millis(100)));
+            if let Some(timeout) = timeout {
+                command.timeout(timeout);
+            }
+            let child = command.spawn().unwrap();
+            mark.await_alive(3);
+            common::sys::hold(child.shepherd_id());
+            (mark, child)
+        };
+        let lost = |result: Result<ExitReport, WaitError>| {
+            let Err(WaitError::ShepherdLost { aftermath }) = result else { panic!("{result:?}") };
+            assert_eq!(aftermath.survivors, 0);
+        };
+        scope.spawn(move || {
+            let (mark, mut child) = start(None);
+            lost(child.stop());
+            mark.assert_gone();
+        });
+        scope.spawn(move || {
+            let (mark, child) = start(None);
+            drop(child);
+            mark.assert_gone_soon();
+        });
+        scope.spawn(move || {
+            let (mark, mut child) = start(Some(Duration::from_millis(300)));
+            lost(child.wait());
+            mark.assert_gone();
+        });
+    });
 }

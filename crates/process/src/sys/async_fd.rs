@@ -15,6 +15,8 @@ pub(crate) unsafe trait Owns: AsFd + AsRawFd {}
 unsafe impl Owns for crate::streams::Counted {}
 // SAFETY: it keeps the link alive, which owns the shepherd's pidfd and never replaces it.
 unsafe impl Owns for crate::aio::End {}
+// SAFETY: as above, of the link's socket.
+unsafe impl Owns for crate::aio::Said {}
 
 /// Registers with the runtime this is called in.
 pub(crate) fn watch<T: Owns>(owner: T, interest: Interest) -> io::Result<AsyncFd<T>> {

@@ -25,6 +25,18 @@ pub fn become_nobody() {
     }
 }
 
+/// Holds a child of this process as a debugger does, for as long as the calling thread lives.
+pub fn hold(pid: u32) {
+    let none = std::ptr::null_mut::<libc::c_void>();
+    // SAFETY: requests that point nowhere, and a status in a live variable.
+    unsafe {
+        assert_eq!(libc::ptrace(libc::PTRACE_ATTACH, pid, none, none), 0, "{}", std::io::Error::last_os_error());
+        let mut status = 0;
+        assert_eq!(libc::waitpid(pid as i32, &raw mut status, libc::__WALL), pid as i32);
+        assert!(libc::WIFSTOPPED(status), "{status:#x}");
+    }
+}
+
 /// Ends the main thread and leaves another: `/proc` shows such a process as a zombie, though it runs. Never returns.
 pub fn end_the_main_thread() -> ! {
     std::thread::spawn(|| std::thread::sleep(std::time::Duration::from_secs(1000)));
