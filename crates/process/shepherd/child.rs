@@ -38,7 +38,10 @@ fn at_index<T>(stage: u8, index: u32, result: sys::Result<T>) -> Result<T, Faile
 
 fn prepare(plan: &mut Plan<'_>, inside: bool) -> Result<(), Failed> {
     let spawn = plan.spawn;
-    at(stage::SESSION, sys::new_session())?;
+    // The session is the shepherd's, without a terminal: one of its own would cost a slice of the CPU's time (autogroup), and only who
+    // is to have a terminal needs it.
+    let own = if spawn.flags & flag::PTY != 0 { sys::new_session() } else { sys::new_group() };
+    at(stage::SESSION, own)?;
     enter_groups(plan, inside)?;
     descriptors(plan)?;
     if spawn.flags & flag::PTY != 0 {

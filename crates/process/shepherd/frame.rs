@@ -10,7 +10,8 @@
 //! ```
 //!
 //! parent -> shepherd: `SPAWN` (once, already in the socket when the shepherd starts), `SIGNAL`, `STOP`.
-//! shepherd -> parent: `STARTED` or `FAILED` (once), `ACK` (one for each request), `LEADER_ENDED` (once, when others go on),
+//! shepherd -> parent: `STARTED` or `FAILED` (once), `ACK` (one for each request), `LEADER_ENDED` (once, with a
+//! terminal, when others go on),
 //! `EXIT` (once, the last).
 //!
 //! This file is pure bytes without allocation: the library and the shepherd both compile it.
@@ -27,7 +28,8 @@ pub mod kind {
     pub const FAILED: u16 = 17;
     pub const ACK: u16 = 18;
     pub const EXIT: u16 = 19;
-    /// u64: a clock tick, as in `/proc/<pid>/stat`, at which the leader had not been reaped yet.
+    /// u64: a clock tick, as in `/proc/<pid>/stat`, at which the leader had not been reaped yet. From then on its number, which with a
+    /// terminal is also the session's, may become somebody else's.
     pub const LEADER_ENDED: u16 = 20;
 }
 

@@ -167,6 +167,10 @@ pub(crate) fn kill(first: bool) {
 }
 
 fn deliver(proc_dir: &Fd, member: &Member, signal: u32) -> sys::Result<()> {
+    // Our own child keeps its number until we reap it, which we have not done since the scan.
+    if member.parent == sys::pid() {
+        return sys::kill(member.pid, signal);
+    }
     let mut path = Text::<16>::new();
     path.number(member.pid as u64);
     let process = sys::open_at(proc_dir.number(), path.path(), sys::O_RDONLY | sys::O_DIRECTORY).map_err(gone)?;

@@ -56,7 +56,8 @@ struct Watch<'a> {
     listening: bool,
     /// No child is left.
     empty: bool,
-    /// The leader has ended not before this clock tick, and others go on: the parent must know, in case it has to end them without us.
+    /// The leader, who led a session, has ended not before this clock tick, and others go on: the parent must know, in case it has to end
+    /// them without us.
     untold: Option<u64>,
     args: Args,
 }
@@ -188,7 +189,7 @@ impl Watch<'_> {
                 Err(_) => break,
             }
         }
-        if lived && self.exit.ended != 0 {
+        if lived && self.exit.ended != 0 && self.flock.spawn.flags & flag::PTY != 0 {
             self.untold = Some(before);
         }
         // Children are left. Once the leader has gone they are orphans.

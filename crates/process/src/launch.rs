@@ -8,7 +8,7 @@ use crate::guarantee::{Guarantee, Protection};
 use crate::ladder::nanoseconds;
 use crate::link::{Link, LinkParts};
 use crate::protect::protect;
-use crate::second_line::{Identity, PATIENCE, pid_of};
+use crate::second_line::{Identity, PATIENCE, Session, pid_of};
 use crate::stdio::Kind;
 use crate::sys::{self, Launch, Namespace};
 use crate::watch;
@@ -117,6 +117,7 @@ pub(crate) fn launch(command: &Command) -> Result<Child, SpawnError> {
         mark: (guarantee.protection == Protection::Subreaper).then_some(id),
         leader_pid: 0,
         leader: None,
+        session: if command.pty.is_some() { Session::Leader } else { Session::Shepherd(shepherd_pid) },
     };
     let started = answer(&attempt, &ours, &shepherd);
     // Only now: until it has answered, the shepherd may be waiting for this CPU. Its end is seen by the pidfd, not by these.
@@ -126,14 +127,15 @@ pub(crate) fn launch(command: &Command) -> Result<Child, SpawnError> {
         Err(error) => {
             // A shepherd that failed is about to end; one that hangs takes the half-made child with it.
             let _ = rustix::process::pidfd_send_signal(&shepherd, rustix::process::Signal::KILL);
-            crate::link::reap(&shepherd, PATIENCE);
+            crate::link::await_end(&shepherd, PATIENCE);
             // One that has told its failure had cleared away before.
             let told =
                 matches!(error, SpawnError::Failed { stage, .. } if !matches!(stage, Stage::Socket | Stage::Protocol));
             if !told {
-                let aftermath = identity.end_tree(None);
+                let aftermath = identity.end_tree(&shepherd, None);
                 tracing::warn!(program = ?command.program, %aftermath, "a start was given up");
             }
+            crate::link::reap(&shepherd);
             return Err(error);
         }
     };

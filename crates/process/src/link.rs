@@ -221,7 +221,7 @@ impl Link {
     pub(crate) fn settle(&self) -> Ending {
         let mut state = self.state();
         if let Some(ending) = state.ending.clone() {
-            state.reaped = state.reaped || reap(&self.shepherd, Duration::ZERO);
+            state.reaped = state.reaped || reap(&self.shepherd);
             return ending;
         }
         while state.exit.is_none() {
@@ -232,12 +232,15 @@ impl Link {
         }
         // The pid 1 of a namespace cannot go before those that the kernel does not let die; it has reported them.
         let held = state.exit.as_ref().is_some_and(|exit| exit.survivors > 0) || state.lost.is_some();
-        state.reaped = reap(&self.shepherd, if held { Duration::ZERO } else { DYING });
+        await_end(&self.shepherd, if held { Duration::ZERO } else { DYING });
         let ending = match state.exit.take() {
-            Some(exit) => Ending::Reported(exit),
+            Some(exit) => {
+                state.reaped = reap(&self.shepherd);
+                Ending::Reported(exit)
+            }
             None => {
-                let mut aftermath = self.identity.end_tree(state.leader_ended);
-                state.reaped = state.reaped || reap(&self.shepherd, Duration::ZERO);
+                let mut aftermath = self.identity.end_tree(&self.shepherd, state.leader_ended);
+                state.reaped = reap(&self.shepherd);
                 aftermath.survivors = aftermath.survivors.max(u32::from(!state.reaped));
                 tracing::warn!(shepherd = self.shepherd_pid, leader = self.identity.leader_pid, %aftermath, "the shepherd was killed");
                 Ending::Lost(aftermath)
@@ -319,20 +322,22 @@ fn latest(after: Duration) -> Option<Instant> {
     Instant::now().checked_add(after.checked_add(KILLING)?)
 }
 
-/// Reaps a shepherd that ends within the time; whether it did. Somebody else may have done so (a `wait` for any child, an ignored `SIGCHLD`).
-pub(crate) fn reap(shepherd: &OwnedFd, patience: Duration) -> bool {
+/// Waits so long for a shepherd to end; whether it has.
+pub(crate) fn await_end(shepherd: &OwnedFd, patience: Duration) -> bool {
     let deadline = Instant::now() + patience;
     loop {
         let left = rustix::event::Timespec::try_from(deadline.saturating_duration_since(Instant::now())).ok();
         match rustix::event::poll(&mut [PollFd::new(shepherd, PollFlags::IN)], left.as_ref()) {
             Err(Errno::INTR) => {}
-            Ok(0) | Err(_) => return false,
-            Ok(_) => break,
+            result => return result.is_ok_and(|count| count > 0),
         }
     }
-    let options = WaitIdOptions::EXITED;
-    let _ = rustix::io::retry_on_intr(|| rustix::process::waitid(WaitId::PidFd(shepherd.as_fd()), options));
-    true
+}
+
+/// Reaps a shepherd; whether it has ended. Somebody else may have done so (a `wait` for any child, an ignored `SIGCHLD`).
+pub(crate) fn reap(shepherd: &OwnedFd) -> bool {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+    !matches!(rustix::process::waitid(WaitId::PidFd(shepherd.as_fd()), options), Ok(None))
 }
 
 /// What has gone through the parent's ends. One addition a read.

@@ -46,18 +46,28 @@ pub(crate) struct Identity {
     pub(crate) limits: Vec<PathBuf>,
     /// The value of `GINNEL_TREE`.
     pub(crate) mark: Option<String>,
-    /// Also the number of its session. 0 when unknown.
+    /// 0 when unknown.
     pub(crate) leader_pid: i32,
     /// `None` while it is not known whether there is one.
     pub(crate) leader: Option<OwnedFd>,
+    pub(crate) session: Session,
+}
+
+/// Whose number the tree's first session has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Session {
+    Shepherd(i32),
+    /// With a terminal.
+    Leader,
 }
 
 /// The longest the parent tries to end a tree itself.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Identity {
-    /// Ends the tree. Blocks until it is gone, at most five seconds. `leader_ended` is the clock tick of `kind::LEADER_ENDED`.
-    pub(crate) fn end_tree(&self, leader_ended: Option<u64>) -> Aftermath {
+    /// Ends the tree. Blocks until it is gone, at most five seconds. The shepherd must not be reaped before: nobody else can have its
+    /// number until then. `leader_ended` is the clock tick of `kind::LEADER_ENDED`.
+    pub(crate) fn end_tree(&self, shepherd: &OwnedFd, leader_ended: Option<u64>) -> Aftermath {
         let deadline = Instant::now() + PATIENCE;
         if let Some(leader) = &self.leader {
             // The kernel has done so already, unless a set-user-ID program threw the order away.
@@ -66,7 +76,7 @@ impl Identity {
         let survivors = match (&self.group, self.protection) {
             (Some(group), _) => end_group(group, deadline),
             (None, Protection::PidNamespace) => 0,
-            (None, _) => self.end_marked(leader_ended, deadline),
+            (None, _) => self.end_marked(shepherd, leader_ended, deadline),
         };
         for group in &self.limits {
             // Busy as long as anybody is in it.
@@ -81,10 +91,10 @@ impl Identity {
         Aftermath { by: self.protection, survivors: survivors.max(u32::from(lives)) }
     }
 
-    fn end_marked(&self, leader_ended: Option<u64>, deadline: Instant) -> u32 {
+    fn end_marked(&self, shepherd: &OwnedFd, leader_ended: Option<u64>, deadline: Instant) -> u32 {
         let mut known = HashSet::new();
         loop {
-            let Ok(members) = self.members(leader_ended, &mut known) else {
+            let Ok(members) = self.members(shepherd, leader_ended, &mut known) else {
                 // Nobody who cannot be looked for is taken for gone.
                 if Instant::now() > deadline {
                     return 1;
@@ -99,7 +109,7 @@ impl Identity {
             for member in &members {
                 deliver(member, Signal::STOP);
             }
-            let Ok(again) = self.members(leader_ended, &mut known) else { continue };
+            let Ok(again) = self.members(shepherd, leader_ended, &mut known) else { continue };
             if again
                 .iter()
                 .all(|member| members.iter().any(|other| (other.pid, other.start) == (member.pid, member.start)))
@@ -113,16 +123,26 @@ impl Identity {
     }
 
     /// Everybody that can be recognised. Who was once known stays known: its children are found by it even after its death.
-    fn members(&self, leader_ended: Option<u64>, known: &mut HashSet<(i32, u64)>) -> io::Result<Vec<Entry>> {
+    fn members(
+        &self,
+        shepherd: &OwnedFd,
+        leader_ended: Option<u64>,
+        known: &mut HashSet<(i32, u64)>,
+    ) -> io::Result<Vec<Entry>> {
         // Asked before the look: whoever has the number afterwards is somebody else, and so is the session.
-        let reaped = self.leader.as_ref().is_none_or(|leader| pid_of(leader).is_none_or(|pid| pid < 0));
+        let reaped = |pidfd: Option<&OwnedFd>| pidfd.and_then(pid_of).is_none_or(|pid| pid < 0);
+        let (shepherd_reaped, leader_reaped) = (reaped(Some(shepherd)), reaped(self.leader.as_ref()));
         let table = proc_table::table()?;
-        let reused = reaped && table.iter().any(|entry| entry.pid == self.leader_pid);
-        // Nor can the session be ours of who was started after the leader's number had become free.
-        let session = |entry: &Entry| {
-            self.leader_pid != 0
-                && entry.session == self.leader_pid
-                && leader_ended.map_or(!reused, |tick| entry.start < tick)
+        let session = |entry: &Entry| match self.session {
+            // A parent that ignores SIGCHLD has its children reaped by the kernel.
+            Session::Shepherd(pid) => entry.session == pid && !shepherd_reaped,
+            // Who was started after the number had become free is not of the session, even if that has the number.
+            Session::Leader => {
+                let reused = || leader_reaped && table.iter().any(|entry| entry.pid == self.leader_pid);
+                self.leader_pid != 0
+                    && entry.session == self.leader_pid
+                    && leader_ended.map_or_else(|| !reused(), |tick| entry.start < tick)
+            }
         };
         let ours = |entry: &Entry| {
             session(entry)

@@ -4,7 +4,7 @@
 mod common;
 
 use common::{LONG, Mark, inherited_mark, wait_until};
-use ginnel_process::{Cause, Command, Isolation, Signal, SignalError, Stdio, WaitError};
+use ginnel_process::{Cause, Command, Isolation, Pty, Signal, SignalError, Size, Stdio, WaitError};
 use std::fs;
 use std::io::Read;
 
@@ -59,14 +59,26 @@ fn inside() {
     println!("unharmed");
 }
 
-/// The shepherd is killed when the leader's number, and so its session's, has long been somebody else's.
+/// The shepherd is killed when the leader's number has long been somebody else's.
 fn the_second_line_spares_a_stranger(mark: &Mark) {
-    // One who leads that session, and one whose leader has left it, as a daemon's does.
-    for (script, leads) in [("exec sleep 1000", true), ("sleep 1000 & exit 0", false)] {
-        let mut command = mark.shell("setsid sleep 1000 & echo; exit 0");
-        command.isolation(Isolation::Subreaper).orphans(ginnel_process::Orphans::Wait).stdout(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+    // One who leads a session of that number, and one whose leader has left it, as a daemon's does. With a terminal, the leader's number
+    // was also that of a session of ours.
+    for (script, leads, terminal) in [
+        ("exec sleep 1000", true, true),
+        ("sleep 1000 & exit 0", false, true),
+        ("exec sleep 1000", true, false),
+        ("sleep 1000 & exit 0", false, false),
+    ] {
+        let mut command = mark.shell("trap '' HUP; setsid sleep 1000 & echo; exit 0");
+        command.isolation(Isolation::Subreaper).orphans(ginnel_process::Orphans::Wait);
+        let mut child =
+            if terminal { command.pty(Pty::new(Size::new(24, 80))) } else { command.stdout(Stdio::piped()) }
+                .spawn()
+                .unwrap();
+        match &mut child.pty {
+            Some(terminal) => terminal.read_exact(&mut [0]).unwrap(),
+            None => child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap(),
+        }
         let leader = child.id();
         assert!(wait_until(LONG, || !fs::exists(format!("/proc/{leader}")).unwrap()));
         // `setsid` forks only where it must, so the session gets the number of the process.

@@ -233,6 +233,10 @@ pub(crate) fn new_session() -> Result<()> {
     check(call(nr::SETSID, [0; 6])).map(drop)
 }
 
+pub(crate) fn new_group() -> Result<()> {
+    check(call(nr::SETPGID, [0, 0, 0, 0, 0, 0])).map(drop)
+}
+
 fn prctl(option: usize, value: usize) -> Result<()> {
     check(call(nr::PRCTL, [option, value, 0, 0, 0, 0])).map(drop)
 }

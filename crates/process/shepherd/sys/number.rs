@@ -30,6 +30,7 @@ mod arch {
     pub(in crate::sys) const FLOCK: usize = 73;
     pub(in crate::sys) const CHDIR: usize = 80;
     pub(in crate::sys) const UMASK: usize = 95;
+    pub(in crate::sys) const SETPGID: usize = 109;
     pub(in crate::sys) const GETPPID: usize = 110;
     pub(in crate::sys) const SETSID: usize = 112;
     pub(in crate::sys) const SETGROUPS: usize = 116;
@@ -77,6 +78,7 @@ mod arch {
     pub(in crate::sys) const SETPRIORITY: usize = 140;
     pub(in crate::sys) const SETRESUID: usize = 147;
     pub(in crate::sys) const SETRESGID: usize = 149;
+    pub(in crate::sys) const SETPGID: usize = 154;
     pub(in crate::sys) const SETSID: usize = 157;
     pub(in crate::sys) const SETGROUPS: usize = 159;
     pub(in crate::sys) const UMASK: usize = 166;
