@@ -10,6 +10,7 @@ use crate::link::{Link, LinkParts};
 use crate::protect::protect;
 use crate::second_line::{Identity, PATIENCE, Session, pid_of};
 use crate::stdio::Kind;
+use crate::strings::Strings;
 use crate::sys::{self, Launch, Namespace};
 use crate::watch;
 use rustix::event::{PollFd, PollFlags};
@@ -23,8 +24,8 @@ use std::ffi::{CString, OsStr, OsString};
 use std::hash::{BuildHasher, Hasher};
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -81,7 +82,6 @@ pub(crate) fn launch(command: &Command) -> Result<Child, SpawnError> {
     }
     let env = environment(&attempt, (guarantee.protection == Protection::Subreaper).then_some(id.as_str()))?;
     fill(&attempt, &env, &mut buffers)?;
-    let args = arguments(&attempt, &guarantee)?;
 
     let parent = rustix::process::pidfd_open(rustix::process::getpid(), rustix::process::PidfdFlags::empty())
         .map_err(attempt.at(Stage::Socket))?;
@@ -103,11 +103,9 @@ pub(crate) fn launch(command: &Command) -> Result<Child, SpawnError> {
 
     let image = sys::shepherd_image().map_err(attempt.at(Stage::Embed))?;
     let namespace = (command.isolation == Isolation::PidNamespace).then(namespace);
-    let socket_number = std::os::fd::AsRawFd::as_raw_fd(&theirs).to_string();
-    let mut argv = vec![c"ginnel-shepherd".to_owned(), attempt.c_string("socket", OsStr::new(&socket_number))?];
-    argv.extend(args);
+    let args = arguments(&attempt, &guarantee, theirs.as_raw_fd())?;
     let launch =
-        Launch { image: image.as_fd(), socket: theirs.as_fd(), args: &argv, env: &env, namespace: namespace.as_ref() };
+        Launch { image: image.as_fd(), socket: theirs.as_fd(), args: &args, env: &env, namespace: namespace.as_ref() };
     let (shepherd_pid, shepherd) =
         sys::clone_shepherd(&launch).map_err(|(stage, errno)| attempt.failed(stage, errno))?;
     let mut identity = Identity {
@@ -207,33 +205,48 @@ fn unique_id() -> String {
     format!("{}-{:016x}", std::process::id(), random.finish())
 }
 
-fn environment(attempt: &Attempt<'_>, mark: Option<&str>) -> Result<Vec<CString>, SpawnError> {
+fn environment(attempt: &Attempt<'_>, mark: Option<&str>) -> Result<Strings, SpawnError> {
     let command = attempt.0;
-    let inherited = if command.env_clear { None } else { Some(std::env::vars_os()) };
-    let kept = inherited.into_iter().flatten().filter(|(name, _)| !command.env.contains_key(name) && name != MARK);
-    let set = command.env.iter().filter_map(|(name, value)| Some((name.clone(), value.clone()?)));
-    let mark = mark.map(|id| (OsString::from(MARK), OsString::from(id)));
-    let pair = |(name, value): (OsString, OsString)| {
-        let mut text = name.into_vec();
-        text.push(b'=');
-        text.extend(value.as_bytes());
-        attempt.c_string("the environment", &OsString::from_vec(text))
+    let mut strings = Strings::default();
+    let mut put = |name: &OsStr, value: &OsStr| {
+        let whole = strings.push(&[name.as_bytes(), b"=", value.as_bytes()]);
+        whole
+            .then_some(())
+            .ok_or_else(|| attempt.invalid(format!("the environment holds a NUL byte: {name:?}={value:?}")))
     };
-    kept.chain(set).chain(mark).map(pair).collect()
+    let inherited = (!command.env_clear).then(std::env::vars_os);
+    for (name, value) in inherited.into_iter().flatten() {
+        if !command.env.contains_key(&name) && name != MARK {
+            put(&name, &value)?;
+        }
+    }
+    for (name, value) in &command.env {
+        if let Some(value) = value {
+            put(name, value)?;
+        }
+    }
+    if let Some(id) = mark {
+        put(OsStr::new(MARK), OsStr::new(id))?;
+    }
+    Ok(strings)
 }
 
-/// What follows the shepherd's own name and socket: a word for `ginnel ps`, then the command's arguments.
-fn arguments(attempt: &Attempt<'_>, guarantee: &Guarantee) -> Result<Vec<CString>, SpawnError> {
+/// The shepherd's name, its socket, a word for `ginnel ps`, then the command's arguments.
+fn arguments(attempt: &Attempt<'_>, guarantee: &Guarantee, socket: RawFd) -> Result<Strings, SpawnError> {
     let command = attempt.0;
     let name = command.arg0.as_ref().unwrap_or(&command.program);
     let word = format!("{}:{}", guarantee.protection, std::process::id());
-    let own = attempt.c_string("protection", OsStr::new(&word));
-    let name = attempt.c_string("the program's name", name);
-    let rest = command.args.iter().map(|arg| attempt.c_string("an argument", arg));
-    [own, name].into_iter().chain(rest).collect()
+    let own = ["ginnel-shepherd", &socket.to_string(), &word].map(OsString::from);
+    let mut strings = Strings::default();
+    for arg in own.iter().chain([name]).chain(&command.args) {
+        if !strings.push(&[arg.as_bytes()]) {
+            return Err(attempt.invalid(format!("an argument holds a NUL byte: {arg:?}")));
+        }
+    }
+    Ok(strings)
 }
 
-fn fill(attempt: &Attempt<'_>, env: &[CString], buffers: &mut Buffers) -> Result<(), SpawnError> {
+fn fill(attempt: &Attempt<'_>, env: &Strings, buffers: &mut Buffers) -> Result<(), SpawnError> {
     let command = attempt.0;
     let words = |words: &[u32]| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>();
     buffers.targets = words(&command.fds.keys().copied().collect::<Vec<_>>());
@@ -253,7 +266,7 @@ fn fill(attempt: &Attempt<'_>, env: &[CString], buffers: &mut Buffers) -> Result
         buffers.candidates = attempt.c_string("the program's name", &command.program)?.into_bytes_with_nul();
         return Ok(());
     }
-    let path = env.iter().find_map(|pair| pair.as_bytes().strip_prefix(b"PATH="));
+    let path = env.iter().find_map(|pair| pair.strip_prefix(b"PATH="));
     // What the C library uses where there is no PATH.
     for dir in path.unwrap_or(b"/usr/local/bin:/bin:/usr/bin").split(|&byte| byte == b':') {
         let dir = if dir.is_empty() { b".".as_slice() } else { dir };

@@ -50,6 +50,7 @@ mod signal;
 mod stdio;
 mod stream;
 mod streams;
+mod strings;
 mod sys;
 mod watch;
 

@@ -6,6 +6,7 @@
 
 use super::{SignalsBlocked, last_errno};
 use crate::error::Stage;
+use crate::strings::Strings;
 use rustix::io::Errno;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -15,8 +16,8 @@ use std::ptr;
 pub(crate) struct Launch<'a> {
     pub(crate) image: BorrowedFd<'a>,
     pub(crate) socket: BorrowedFd<'a>,
-    pub(crate) args: &'a [CString],
-    pub(crate) env: &'a [CString],
+    pub(crate) args: &'a Strings,
+    pub(crate) env: &'a Strings,
     pub(crate) namespace: Option<&'a Namespace>,
 }
 
@@ -40,10 +41,7 @@ const STACK: usize = 64 * 1024;
 
 /// Starts the shepherd; gives its pid and pidfd once it runs.
 pub(crate) fn clone_shepherd(launch: &Launch<'_>) -> Result<(c_int, OwnedFd), (Stage, Errno)> {
-    let pointers = |strings: &[CString]| -> Vec<*const c_char> {
-        strings.iter().map(|string| string.as_ptr()).chain([ptr::null()]).collect()
-    };
-    let (argv, envp) = (pointers(launch.args), pointers(launch.env));
+    let (argv, envp) = (launch.args.pointers(), launch.env.pointers());
     let mut job = Job {
         image: launch.image.as_raw_fd(),
         socket: launch.socket.as_raw_fd(),
