@@ -302,7 +302,7 @@ impl<'a> Spawn<'a> {
         spawn.gid = take.u32()?;
         spawn.nice = take.u32()? as i32;
         for word in &mut spawn.size {
-            *word = take.u32()? as u16;
+            *word = take.u32()?.try_into().ok()?;
         }
         spawn.termios = take.bytes()?;
         spawn.targets = take.bytes()?;
@@ -338,7 +338,13 @@ impl<'a> Group<'a> {
     }
 
     pub fn take(take: &mut Take<'a>) -> Option<Self> {
-        Some(Group { kind: take.u8()?, required: take.u8()? != 0, path: take.bytes()?, writes: take.bytes()? })
+        let kind = take.u8()?;
+        let required = match take.u8()? {
+            0 => false,
+            1 => true,
+            _ => return None,
+        };
+        Some(Group { kind, required, path: take.bytes()?, writes: take.bytes()? })
     }
 }
 
@@ -427,5 +433,134 @@ impl Exit {
         exit.fork_refusals = take.u64()?;
         exit.group_peak = take.u64()?;
         Some(exit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: u32 = 0x0403_0201;
+
+    /// The frame that is written, after every buffer too small for it has been refused and nothing written past its end.
+    fn frame(write: impl Fn(&mut Put<'_>)) -> Vec<u8> {
+        let mut buf = [0xee; 1024];
+        let finish = |buf: &mut [u8]| {
+            let mut put = Put::new(buf, kind::SPAWN, ID);
+            write(&mut put);
+            put.finish()
+        };
+        let len = finish(&mut buf).unwrap();
+        for short in 0..len {
+            let mut small = [0xee; 1024];
+            assert_eq!(finish(&mut small[..short]), None, "{short} bytes for {len}");
+            assert!(small[short..].iter().all(|byte| *byte == 0xee));
+        }
+        buf[..len].to_vec()
+    }
+
+    /// Reads the payload whole, and makes sure that no shorter one can be read.
+    fn read<'a, T: std::fmt::Debug>(message: &'a [u8], take: impl Fn(&mut Take<'a>) -> Option<T>) -> T {
+        let (kind, id, payload) = open(message).unwrap();
+        assert_eq!((kind, id), (kind::SPAWN, ID));
+        for short in 0..payload.0.len() {
+            let cut = take(&mut Take(&payload.0[..short]));
+            assert!(cut.is_none(), "{short} of {} bytes were read as {cut:?}", payload.0.len());
+        }
+        let mut rest = payload;
+        let value = take(&mut rest).unwrap();
+        assert_eq!(rest.0, b"", "unread");
+        value
+    }
+
+    fn spawn() -> Spawn<'static> {
+        Spawn {
+            flags: flag::PTY | flag::GROUPS,
+            orphans: orphans::WAIT,
+            stdio: [stdio::NULL, stdio::PIPE, stdio::MERGED],
+            ladder: [1, 2, 3, 4].map(|signal| Step { signal, grace_ns: u64::MAX - u64::from(signal) }),
+            steps: 3,
+            timeout_ns: 1 << 40,
+            umask: 0o22,
+            uid: 1000,
+            gid: UNSET,
+            nice: -20,
+            size: [24, 80, u16::MAX, 1],
+            termios: b"termios",
+            targets: &[9, 0, 0, 0],
+            groups: &[1, 2, 3, 4, 5, 6, 7, 8],
+            affinity: &[3],
+            rlimits: &[7; 20],
+            cwd: b"/tmp\0",
+            candidates: b"/bin/true\0/usr/bin/true\0",
+            cgroups: b"any bytes",
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let message = frame(|put| spawn().put(put));
+        assert_eq!(read(&message, Spawn::take), spawn());
+
+        let group = Group { kind: group::PIDS_V1, required: true, path: b"/sys/x\0", writes: b"pids.max\x0010\0" };
+        let message = frame(|put| group.put(put));
+        assert_eq!(read(&message, Group::take), group);
+
+        let exit = Exit {
+            cause: cause::TIMEOUT,
+            cause_signal: 15,
+            ended: 1,
+            status: 0x8b,
+            rusage: [1, 2, 3, 4, 5, 6, 7, 8, u64::MAX],
+            duration_ns: 10,
+            killed: 11,
+            reaped: 12,
+            survivors: 13,
+            named: [1, 2, 3, 4, 5, 6, 7, 8],
+            oom_kills: 14,
+            fork_refusals: 15,
+            group_peak: 16,
+        };
+        let message = frame(|put| exit.put(put));
+        assert_eq!(read(&message, Exit::take), exit);
+    }
+
+    #[test]
+    fn a_frame_that_is_not_exactly_one_is_refused() {
+        let message = frame(|put| put.bytes(b"payload"));
+        assert!(open(&message).is_some());
+        for short in 0..message.len() {
+            assert!(open(&message[..short]).is_none(), "{short} bytes");
+        }
+        assert!(open(&[&message[..], b"!"].concat()).is_none(), "one byte too many");
+        // The version, and the four bytes that are zero.
+        for at in [0, 1, 12, 13, 14, 15] {
+            let mut odd = message.clone();
+            odd[at] ^= 0x80;
+            assert!(open(&odd).is_none(), "byte {at}");
+        }
+    }
+
+    #[test]
+    fn a_command_that_would_be_read_past_its_end_is_refused() {
+        let refused = |spawn: Spawn<'_>| {
+            let message = frame(|put| spawn.put(put));
+            let (_, _, mut payload) = open(&message).unwrap();
+            assert_eq!(Spawn::take(&mut payload), None, "{spawn:?}");
+        };
+        refused(Spawn { steps: STEPS as u8 + 1, ..spawn() });
+        refused(Spawn { cwd: b"/tmp", ..spawn() });
+        refused(Spawn { candidates: b"/bin/true\0/usr/bin/true", ..spawn() });
+    }
+
+    #[test]
+    fn numbers_that_nobody_writes_are_refused() {
+        let message = frame(|put| spawn().put(put));
+        // Rows: the first of the four words before the lists.
+        let rows = message.windows(4).position(|bytes| bytes == 24u32.to_le_bytes()).unwrap();
+        let mut odd = message.clone();
+        odd[rows + 2] = 1;
+        assert_eq!(Spawn::take(&mut Take(&odd[HEADER..])), None);
+        assert_eq!(Group::take(&mut Take(&[group::UNIFIED, 2, 0, 0, 0, 0, 0, 0, 0, 0])), None);
     }
 }

@@ -53,16 +53,24 @@ pub enum ParentDeath {
 /// A resource limit of one process, see setrlimit(2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
-#[allow(missing_docs, reason = "setrlimit(2) describes them")]
 pub enum Resource {
+    /// CPU time, in seconds.
     Cpu,
+    /// The largest file it may write, in bytes.
     FileSize,
+    /// Data, heap and private mappings, in bytes.
     Data,
+    /// The main thread's stack, in bytes.
     Stack,
+    /// The largest core dump, in bytes; 0 is none.
     Core,
+    /// Processes and threads of its user in the whole machine, the other commands' among them.
     Processes,
+    /// The highest descriptor it may open, plus one.
     OpenFiles,
+    /// Memory locked into RAM, in bytes.
     LockedMemory,
+    /// Mapped memory, used or not, in bytes.
     AddressSpace,
 }
 
