@@ -22,7 +22,8 @@ pub enum Orphans {
     Kill,
     /// They may go on; the report comes when the last has ended. Timeout, stop and parent death still end them.
     Wait,
-    /// They are left to themselves, as `std::process` leaves them. Nothing is guaranteed about them.
+    /// They are left to themselves, as `std::process` leaves them. Nothing is guaranteed about them, and nothing may hold them: neither a
+    /// pid namespace nor a limit of the tree (of memory, processes or CPU time) can be had with it.
     Leave,
 }
 

@@ -180,6 +180,13 @@ fn check(attempt: &Attempt<'_>) -> Result<(), SpawnError> {
             "a pid namespace ends with its shepherd, so nothing can be left in it: choose Orphans::Wait or another isolation",
         );
     }
+    if command.orphans == Orphans::Leave
+        && (command.memory.is_some() || command.pids.is_some() || command.cpus.is_some())
+    {
+        return refuse(
+            "a limit is held by a control group, which what is left would keep: choose Orphans::Wait, or no limit of the tree",
+        );
+    }
     if command.fds.keys().next().is_some_and(|number| *number < 3) {
         return refuse("descriptors 0 to 2 are the standard streams: give others numbers from 3");
     }

@@ -22,7 +22,8 @@ pub enum Cause {
     Stopped,
     /// It took longer than its timeout.
     TimedOut,
-    /// It hit a limit.
+    /// A limit ended it: that of its output or, by the kernel's hand, that of its memory. (A refused fork ends nobody: it is counted in
+    /// [`ExitReport::fork_refusals`], and what the command made of it is its own exit.)
     Limit(Limit),
     /// The parent died first.
     ParentDeath,
@@ -108,7 +109,8 @@ pub struct ExitReport {
     pub usage: ResourceUsage,
     /// From the start to the end of the leader.
     pub duration: Duration,
-    /// Processes that had to be killed (those that ended on the ladder's signals are not counted).
+    /// Processes that had to be killed (those that ended on the ladder's signals are not counted). A lower bound: one whose own parent is
+    /// quick enough to collect its status is not seen here.
     pub killed: u32,
     /// Processes that could not be killed, because the kernel or another user holds them. 0 unless something is very wrong.
     pub survivors: u32,

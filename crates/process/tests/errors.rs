@@ -123,6 +123,9 @@ fn contradictions_are_refused_before_anything_starts() {
     refused(Command::new("true").pty(Pty::new(Size::new(1, 1))).stdin(Stdio::null()), "one or the other");
     refused(Command::new("true").stdout(Stdio::merged()), "only stderr");
     refused(Command::new("true").isolation(Isolation::PidNamespace).orphans(Orphans::Leave), "Orphans::Wait");
+    refused(Command::new("true").pids_limit(9).orphans(Orphans::Leave), "no limit of the tree");
+    refused(Command::new("true").cpu_limit(1.0).orphans(Orphans::Leave), "no limit of the tree");
+    refused(Command::new("true").memory_limit(1 << 30).orphans(Orphans::Leave), "no limit of the tree");
     refused(Command::new("true").inherit_as(1, fs::File::open("/dev/null").unwrap()), "from 3");
     refused(Command::new("true").cpu_limit(0.0), "positive");
     refused(Command::new("true").uid(u32::MAX), "is no user");

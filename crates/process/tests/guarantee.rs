@@ -3,8 +3,9 @@
 mod common;
 
 use common::{LONG, Mark, has_unified_groups, inherited_mark};
-use ginnel_process::{Child, Command, Enforcement, Isolation, Limit, Orphans, Protection, SpawnError};
+use ginnel_process::{Cause, Child, Command, Enforcement, Isolation, Limit, Orphans, Protection, SpawnError};
 use std::fs;
+use std::path::PathBuf;
 
 roles!(without_groups);
 
@@ -57,10 +58,53 @@ fn a_pid_namespace_shows_the_command_its_own_tree_only() {
     assert!(numbers[1] <= 5, "{text}");
 }
 
+/// Where the mount table and the memberships of a process say that its group is, in the hierarchy of a controller (version 2: "").
+fn group_dir(pid: &str, controller: &str) -> Option<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    let names = |list: &str| list.split(',').any(|name| name == controller);
+    let point = mounts.lines().find_map(|line| {
+        let (place, file_system) = line.split_once(" - ")?;
+        let (kind, rest) = file_system.split_once(' ')?;
+        let found =
+            if controller.is_empty() { kind == "cgroup2" } else { kind == "cgroup" && names(rest.split(' ').nth(1)?) };
+        found.then(|| place.split(' ').nth(4)).flatten()
+    })?;
+    let path = groups.lines().find_map(|line| {
+        let mut parts = line.splitn(3, ':').skip(1);
+        names(parts.next()?).then(|| parts.next()).flatten()
+    })?;
+    Some(PathBuf::from(format!("{point}{path}")))
+}
+
+/// Who must hold a limit here, told without the library.
+fn holder(controller: &str) -> Option<Enforcement> {
+    let passed_on = |dir: PathBuf| fs::read_to_string(dir.join("cgroup.subtree_control")).unwrap_or_default();
+    if has_unified_groups()
+        && group_dir("self", "").map(passed_on).unwrap_or_default().split_whitespace().any(|name| name == controller)
+    {
+        return Some(Enforcement::CgroupV2);
+    }
+    let trial = group_dir("self", controller)?.join(format!("ginnel-test-{}", std::process::id()));
+    fs::create_dir(&trial).ok()?;
+    fs::remove_dir(&trial).unwrap();
+    Some(Enforcement::CgroupV1)
+}
+
 #[test]
 fn a_limit_is_held_by_what_is_named_or_refused() {
-    let limits = [(Limit::Pids, "pids"), (Limit::Cpu, "cpu"), (Limit::Memory, "memory")];
-    for (limit, controller) in limits {
+    type Files = &'static [(&'static str, &'static str)];
+    let limits: [(Limit, &str, Files, Files); 3] = [
+        (Limit::Pids, "pids", &[("pids.max", "10")], &[("pids.max", "10")]),
+        (
+            Limit::Cpu,
+            "cpu",
+            &[("cpu.max", "50000 100000")],
+            &[("cpu.cfs_quota_us", "50000"), ("cpu.cfs_period_us", "100000")],
+        ),
+        (Limit::Memory, "memory", &[("memory.max", "104857600")], &[("memory.limit_in_bytes", "104857600")]),
+    ];
+    for (limit, controller, v2, v1) in limits {
         let mut command = Command::new("sleep");
         command.arg("1000");
         match limit {
@@ -68,23 +112,50 @@ fn a_limit_is_held_by_what_is_named_or_refused() {
             Limit::Cpu => command.cpu_limit(0.5),
             _ => command.memory_limit(100 << 20),
         };
-        match command.spawn() {
-            Ok(mut child) => {
-                let [(held, enforcement)] = child.guarantee().limits[..] else { panic!("{}", child.guarantee()) };
-                assert_eq!(held, limit);
-                match enforcement {
-                    Enforcement::CgroupV1 => assert!(has_group(&child, controller), "{}", membership(&child)),
-                    Enforcement::CgroupV2 => assert!(has_group(&child, ""), "{}", membership(&child)),
-                    _ => assert_eq!(limit, Limit::Memory),
-                }
-                child.kill().unwrap();
-            }
+        let holder = holder(controller);
+        let mut child = match command.spawn() {
             Err(SpawnError::LimitUnavailable { limit: refused, reason, .. }) => {
-                assert!(refused == limit && limit != Limit::Memory && !reason.is_empty());
+                // What is refused is named, and nothing here could have held it.
+                assert_eq!((refused, holder), (limit, None));
+                assert!(limit != Limit::Memory && reason.contains(controller), "{reason}");
+                continue;
             }
-            Err(error) => panic!("{error}"),
+            spawned => spawned.unwrap(),
+        };
+        assert_eq!(child.guarantee().limits, [(limit, holder.unwrap_or(Enforcement::Rlimit))]);
+        let pid = child.id().to_string();
+        let (hierarchy, files) = match holder {
+            Some(Enforcement::CgroupV2) => ("", v2),
+            Some(_) => (controller, v1),
+            None => {
+                let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+                let line = limits.lines().find(|line| line.starts_with("Max address space")).unwrap();
+                assert_eq!(line.split_whitespace().nth(3), Some("104857600"), "{limits}");
+                child.kill().unwrap();
+                continue;
+            }
+        };
+        assert!(has_group(&child, hierarchy), "{}", membership(&child));
+        let dir = group_dir(&pid, hierarchy).unwrap();
+        for (name, value) in files {
+            assert_eq!(fs::read_to_string(dir.join(name)).unwrap().trim(), *value, "{name}");
         }
+        child.kill().unwrap();
+        assert!(!dir.exists(), "{} is left", dir.display());
     }
+}
+
+#[test]
+fn a_limit_of_processes_is_felt_and_told() {
+    let Some(_) = holder("pids") else { return };
+    // The one too many is refused; that the shell gives up is its own decision, and so its own exit.
+    let mark = Mark::new();
+    let mut command = mark.shell("for i in 1 2 3 4 5 6 7 8 9; do sleep 1000 & done");
+    let output = command.pids_limit(5).run().unwrap();
+    assert!(matches!(output.report.cause, Cause::Exited(1..)), "{:?}", output.report);
+    assert!(output.report.fork_refusals > 0);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("fork"), "{}", String::from_utf8_lossy(&output.stderr));
+    mark.assert_gone();
 }
 
 /// Runs where tmpfs covers /sys/fs/cgroup: the mounts are still listed, and a directory stands where each of them was.
