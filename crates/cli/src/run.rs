@@ -7,7 +7,8 @@ use ginnel_process::{
     Restart, Signal, Size, SpawnError, Stage, WaitError,
 };
 use serde::Serialize;
-use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGWINCH};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGWINCH};
+use signal_hook::low_level::emulate_default_handler;
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
 use std::panic::resume_unwind;
@@ -18,7 +19,7 @@ use std::time::Duration;
 
 /// Run a command; when it ends, or this one does, in whatever way, its whole process tree is gone.
 ///
-/// Streams and exit code are the command's own. ^C asks the tree to end, a second ^C kills it.
+/// Streams and exit code are the command's own. ^C asks the tree to end, a second ^C kills it; ^Z suspends it until `fg` or `bg`.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Exit codes: the command's own; 128 and the number of the signal that ended it; 124 timeout;
@@ -99,6 +100,8 @@ struct Asked {
 #[derive(Default)]
 struct State {
     current: Option<Handle>,
+    /// A command is on its way, and may run before there is a handle to it.
+    starting: bool,
     terminal: Option<PtyMaster>,
     /// How often the user has asked for the end, and with which signal first.
     stops: u32,
@@ -121,14 +124,16 @@ impl Asked {
     /// The next command to tell; one that was asked to end before it had started is told now.
     fn now(&self, child: &Child) {
         let mut state = self.state();
-        state.current = Some(child.handle());
+        (state.current, state.starting) = (Some(child.handle()), false);
+        self.changed.notify_all();
         state.terminal = child.pty.as_ref().and_then(|pty| pty.try_clone().ok());
         state.pass_on();
     }
 
     fn over(&self) {
         let mut state = self.state();
-        (state.current, state.terminal) = (None, None);
+        (state.current, state.terminal, state.starting) = (None, None, false);
+        self.changed.notify_all();
     }
 
     /// What the command writes to its terminal cannot be shown any more. Its own writes succeed, so it is told by us.
@@ -143,6 +148,23 @@ impl Asked {
         }
         // For those who ignore SIGPIPE: they would have had an error.
         handle.stop();
+    }
+
+    /// The whole tree stops with us, and goes on with us. (`TSTP` would not do: without a shell above it in its session, nobody could be
+    /// relied on to continue it, and so the kernel ignores it.)
+    fn suspend(&self) {
+        // A second is far more than a start takes; one that hangs must not hold the user up.
+        let starting = self.changed.wait_timeout_while(self.state(), Duration::from_secs(1), |state| state.starting);
+        drop(starting);
+        let tree = |signal| {
+            let current = self.state().current.clone();
+            // One that has ended meanwhile needs no signal.
+            let _ = current.map(|handle| handle.signal_tree(signal));
+        };
+        tree(Signal::STOP);
+        // Fails for signals that do not exist.
+        let _ = emulate_default_handler(SIGTSTP);
+        tree(Signal::CONT);
     }
 
     /// Sleeps between two starts; false when the user does not want another.
@@ -187,7 +209,7 @@ impl Run {
 
     fn supervise(&self) -> Result<u8, (u8, String)> {
         let asked = Arc::new(Asked::default());
-        listen(&asked).map_err(|error| (FAILED, format!("cannot catch signals: {error}")))?;
+        self.listen(&asked).map_err(|error| (FAILED, format!("cannot catch signals: {error}")))?;
         let restart = match self.restart {
             RestartWhen::No => Restart::Never,
             RestartWhen::OnFailure => Restart::OnFailure,
@@ -218,6 +240,40 @@ impl Run {
         }
     }
 
+    /// A thread that turns signals into requests. As the first process of a container, where orphans of others end up as well, it also
+    /// reaps. What we were started to ignore (by `nohup`, say) stays ignored.
+    fn listen(&self, asked: &Arc<Asked>) -> io::Result<()> {
+        let mut wanted = vec![SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGWINCH, SIGCHLD];
+        // ^Z at a terminal of the command's own is a key like any other.
+        if !self.pty {
+            wanted.push(SIGTSTP);
+        }
+        let ignored = ignored_signals()?;
+        wanted.retain(|signal| ignored & 1 << (signal - 1) == 0);
+        let mut signals = signal_hook::iterator::Signals::new(wanted)?;
+        let asked = Arc::clone(asked);
+        let first = rustix::process::getpid().is_init();
+        std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+            for signal in signals.forever() {
+                match signal {
+                    SIGWINCH => {
+                        let state = asked.state();
+                        if let (Some(terminal), Ok(size)) = (&state.terminal, Size::of(io::stdin())) {
+                            let _ = terminal.resize(size);
+                        }
+                    }
+                    SIGCHLD if first => {
+                        while let Ok(Some(_)) = rustix::process::wait(rustix::process::WaitOptions::NOHANG) {}
+                    }
+                    SIGCHLD => {}
+                    SIGTSTP => asked.suspend(),
+                    number => asked.stop(Signal::new(number).unwrap_or(Signal::TERM)),
+                }
+            }
+        })?;
+        Ok(())
+    }
+
     /// From one start to one end.
     fn once(&self, asked: &Arc<Asked>, keyboard: Option<&Keyboard>) -> Result<Ended, (u8, String)> {
         let stdin = io::stdin();
@@ -228,7 +284,11 @@ impl Run {
             let pty = if stdin.is_terminal() { pty.clone().like(&stdin).unwrap_or(pty) } else { pty };
             command.pty(pty);
         }
-        let mut child = command.spawn().map_err(|error| (spawn_code(&error), error.to_string()))?;
+        asked.state().starting = true;
+        let mut child = command.spawn().map_err(|error| {
+            asked.over();
+            (spawn_code(&error), error.to_string())
+        })?;
         let guarantee = child.guarantee().clone();
         asked.now(&child);
         let raw = self.pty.then(Raw::new);
@@ -276,29 +336,11 @@ impl Run {
     }
 }
 
-/// A thread that turns signals into requests. As the first process of a container, where orphans of others end up as well, it also reaps.
-fn listen(asked: &Arc<Asked>) -> io::Result<()> {
-    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGWINCH, SIGCHLD])?;
-    let asked = Arc::clone(asked);
-    let first = rustix::process::getpid().is_init();
-    std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
-        for signal in signals.forever() {
-            match signal {
-                SIGWINCH => {
-                    let state = asked.state();
-                    if let (Some(terminal), Ok(size)) = (&state.terminal, Size::of(io::stdin())) {
-                        let _ = terminal.resize(size);
-                    }
-                }
-                SIGCHLD if first => {
-                    while let Ok(Some(_)) = rustix::process::wait(rustix::process::WaitOptions::NOHANG) {}
-                }
-                SIGCHLD => {}
-                number => asked.stop(Signal::new(number).unwrap_or(Signal::TERM)),
-            }
-        }
-    })?;
-    Ok(())
+/// One bit for each signal, from the lowest.
+fn ignored_signals() -> io::Result<u64> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let mask = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
+    mask.ok_or_else(|| io::Error::other("/proc/self/status does not tell which signals are ignored"))
 }
 
 fn spawn_code(error: &SpawnError) -> u8 {

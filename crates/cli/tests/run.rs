@@ -157,6 +157,46 @@ fn one_interrupt_is_graceful_and_a_second_kills_at_once() {
     assert_eq!(child.wait().unwrap().code(), Some(137));
 }
 
+fn state(pid: &str) -> char {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    stat.rsplit_once(") ").unwrap().1.chars().next().unwrap()
+}
+
+#[test]
+fn the_tree_is_suspended_and_goes_on_with_it() {
+    let script = "sleep 1000 & echo $$ $!; trap 'exit 9' INT; while :; do sleep 0.02; done";
+    let (mut child, _out, pids) = started(&["--grace", "100ms", "--", "sh", "-c", script]);
+    let own = child.id().to_string();
+    let (shell, sleep) = pids.split_once(' ').unwrap();
+    for _ in 0..3 {
+        signal(child.id(), rustix::process::Signal::TSTP);
+        assert!(wait_until(|| [&own, shell, sleep].map(state) == ['T'; 3]), "{:?}", [&own, shell, sleep].map(state));
+        signal(child.id(), rustix::process::Signal::CONT);
+        assert!(wait_until(|| [&own, shell, sleep].map(state).iter().all(|state| *state != 'T')));
+    }
+    signal(child.id(), rustix::process::Signal::INT);
+    assert_eq!(child.wait().unwrap().code(), Some(9));
+    assert!(!runs(sleep));
+}
+
+#[test]
+fn what_it_was_started_to_ignore_stays_ignored() {
+    let mut child = Command::new("sh")
+        .args(["-c", r#"trap '' HUP; exec "$0" run -- sh -c 'echo ready; read line; exit 5'"#, GINNEL])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .map(Running)
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "ready\n");
+    signal(child.id(), rustix::process::Signal::HUP);
+    // The end of the command is its own, and comes after the hangup.
+    child.stdin.take().unwrap().write_all(b"\n").unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(5));
+}
+
 #[test]
 fn a_killed_ginnel_leaves_nothing() {
     let (mut child, _out, leader) = started(&["--", "sh", "-c", "echo $$; sleep 1000 & wait"]);
