@@ -170,7 +170,9 @@ fn the_tree_is_suspended_and_goes_on_with_it() {
     let (shell, sleep) = pids.split_once(' ').unwrap();
     for _ in 0..3 {
         signal(child.id(), rustix::process::Signal::TSTP);
-        assert!(wait_until(|| [&own, shell, sleep].map(state) == ['T'; 3]), "{:?}", [&own, shell, sleep].map(state));
+        // A shell that was just starting something (by vfork) is held in the kernel by that, which is stopped.
+        let states = || [&own, shell, sleep].map(state);
+        assert!(wait_until(|| matches!(states(), ['T', 'T' | 'D', 'T'])), "{:?}", states());
         signal(child.id(), rustix::process::Signal::CONT);
         assert!(wait_until(|| [&own, shell, sleep].map(state).iter().all(|state| *state != 'T')));
     }

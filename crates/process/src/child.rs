@@ -28,6 +28,8 @@ pub struct Child {
     pub pty: Option<PtyMaster>,
     link: Arc<Link>,
     guarantee: Guarantee,
+    /// The watch looks after it: not one that has reported before its spawn returned.
+    watched: bool,
     ended: bool,
 }
 
@@ -38,7 +40,9 @@ pub struct Handle(pub(crate) Arc<Link>);
 impl Child {
     pub(crate) fn new(link: Arc<Link>, guarantee: Guarantee, modes: [u8; 3], ends: Vec<OwnedFd>) -> Child {
         let mut ends = ends.into_iter();
-        let mut child = Child { stdin: None, stdout: None, stderr: None, pty: None, link, guarantee, ended: false };
+        let watched = watch::register_new(&link);
+        let mut child =
+            Child { stdin: None, stdout: None, stderr: None, pty: None, link, guarantee, watched, ended: false };
         let link = || Arc::clone(&child.link);
         if modes[0] == stdio::PTY {
             child.pty = ends.next().map(|fd| PtyMaster::new(fd, link()));
@@ -207,6 +211,9 @@ impl Drop for Child {
         if !self.ended && self.link.is_ours() {
             // The watch keeps the link until the shepherd has ended, and reaps it.
             self.link.stop(cause::STOPPED, None, false);
+            if !self.watched {
+                watch::register(&self.link);
+            }
         }
     }
 }

@@ -12,7 +12,6 @@ use crate::second_line::{Identity, PATIENCE, Session, pid_of};
 use crate::stdio::Kind;
 use crate::strings::Strings;
 use crate::sys::{self, Launch, Namespace};
-use crate::watch;
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::net::{
@@ -159,7 +158,6 @@ pub(crate) fn launch(command: &Command) -> Result<Child, SpawnError> {
         timeout: command.timeout,
     };
     let link = Arc::new(Link::new(parts));
-    watch::register(&link);
     Ok(Child::new(link, guarantee, modes, ends))
 }
 
@@ -273,14 +271,14 @@ fn fill(attempt: &Attempt<'_>, env: &Strings, buffers: &mut Buffers) -> Result<(
         buffers.candidates = attempt.c_string("the program's name", &command.program)?.into_bytes_with_nul();
         return Ok(());
     }
+    let name = attempt.c_string("the program's name", &command.program)?;
     let path = env.iter().find_map(|pair| pair.strip_prefix(b"PATH="));
-    // What the C library uses where there is no PATH.
+    // What the C library uses where there is no PATH. Nothing of an environment holds a NUL.
     for dir in path.unwrap_or(b"/usr/local/bin:/bin:/usr/bin").split(|&byte| byte == b':') {
         let dir = if dir.is_empty() { b".".as_slice() } else { dir };
-        let candidate = [dir, b"/", program].concat();
-        buffers
-            .candidates
-            .extend(attempt.c_string("the program's name", OsStr::from_bytes(&candidate))?.into_bytes_with_nul());
+        for part in [dir, b"/", name.as_bytes_with_nul()] {
+            buffers.candidates.extend_from_slice(part);
+        }
     }
     Ok(())
 }

@@ -217,6 +217,13 @@ impl Link {
         }
     }
 
+    /// Whether the report is there already.
+    pub(crate) fn has_reported(&self) -> bool {
+        let mut state = self.state();
+        while let Some(Ok(_)) = self.next_ack(&mut state) {}
+        state.exit.is_some()
+    }
+
     /// To be called when the shepherd has ended: takes its report, or ends the tree in its place; reaps it. Does so once.
     pub(crate) fn settle(&self) -> Ending {
         let mut state = self.state();
@@ -292,18 +299,12 @@ impl Link {
             if ended {
                 return true;
             }
-            let mut state = self.state();
-            if state.ending.is_some() {
-                return true;
-            }
-            // An acknowledgement nobody waits for, or the report.
-            while let Some(Ok(_)) = self.next_ack(&mut state) {}
-            if state.exit.is_some() {
+            if self.state().ending.is_some() || self.has_reported() {
                 return true;
             }
             // The socket has hung up without a report: the shepherd was killed, which its pidfd shows in a moment.
             if watched[1].revents().contains(PollFlags::HUP) {
-                state.lost.get_or_insert(now);
+                self.state().lost.get_or_insert(now);
             }
         }
     }

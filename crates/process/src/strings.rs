@@ -4,10 +4,16 @@ use std::ffi::c_char;
 use std::ptr;
 
 /// NUL-terminated strings, one after the other.
-#[derive(Default)]
 pub(crate) struct Strings {
     bytes: Vec<u8>,
     starts: Vec<usize>,
+}
+
+impl Default for Strings {
+    /// With room for an ordinary environment.
+    fn default() -> Self {
+        Strings { bytes: Vec::with_capacity(4096), starts: Vec::with_capacity(64) }
+    }
 }
 
 impl Strings {

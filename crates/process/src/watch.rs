@@ -1,5 +1,5 @@
-//! One thread for the whole process, started with the first command and asleep until a shepherd ends: it brings the second line of defence in
-//! when nobody waits for the command, and reaps the shepherds of handles that were dropped.
+//! One thread for the whole process, started with the first command and asleep until a shepherd ends: it
+//! brings the second line of defence in when nobody waits for the command, and reaps the shepherds of handles that were dropped.
 
 use crate::link::Link;
 use rustix::event::epoll;
@@ -83,17 +83,36 @@ impl Drop for Settling {
     }
 }
 
-/// Watches over a new command. Without descriptors or threads to do so, its owner still does when it waits.
+/// Watches over a new command, unless it is over already, which is false: then its owner reaps it when it waits, or registers it again.
+pub(crate) fn register_new(link: &Arc<Link>) -> bool {
+    let watch = started();
+    let goes_on = !link.has_reported();
+    if goes_on {
+        add(watch, link);
+    }
+    goes_on
+}
+
+/// Watches over a command. Without descriptors or threads to do so, its owner still does when it waits.
 pub(crate) fn register(link: &Arc<Link>) {
+    add(started(), link);
+}
+
+/// The watch, with its thread running if that can be had.
+fn started() -> MutexGuard<'static, Option<Watch>> {
     let mut watch = lock();
     if watch.as_ref().is_none_or(|watch| watch.owner != std::process::id()) {
         match start() {
             // A forked copy forgets the links of its parent without closing what is registered there.
             Ok(new) => std::mem::forget(watch.replace(new)),
-            Err(error) => return tracing::warn!(%error, "no thread watches over the shepherds"),
+            Err(error) => tracing::warn!(%error, "no thread watches over the shepherds"),
         }
     }
-    let Some(watch) = watch.as_mut() else { return };
+    watch
+}
+
+fn add(mut watch: MutexGuard<'_, Option<Watch>>, link: &Arc<Link>) {
+    let Some(watch) = watch.as_mut().filter(|watch| watch.owner == std::process::id()) else { return };
     let added = epoll::add(&watch.set, &link.shepherd, epoll::EventData::new_u64(link.number), epoll::EventFlags::IN);
     match added {
         Ok(()) => drop(watch.links.insert(link.number, Arc::clone(link))),

@@ -97,6 +97,30 @@ fn dropped_children_are_reaped_without_anybody_waiting() {
 }
 
 #[test]
+fn a_command_that_had_ended_before_its_spawn_returned_is_reaped_as_well() {
+    // On one CPU a short command is often faster than its parent.
+    let allowed = rustix::thread::sched_getaffinity(None).unwrap();
+    let mut one_cpu = rustix::thread::CpuSet::new();
+    one_cpu.set((0..rustix::thread::CpuSet::MAX_CPU).find(|cpu| allowed.is_set(*cpu)).unwrap());
+    rustix::thread::sched_setaffinity(None, &one_cpu).unwrap();
+    for isolation in ISOLATIONS {
+        one(isolation);
+        let before = footprint();
+        let mut handles = Vec::new();
+        for _ in 0..100 {
+            let child = Command::new("true").isolation(isolation).spawn().unwrap();
+            // It keeps the descriptors, and asks for what is over.
+            handles.push(child.handle());
+            drop(child);
+        }
+        handles.iter().for_each(ginnel_process::Handle::kill);
+        drop(handles);
+        assert!(wait_until(LONG, || footprint() == before), "{isolation:?}: {:?} {before:?}", footprint());
+        assert_eq!(groups(), 0);
+    }
+}
+
+#[test]
 fn a_command_sees_its_own_descriptors_only() {
     // Open in this process, and not closed by an exec.
     let leaky = File::open("/dev/null").unwrap();
