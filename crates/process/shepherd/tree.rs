@@ -24,6 +24,12 @@ pub(crate) struct Member {
     zero: [u8; 6],
 }
 
+impl Member {
+    fn is(&self, other: &Member) -> bool {
+        (self.pid, self.start) == (other.pid, other.start)
+    }
+}
+
 /// How a signal reached the tree.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Reached {
@@ -80,17 +86,22 @@ impl Scan {
         let shepherd = sys::pid();
         let mut now = Scan::new()?;
         for orphan in now.list.tree().iter().filter(|member| member.parent == shepherd) {
-            let known = |other: &Member| (other.pid, other.start) == (orphan.pid, orphan.start);
-            if !self.list.tree().iter().any(known) && deliver(&now.proc_dir, orphan, signal).is_ok() {
+            if !self.list.tree().iter().any(|known| known.is(orphan)) && deliver(&now.proc_dir, orphan, signal).is_ok() {
                 self.list.push(*orphan)?;
             }
         }
         Ok(())
     }
 
-    /// Those of the tree that are not stopped.
-    fn running(&mut self) -> usize {
-        self.list.tree().iter().filter(|member| member.state != b'T' && member.state != b't').count()
+    /// Whether anybody of the tree may still do something after `before`, when all of it was told to stop. Who sleeps in the kernel since
+    /// then (in `vfork`, for a child that is stopped) stops before it returns from there.
+    fn runs_on(&mut self, before: Option<&mut Scan>) -> bool {
+        let told = before.map_or(&[][..], |scan| scan.list.tree());
+        self.list.tree().iter().any(|member| match member.state {
+            b'T' | b't' => false,
+            b'D' => !told.iter().any(|other| other.is(member)),
+            _ => true,
+        })
     }
 
     /// Who is left, for the report.
@@ -150,16 +161,27 @@ impl List {
     }
 }
 
-/// Kills the tree, whatever it forks meanwhile: a process that is stopped forks no more, so stop until a look at /proc finds nobody
-/// running, then kill. `first` skips the stopping: nearly every tree is gone after one plain round.
-pub(crate) fn kill(first: bool) {
+/// Stops the tree, whatever it forks meanwhile: a process that is stopped forks no more, so again until a look at /proc finds nobody
+/// who runs on.
+pub(crate) fn stop() -> sys::Result<Reached> {
     const ROUNDS: usize = 50;
-    for _ in 0..if first { 0 } else { ROUNDS } {
-        let Ok(mut scan) = Scan::new() else { break };
-        if scan.running() == 0 {
+    let mut reached = Reached::default();
+    let mut before = None;
+    for _ in 0..ROUNDS {
+        let mut scan = Scan::new()?;
+        reached = scan.signal(sys::SIGSTOP, None);
+        if !scan.runs_on(before.as_mut()) {
             break;
         }
-        scan.signal(sys::SIGSTOP, None);
+        before = Some(scan);
+    }
+    Ok(reached)
+}
+
+/// Kills the tree. All of it is stopped before, unless it is the `first` round: nearly every tree is gone after a plain one.
+pub(crate) fn kill(first: bool) {
+    if !first {
+        let _ = stop();
     }
     if let Ok(mut scan) = Scan::new() {
         scan.signal(sys::SIGKILL, None);

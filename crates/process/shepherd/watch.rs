@@ -277,10 +277,11 @@ impl Watch<'_> {
             let errno = sys::kill(-1, signal).err().unwrap_or(0);
             return Reached { count: u32::from(errno == 0), errno };
         }
-        match Scan::new() {
-            Ok(mut scan) => scan.signal(signal, None),
-            Err(errno) => Reached { count: 0, errno },
-        }
+        let reached = match signal {
+            sys::SIGSTOP => tree::stop(),
+            _ => Scan::new().map(|mut scan| scan.signal(signal, None)),
+        };
+        reached.unwrap_or_else(refused)
     }
 
     fn alone(&self) -> bool {

@@ -237,7 +237,8 @@ impl Handle {
     }
 
     /// Sends a signal to every process of the tree, whatever session or group it has moved to. Gives the number of processes
-    /// reached (with a pid namespace, where the kernel does not tell, 1).
+    /// reached (with a pid namespace, where the kernel does not tell, 1). `STOP` is repeated until nobody is left who could fork, so
+    /// that all of the tree sleeps; of other signals, a process that is forked meanwhile may miss one.
     ///
     /// # Errors
     /// When nobody is left, or the kernel refuses.

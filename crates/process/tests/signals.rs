@@ -74,3 +74,36 @@ fn a_signal_to_the_group_reaches_who_is_left_of_it_when_the_leader_has_ended() {
         mark.assert_gone();
     }
 }
+
+#[test]
+fn a_tree_that_forks_all_the_time_is_stopped_whole() {
+    for isolation in [Isolation::Subreaper, Isolation::Auto, Isolation::PidNamespace] {
+        let mark = Mark::new();
+        // Who is forked and missed sleeps on, and shows it.
+        let forks = "while :; do sleep 1000 & sleep 0.001; done";
+        let script = format!("for i in 1 2 3 4; do sh -c '{forks}' & done; {forks}");
+        let mut child = mark.shell(&script).isolation(isolation).timeout(LONG).spawn().unwrap();
+        let mut forked = 0;
+        for _ in 0..8 {
+            mark.await_alive(forked + 20);
+            child.signal_tree(Signal::STOP).unwrap();
+            // In `vfork`, a shell waits for its stopped child in the kernel.
+            let stopped = |pid: &u32| ['T', 'D', 'Z', ' '].contains(&state(*pid));
+            assert!(
+                wait_until(LONG, || mark.alive().iter().all(stopped)),
+                "{isolation:?}: {:?}",
+                mark.alive().into_iter().filter(|pid| !stopped(pid)).map(state).collect::<Vec<_>>()
+            );
+            forked = mark.alive().len();
+            child.signal_tree(Signal::CONT).unwrap();
+        }
+        child.kill().unwrap();
+        mark.assert_gone();
+    }
+}
+
+/// The kernel's letter for what a process does; a space when it is gone.
+fn state(pid: u32) -> char {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next()).unwrap_or(' ')
+}
