@@ -26,9 +26,14 @@ struct Talk(ChildStdin, Lines<BufReader<ChildStdout>>);
 impl Talk {
     fn start(command: &mut Command) -> (Child, Talk) {
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        let mut talk = Talk(child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()).lines());
-        talk.goes_on();
+        let talk = Talk::over(child.stdin.take().unwrap(), child.stdout.take().unwrap());
         (child, talk)
+    }
+
+    fn over(stdin: ChildStdin, stdout: ChildStdout) -> Talk {
+        let mut talk = Talk(stdin, BufReader::new(stdout).lines());
+        talk.goes_on();
+        talk
     }
 
     #[track_caller]
@@ -110,4 +115,37 @@ fn with_std_a_descriptor_without_close_on_exec_leaks() {
     let link = format!("/proc/self/fd/{}", leaky.as_raw_fd());
     let output = Command::new("readlink").arg(link).output().unwrap();
     assert_eq!(output.stdout, b"/dev/null\n");
+}
+
+#[test]
+fn with_tokio_kill_on_drop_ends_the_leader_alone() {
+    let mark = Mark::new();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let mut talk = runtime.block_on(async {
+        let mut command = tokio::process::Command::from(shell(&mark, TREE));
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
+        let stdin = child.stdin.take().unwrap().into_owned_fd().unwrap();
+        let talk = Talk::over(stdin.into(), child.stdout.take().unwrap().into_owned_fd().unwrap().into());
+        let leader = child.id().unwrap();
+        assert!(common::runs(leader));
+        drop(child);
+        assert!(common::wait_until(common::LONG, || !common::runs(leader)));
+        talk
+    });
+    talk.goes_on();
+    drop(talk);
+    mark.assert_gone_soon();
+}
+
+#[test]
+fn with_std_a_command_whose_piped_stderr_nobody_reads_stands_still() {
+    let mark = Mark::new();
+    let mut child = shell(&mark, "exec dd if=/dev/zero bs=4096 >&2").stderr(Stdio::piped()).spawn().unwrap();
+    let stderr = child.stderr.take().unwrap();
+    // The pipe is full: the next write waits for a reader, and `wait` for that.
+    let full = rustix::pipe::fcntl_getpipe_size(&stderr).unwrap() as u64;
+    assert!(common::wait_until(common::LONG, || rustix::io::ioctl_fionread(&stderr).unwrap() == full));
+    assert!(child.try_wait().unwrap().is_none());
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
