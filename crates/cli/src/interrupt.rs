@@ -1,9 +1,11 @@
 //! Ctrl-C: the first one asks the command to end cleanly, the second one ends it.
 
+use crate::sys::SignalsHeld;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::BorrowedFd;
 use rustix::io::Errno;
 use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 use signal_hook::{flag, low_level};
 use std::io;
 use std::os::unix::net::UnixStream;
@@ -20,6 +22,7 @@ pub(crate) struct Interrupt {
 impl Interrupt {
     /// From now on the signals end the process only when they come twice.
     pub(crate) fn watch() -> io::Result<Self> {
+        let _held = SignalsHeld::new();
         let signal = Arc::new(AtomicUsize::new(0));
         let again = Arc::new(AtomicBool::new(false));
         let (wake, write) = UnixStream::pair()?;
@@ -55,4 +58,10 @@ impl Interrupt {
         }
         Ok(false)
     }
+}
+
+/// These signals, to be received one after the other; none is lost from here on.
+pub(crate) fn signals(numbers: &[i32]) -> io::Result<Signals> {
+    let _held = SignalsHeld::new();
+    Signals::new(numbers)
 }

@@ -15,6 +15,7 @@ mod outcome;
 mod ps;
 mod quantity;
 mod run;
+mod sys;
 mod terminal;
 
 /// Talk between processes of this machine: shared-memory channels, services, supervised commands.

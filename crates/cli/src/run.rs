@@ -1,7 +1,7 @@
 //! `ginnel run`: a command whose whole process tree goes with it.
 
-use crate::quantity;
 use crate::terminal::{Keyboard, Raw, show, unblock};
+use crate::{interrupt, quantity};
 use ginnel_process::{
     Backoff, Cause, Child, Command, ExitReport, Guarantee, Handle, Isolation, KillLadder, Limit, Pty, PtyMaster,
     Restart, Signal, Size, SpawnError, Stage, WaitError,
@@ -250,7 +250,7 @@ impl Run {
         }
         let ignored = ignored_signals()?;
         wanted.retain(|signal| ignored & 1 << (signal - 1) == 0);
-        let mut signals = signal_hook::iterator::Signals::new(wanted)?;
+        let mut signals = interrupt::signals(&wanted)?;
         let asked = Arc::clone(asked);
         let first = rustix::process::getpid().is_init();
         std::thread::Builder::new().name("signals".to_owned()).spawn(move || {

@@ -1,10 +1,10 @@
 //! What all `netipc` commands must know to find a service: where, with which token, over what.
 
+use crate::interrupt;
 use clap::{Args, ValueEnum};
 use ginnel_session::{Abort, Endpoint, token_from_invocation_id};
 use ginnel_wire::Profiles;
 use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
 use std::path::PathBuf;
 
 /// Where Netdata's plugins meet.
@@ -86,7 +86,8 @@ fn parse_token(text: &str) -> Result<u64, String> {
 
 /// Lets Ctrl-C and SIGTERM raise `abort`: the library's waits end at once, and what was opened is cleaned up on the way out.
 pub(crate) fn raise_on_signal(abort: &Abort) -> Result<(), String> {
-    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(|error| format!("cannot watch for Ctrl-C: {error}"))?;
+    let mut signals =
+        interrupt::signals(&[SIGINT, SIGTERM]).map_err(|error| format!("cannot watch for Ctrl-C: {error}"))?;
     let raised = abort.clone();
     std::thread::spawn(move || {
         for _ in signals.forever() {
