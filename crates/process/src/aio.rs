@@ -164,6 +164,9 @@ impl Child {
                 for stream in &mut streams {
                     discard(stream, context, &mut buf);
                 }
+                if link.is_over() {
+                    return Poll::Ready(());
+                }
                 // Its report is enough: the kernel may hold back a shepherd for the sake of a process that it does not let die.
                 while let Poll::Ready(Ok(mut news)) = said.poll_read_ready(context) {
                     if link.wait(Some(Instant::now())) {

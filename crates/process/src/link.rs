@@ -224,6 +224,12 @@ impl Link {
         state.exit.is_some()
     }
 
+    /// Whether somebody has read the report, or settled the ending without one.
+    pub(crate) fn is_over(&self) -> bool {
+        let state = self.state();
+        state.exit.is_some() || state.ending.is_some()
+    }
+
     /// To be called when the shepherd has ended: takes its report, or ends the tree in its place; reaps it. Does so once.
     pub(crate) fn settle(&self) -> Ending {
         let mut state = self.state();
@@ -274,8 +280,8 @@ impl Link {
 
     /// Waits for the shepherd to report or to end; false when the deadline came first. After it, `settle` blocks only for the shepherd's last
     /// steps, which pass while the caller is being woken.
-    pub(crate) fn wait(&self, deadline: Option<Instant>) -> bool {
-        loop {
+    pub(crate) fn wait(self: &Arc<Self>, deadline: Option<Instant>) -> bool {
+        while !self.is_over() {
             let now = Instant::now();
             if self.end_by().is_some_and(|moment| moment <= now) {
                 self.give_up_shepherd();
@@ -299,14 +305,16 @@ impl Link {
             if ended {
                 return true;
             }
-            if self.state().ending.is_some() || self.has_reported() {
-                return true;
-            }
             // The socket has hung up without a report: the shepherd was killed, which its pidfd shows in a moment.
-            if watched[1].revents().contains(PollFlags::HUP) {
-                self.state().lost.get_or_insert(now);
+            if !self.has_reported() && watched[1].revents().contains(PollFlags::HUP) {
+                let first = self.state().lost.replace(lost.unwrap_or(now)).is_none();
+                if first {
+                    // Whoever sleeps without a clock is woken when that moment has passed.
+                    watch::end_by(self, now + DYING);
+                }
             }
         }
+        true
     }
 
     /// The report, once the shepherd has ended.

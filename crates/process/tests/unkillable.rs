@@ -43,8 +43,9 @@ impl Drop for Freezer {
     }
 }
 
-/// A process that cannot be killed below each of the three kinds of shepherds, which `end` ends.
-fn with_a_frozen_child(end: impl Fn(Child) -> ExitReport + Sync) {
+/// A process that cannot be killed below each of the three kinds of shepherds, which `end` ends. It gives the number of survivors, and
+/// which they are if that is told.
+fn with_a_frozen_child(end: impl Fn(Child) -> (u32, Option<Vec<u32>>) + Sync) {
     let Some(freezers) = (0..3).map(Freezer::new).collect::<Option<Vec<Freezer>>>() else { return };
     let isolations = [Isolation::Subreaper, Isolation::Auto, Isolation::PidNamespace];
     thread::scope(|scope| {
@@ -61,13 +62,17 @@ fn with_a_frozen_child(end: impl Fn(Child) -> ExitReport + Sync) {
                 let sleep = mark.alive().into_iter().find(|pid| *pid != child.id()).unwrap();
                 freezer.freeze(sleep);
                 // Outside of a namespace its number is the one that is reported.
-                let report = end(child);
-                assert_eq!(report.survivors, 1, "{report:?}");
-                assert!(isolation == Isolation::PidNamespace || report.survivor_pids == [sleep], "{report:?}");
+                let (survivors, pids) = end(child);
+                assert_eq!(survivors, 1, "{isolation:?}");
+                assert!(isolation == Isolation::PidNamespace || pids.is_none_or(|pids| pids == [sleep]));
                 freezer.set("THAWED");
                 mark.assert_gone_soon();
                 // Somebody reaps a shepherd that could not go before, too.
                 assert!(wait_until(LONG, || !fs::exists(&shepherd).unwrap()));
+                // Nor its group, which a killed shepherd leaves to the next program.
+                for group in common::groups_of(&[std::process::id()]) {
+                    wait_until(LONG, || fs::remove_dir(&group).is_ok() || !group.exists());
+                }
             });
         }
     });
@@ -75,7 +80,39 @@ fn with_a_frozen_child(end: impl Fn(Child) -> ExitReport + Sync) {
 
 #[test]
 fn who_cannot_be_killed_is_reported_as_a_survivor() {
-    with_a_frozen_child(|mut child| child.kill().unwrap());
+    with_a_frozen_child(|mut child| told(child.kill().unwrap()));
+}
+
+fn told(report: ExitReport) -> (u32, Option<Vec<u32>>) {
+    (report.survivors, Some(report.survivor_pids))
+}
+
+fn kill_shepherd(child: &Child) {
+    let shepherd = rustix::process::Pid::from_raw(child.shepherd_id() as i32).unwrap();
+    rustix::process::kill_process(shepherd, rustix::process::Signal::KILL).unwrap();
+}
+
+fn lost(result: Result<ExitReport, WaitError>) -> (u32, Option<Vec<u32>>) {
+    let Err(WaitError::ShepherdLost { aftermath }) = result else { panic!("{result:?}") };
+    (aftermath.survivors, None)
+}
+
+#[test]
+fn who_cannot_be_killed_is_told_without_a_shepherd_too() {
+    with_a_frozen_child(|mut child| {
+        kill_shepherd(&child);
+        lost(child.wait())
+    });
+}
+
+#[cfg(feature = "tokio")]
+#[test]
+fn who_cannot_be_killed_does_not_hold_up_a_runtime_that_has_lost_the_shepherd() {
+    with_a_frozen_child(|mut child| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        kill_shepherd(&child);
+        lost(runtime.block_on(child.wait_async()))
+    });
 }
 
 #[cfg(feature = "tokio")]
@@ -84,7 +121,7 @@ fn who_cannot_be_killed_does_not_hold_up_a_runtime() {
     with_a_frozen_child(|mut child| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         child.handle().kill();
-        runtime.block_on(child.wait_async()).unwrap()
+        told(runtime.block_on(child.wait_async()).unwrap())
     });
 }
 
