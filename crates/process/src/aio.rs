@@ -7,7 +7,7 @@ use crate::pty::PtyMaster;
 use crate::report::ExitReport;
 use crate::streams::{ChildStderr, ChildStdin, ChildStdout, Counted};
 use crate::sys;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::pin::Pin;
@@ -16,6 +16,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::sync::oneshot;
 
 impl AsRawFd for Counted {
     fn as_raw_fd(&self) -> RawFd {
@@ -160,27 +161,45 @@ impl Child {
         let said = sys::watch(Said(Arc::clone(&link)), Interest::READABLE);
         if let (Ok(end), Ok(said)) = (end, said) {
             let mut buf = vec![0; 64 * 1024];
+            let mut settled: Option<oneshot::Receiver<()>> = None;
             poll_fn(|context| {
                 for stream in &mut streams {
                     discard(stream, context, &mut buf);
                 }
-                if link.is_over() {
-                    return Poll::Ready(());
+                if let Some(settled) = &mut settled {
+                    return Pin::new(settled).poll(context).map(drop);
                 }
-                // Its report is enough: the kernel may hold back a shepherd for the sake of a process that it does not let die.
-                while let Poll::Ready(Ok(mut news)) = said.poll_read_ready(context) {
-                    if link.wait(Some(Instant::now())) {
-                        return Poll::Ready(());
-                    }
+                // A report is enough: the kernel may hold back a shepherd for the sake of a process that it does not let die.
+                let mut over = link.is_over() || end.poll_read_ready(context).is_ready();
+                while !over && let Poll::Ready(Ok(mut news)) = said.poll_read_ready(context) {
+                    over = link.wait(Some(Instant::now())) || link.is_lost();
                     news.clear_ready();
                 }
-                end.poll_read_ready(context).map(drop)
+                match over {
+                    false => Poll::Pending,
+                    true if link.is_over() || link.has_reported() => Poll::Ready(()),
+                    true => Pin::new(settled.insert(settle_elsewhere(&link))).poll(context).map(drop),
+                }
             })
             .await;
         }
         // Ended already; without a runtime's help it blocks here.
         self.wait()
     }
+}
+
+/// The shepherd was killed: what is left of it and its tree is ended by a thread of its own, for that may take some seconds. Without a
+/// thread the caller does it.
+fn settle_elsewhere(link: &Arc<Link>) -> oneshot::Receiver<()> {
+    let ((over, heard), link) = (oneshot::channel(), Arc::clone(link));
+    let thread = std::thread::Builder::new().name("ginnel-lost".to_owned());
+    let _ = thread.spawn(move || {
+        link.wait(None);
+        link.settle();
+        // Whoever has given the wait up does not hear it.
+        let _ = over.send(());
+    });
+    heard
 }
 
 /// Reads all that is there; at the end the stream is closed.

@@ -138,7 +138,7 @@ fn sinks(child: &mut Child, most: usize) -> Vec<Sink> {
 
 /// Reads and writes whatever is ready until all streams have ended, or the shepherd has and nothing is left to read: a process that was
 /// left behind on purpose may hold a pipe open for ever.
-fn pump(link: &Arc<Link>, sinks: &mut [Sink], feed: &mut Option<Feed>) -> io::Result<()> {
+fn pump(link: &Link, sinks: &mut [Sink], feed: &mut Option<Feed>) -> io::Result<()> {
     let mut buf = vec![0; CHUNK];
     let mut open: Vec<bool> = vec![true; sinks.len()];
     let mut ended = false;

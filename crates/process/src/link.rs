@@ -64,6 +64,8 @@ pub(crate) struct Link {
     /// A forked copy of the parent does not own the command.
     owner: u32,
     state: Mutex<State>,
+    /// Held while the ending is found out, which may take seconds. `state` is never held for so long.
+    settling: Mutex<()>,
 }
 
 pub(crate) struct LinkParts {
@@ -83,8 +85,8 @@ impl Link {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let traffic = Traffic { max_output, ..Traffic::default() };
-        let (owner, state) = (std::process::id(), Mutex::default());
-        Link { number, socket, shepherd, shepherd_pid, identity, traffic, grace, end_by, owner, state }
+        let (owner, state, settling) = (std::process::id(), Mutex::default(), Mutex::default());
+        Link { number, socket, shepherd, shepherd_pid, identity, traffic, grace, end_by, owner, state, settling }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -232,33 +234,31 @@ impl Link {
 
     /// To be called when the shepherd has ended: takes its report, or ends the tree in its place; reaps it. Does so once.
     pub(crate) fn settle(&self) -> Ending {
-        let mut state = self.state();
-        if let Some(ending) = state.ending.clone() {
-            state.reaped = state.reaped || reap(&self.shepherd);
-            return ending;
-        }
-        while state.exit.is_none() {
-            match self.next_ack(&mut state) {
-                Some(Ok(_)) => {}
-                Some(Err(())) | None => break,
+        let _settling = self.settling.lock().unwrap_or_else(PoisonError::into_inner);
+        let (exit, leader_ended, lost) = {
+            let mut state = self.state();
+            if let Some(ending) = state.ending.clone() {
+                state.reaped = state.reaped || reap(&self.shepherd);
+                return ending;
             }
-        }
+            while state.exit.is_none() && matches!(self.next_ack(&mut state), Some(Ok(_))) {}
+            (state.exit.clone(), state.leader_ended, state.lost.is_some())
+        };
         // The pid 1 of a namespace cannot go before those that the kernel does not let die; it has reported them.
-        let held = state.exit.as_ref().is_some_and(|exit| exit.survivors > 0) || state.lost.is_some();
+        let held = lost || exit.as_ref().is_some_and(|exit| exit.survivors > 0);
         await_end(&self.shepherd, if held { Duration::ZERO } else { DYING });
-        let ending = match state.exit.take() {
-            Some(exit) => {
-                state.reaped = reap(&self.shepherd);
-                Ending::Reported(exit)
-            }
+        let (ending, reaped) = match exit {
+            Some(exit) => (Ending::Reported(exit), reap(&self.shepherd)),
             None => {
-                let mut aftermath = self.identity.end_tree(&self.shepherd, state.leader_ended);
-                state.reaped = reap(&self.shepherd);
-                aftermath.survivors = aftermath.survivors.max(u32::from(!state.reaped));
+                let mut aftermath = self.identity.end_tree(&self.shepherd, leader_ended);
+                let reaped = reap(&self.shepherd);
+                aftermath.survivors = aftermath.survivors.max(u32::from(!reaped));
                 tracing::warn!(shepherd = self.shepherd_pid, leader = self.identity.leader_pid, %aftermath, "the shepherd was killed");
-                Ending::Lost(aftermath)
+                (Ending::Lost(aftermath), reaped)
             }
         };
+        let mut state = self.state();
+        state.reaped = reaped;
         state.ending = Some(ending.clone());
         ending
     }
@@ -280,7 +280,7 @@ impl Link {
 
     /// Waits for the shepherd to report or to end; false when the deadline came first. After it, `settle` blocks only for the shepherd's last
     /// steps, which pass while the caller is being woken.
-    pub(crate) fn wait(self: &Arc<Self>, deadline: Option<Instant>) -> bool {
+    pub(crate) fn wait(&self, deadline: Option<Instant>) -> bool {
         while !self.is_over() {
             let now = Instant::now();
             if self.end_by().is_some_and(|moment| moment <= now) {
@@ -307,11 +307,7 @@ impl Link {
             }
             // The socket has hung up without a report: the shepherd was killed, which its pidfd shows in a moment.
             if !self.has_reported() && watched[1].revents().contains(PollFlags::HUP) {
-                let first = self.state().lost.replace(lost.unwrap_or(now)).is_none();
-                if first {
-                    // Whoever sleeps without a clock is woken when that moment has passed.
-                    watch::end_by(self, now + DYING);
-                }
+                self.state().lost.get_or_insert(now);
             }
         }
         true
