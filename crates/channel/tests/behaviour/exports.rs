@@ -1,6 +1,6 @@
 //! Channels that a child inherits: no name, no file, and the kernel tells of either's death.
 
-use crate::actor::{Actor, PATIENCE, argument, command, listen, tell};
+use crate::actor::{Actor, PATIENCE, argument, command, listen, tell, until};
 use crate::sys;
 use ginnel_channel::{
     CloseCause, CreateError, EnvError, Link, LinkError, Mode, OpenError, PublishError, Reader, RecvError, Writer,
@@ -121,15 +121,21 @@ fn a_waiting_writer_goes_on_when_the_command_of_its_unborn_child_is_dropped() {
     let mut command = Command::new("/nonexistent/program");
     writer.export(&mut command, "NUMBERS").unwrap();
     std::thread::scope(|scope| {
-        let publisher = scope.spawn(|| {
+        let (tell, told) = std::sync::mpsc::channel();
+        let publisher = scope.spawn(move || {
+            tell.send(rustix::thread::gettid()).unwrap();
             for n in 0..10_000 {
                 writer.publish_timeout(&n, PATIENCE).unwrap();
             }
             writer.counters().waits
         });
-        std::thread::sleep(Duration::from_millis(20));
+        let thread = told.recv().unwrap().as_raw_nonzero();
+        until("the writer waits", || {
+            let stat = std::fs::read_to_string(format!("/proc/self/task/{thread}/stat")).unwrap();
+            stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('S'))
+        });
         drop(command);
-        assert!(publisher.join().unwrap() <= 1);
+        assert_eq!(publisher.join().unwrap(), 1);
     });
 }
 
