@@ -1,6 +1,6 @@
 //! Ctrl-C: the first one asks the command to end cleanly, the second one ends it.
 
-use crate::sys::SignalsHeld;
+use ginnel_process::SignalsBlocked;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::BorrowedFd;
 use rustix::io::Errno;
@@ -22,7 +22,8 @@ pub(crate) struct Interrupt {
 impl Interrupt {
     /// From now on the signals end the process only when they come twice.
     pub(crate) fn watch() -> io::Result<Self> {
-        let _held = SignalsHeld::new();
+        // As in `signals`.
+        let _blocked = SignalsBlocked::new();
         let signal = Arc::new(AtomicUsize::new(0));
         let again = Arc::new(AtomicBool::new(false));
         let (wake, write) = UnixStream::pair()?;
@@ -60,8 +61,11 @@ impl Interrupt {
     }
 }
 
-/// These signals, to be received one after the other; none is lost from here on.
+/// These signals, to be received one after the other.
+///
+/// Between the moment at which `signal-hook` puts its handler in place and the one at which that handler knows what to do, a signal
+/// would be lost: it would neither end this process nor be heard of. So they are kept waiting for so long.
 pub(crate) fn signals(numbers: &[i32]) -> io::Result<Signals> {
-    let _held = SignalsHeld::new();
+    let _blocked = SignalsBlocked::new();
     Signals::new(numbers)
 }

@@ -15,7 +15,6 @@ mod outcome;
 mod ps;
 mod quantity;
 mod run;
-mod sys;
 mod terminal;
 
 /// Talk between processes of this machine: shared-memory channels, services, supervised commands.

@@ -75,6 +75,7 @@ pub use signal::{Signal, UnknownSignal};
 pub use stdio::Stdio;
 pub use stream::Lines;
 pub use streams::{ChildStderr, ChildStdin, ChildStdout};
+pub use sys::SignalsBlocked;
 
 /// What is printed there compiles.
 #[cfg(doctest)]

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{LONG, Mark, wait_until};
+use common::{LONG, Mark, state, wait_until};
 use ginnel_process::{Child, Isolation, Orphans, Signal, SignalError, Stdio};
 use std::io::{BufRead, BufReader};
 
@@ -100,10 +100,4 @@ fn a_tree_that_forks_all_the_time_is_stopped_whole() {
         child.kill().unwrap();
         mark.assert_gone();
     }
-}
-
-/// The kernel's letter for what a process does; a space when it is gone.
-fn state(pid: u32) -> char {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next()).unwrap_or(' ')
 }

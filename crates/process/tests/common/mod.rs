@@ -143,8 +143,13 @@ fn describe(pid: u32) -> String {
 
 /// Whether a process is there and is no zombie.
 pub fn runs(pid: u32) -> bool {
+    !['Z', 'X', ' '].contains(&state(pid))
+}
+
+/// The kernel's letter for what a process does; a space when it is gone.
+pub fn state(pid: u32) -> char {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+    stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next()).unwrap_or(' ')
 }
 
 /// Polls a condition until it holds; false when it did not within the time.
