@@ -154,8 +154,7 @@ impl Asked {
     /// relied on to continue it, and so the kernel ignores it.)
     fn suspend(&self) {
         // A second is far more than a start takes; one that hangs must not hold the user up.
-        let starting = self.changed.wait_timeout_while(self.state(), Duration::from_secs(1), |state| state.starting);
-        drop(starting);
+        drop(self.changed.wait_timeout_while(self.state(), Duration::from_secs(1), |state| state.starting));
         let tree = |signal| {
             let current = self.state().current.clone();
             // One that has ended meanwhile needs no signal.

@@ -175,11 +175,13 @@ impl Child {
                     over = link.wait(Some(Instant::now())) || link.is_lost();
                     news.clear_ready();
                 }
-                match over {
-                    false => Poll::Pending,
-                    true if link.is_over() || link.has_reported() => Poll::Ready(()),
-                    true => Pin::new(settled.insert(settle_elsewhere(&link))).poll(context).map(drop),
+                if !over {
+                    return Poll::Pending;
                 }
+                if link.is_over() || link.has_reported() {
+                    return Poll::Ready(());
+                }
+                Pin::new(settled.insert(settle_elsewhere(&link))).poll(context).map(drop)
             })
             .await;
         }
