@@ -6,7 +6,7 @@ pub mod sys;
 
 use ginnel_process::Command;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -54,12 +54,12 @@ impl Mark {
     pub fn alive(&self) -> Vec<u32> {
         let wanted = format!("{MARK}={}", self.value).into_bytes();
         // Of each thread: the main one's is empty once it has ended.
-        let marked = |pid: &u32| {
-            fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten().any(|thread| {
-                let environment = fs::read(thread.path().join("environ")).unwrap_or_default();
-                environment.split(|byte| *byte == 0).any(|variable| variable == wanted)
-            })
-        };
+        let marked =
+            |pid: &u32| {
+                fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten().any(|thread| {
+                    environment(&thread.path()).split(|byte| *byte == 0).any(|variable| variable == wanted)
+                })
+            };
         pids().filter(|pid| *pid != std::process::id()).filter(marked).filter(|pid| !is_shepherd(*pid)).collect()
     }
 
@@ -134,6 +134,23 @@ fn orphaned_shepherd_of(pid: u32) -> Option<u32> {
     let now: u32 =
         fs::read_to_string(format!("/proc/{pid}/stat")).ok()?.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()?;
     (now != parent).then_some(parent)
+}
+
+/// The environment of a thread's process. In the middle of an `execve` it is empty, as the arguments are: then a look is not enough.
+fn environment(task: &Path) -> Vec<u8> {
+    let read = |name: &str| fs::read(task.join(name)).unwrap_or_default();
+    let deadline = Instant::now() + Duration::from_millis(20);
+    loop {
+        let environment = read("environ");
+        // A zombie has no program, and what is empty for so long stays so.
+        if !environment.is_empty() || fs::read_link(task.join("exe")).is_err() || Instant::now() > deadline {
+            return environment;
+        }
+        if !read("cmdline").is_empty() {
+            return read("environ");
+        }
+        std::thread::sleep(Duration::from_micros(100));
+    }
 }
 
 fn describe(pid: u32) -> String {
