@@ -1,0 +1,19 @@
+//! The ground floor of Ginnel: small things that every crate above needs, written once.
+//!
+//! * [`Deadline`]: the end of a wait, which may be never. It takes any [`Duration`](std::time::Duration) without a panic.
+//! * [`thread`]: the only way in which a crate of Ginnel starts a thread: named, all signals blocked from its first
+//!   instruction, and its panic is logged and counted.
+//! * [`SignalsBlocked`]: keeps the signals of the calling thread waiting for a while.
+//! * [`random_u64`]: a number that no other process has, for all practical purposes.
+
+#![deny(unsafe_code)]
+
+mod deadline;
+mod random;
+#[allow(unsafe_code)]
+mod signals;
+pub mod thread;
+
+pub use deadline::Deadline;
+pub use random::random_u64;
+pub use signals::SignalsBlocked;
