@@ -34,5 +34,5 @@ mod state;
 pub use client::{BatchReply, CallError, Client, ClientCounters, ClientOptions};
 pub use handler::{Failure, Handler, Request};
 pub use learned::DEFAULT_CEILING;
-pub use server::{Drained, Server, ServerCounters, ServerOptions};
+pub use server::{DEFAULT_MAX_BATCH_ITEMS, Drained, Server, ServerCounters, ServerOptions};
 pub use state::State;

@@ -67,6 +67,9 @@ fn run(mut session: Session, shared: &Shared) -> End {
             Ok(message) => {
                 shared.counters.requests.fetch_add(1, Ordering::Relaxed);
                 let (envelope, outcome) = (message.envelope, answer(&message, &agreement, shared, &mut response));
+                if matches!(outcome, Outcome::Stopped) {
+                    return End::Stopped;
+                }
                 conclude(&envelope, outcome, shared, &mut response)
             }
             Err(SessionError::Protocol(
@@ -101,6 +104,10 @@ fn run(mut session: Session, shared: &Shared) -> End {
 enum Outcome {
     Answered,
     Unsupported,
+    /// A batch of more items than the server takes.
+    TooManyItems,
+    /// The server stopped between two items of a batch.
+    Stopped,
     Failed(Failure),
 }
 
@@ -116,38 +123,49 @@ fn answer(
     if envelope.code != shared.code {
         return Outcome::Unsupported;
     }
+    if envelope.item_count > shared.max_batch_items {
+        return Outcome::TooManyItems;
+    }
     let limit = agreement.response.max_payload as usize;
     let ask = |payload: &[u8], response: &mut Vec<u8>| {
         let request = Request { payload, response_limit: limit, session: agreement };
         let needed = call(&*shared.handler, &request, response)?;
         if needed > limit { Err(Failure::Overflow { needed }) } else { Ok(()) }
     };
-    let outcome = if envelope.batch && envelope.item_count >= 1 {
-        answer_batch(message, agreement, ask, response)
+    if envelope.batch && envelope.item_count >= 1 {
+        answer_batch(message, agreement, shared, ask, response)
     } else {
-        ask(message.payload, response)
-    };
-    outcome.map_or_else(Outcome::Failed, |()| Outcome::Answered)
+        ask(message.payload, response).map_or_else(Outcome::Failed, |()| Outcome::Answered)
+    }
 }
 
 fn answer_batch(
     message: &ginnel_wire::Message<'_>,
     agreement: &Agreement,
+    shared: &Shared,
     ask: impl Fn(&[u8], &mut Vec<u8>) -> Result<(), Failure>,
     response: &mut Vec<u8>,
-) -> Result<(), Failure> {
+) -> Outcome {
     let count = message.envelope.item_count;
-    let batch = Batch::parse(message.payload, count).map_err(|_| Failure::Malformed)?;
+    let Ok(batch) = Batch::parse(message.payload, count) else { return Outcome::Failed(Failure::Malformed) };
     let limit = agreement.response.max_payload;
     let mut builder = BatchBuilder::reuse(std::mem::take(response), count as usize).with_limit(limit);
     let mut item_response = Vec::new();
     for item in batch {
+        // A batch is as long as its client likes: it must not hold up a stop.
+        if shared.stopping.is_raised() {
+            return Outcome::Stopped;
+        }
         item_response.clear();
-        ask(item, &mut item_response)?;
-        builder.push(&item_response).map_err(|full| Failure::Overflow { needed: full.size as usize })?;
+        let answered = ask(item, &mut item_response).and_then(|()| {
+            builder.push(&item_response).map_err(|full| Failure::Overflow { needed: full.size as usize })
+        });
+        if let Err(failure) = answered {
+            return Outcome::Failed(failure);
+        }
     }
     *response = builder.finish();
-    Ok(())
+    Outcome::Answered
 }
 
 /// A panic ends the request, not the session, and certainly not the server.
@@ -171,6 +189,8 @@ fn conclude(request: &Envelope, outcome: Outcome, shared: &Shared, response: &mu
             return (if batch { answer.with_batch(request.item_count) } else { answer }, false);
         }
         Outcome::Unsupported => (Status::UNSUPPORTED, false),
+        // A session that was stopped is closed without an answer: its caller never comes here with it.
+        Outcome::TooManyItems | Outcome::Stopped => (Status::LIMIT_EXCEEDED, true),
         Outcome::Failed(failure) => {
             shared.counters.failures.fetch_add(1, Ordering::Relaxed);
             if let Failure::Overflow { needed } = failure {

@@ -15,6 +15,9 @@ use std::time::{Duration, Instant};
 /// How long [`Server::stop`] gives running handlers.
 const STOP_GRACE: Duration = Duration::from_millis(500);
 
+/// Most items of one batch when nothing else is said.
+pub const DEFAULT_MAX_BATCH_ITEMS: u32 = 65_536;
+
 /// How a server behaves.
 #[derive(Debug, Clone)]
 pub struct ServerOptions {
@@ -23,15 +26,23 @@ pub struct ServerOptions {
     pub session: ServerConfig,
     /// Most sessions at once. Who comes later is refused in the handshake.
     pub max_sessions: usize,
+    /// Most items of one batch, whatever the client proposed: the handler runs once for each. A client that sends more is told
+    /// LIMIT_EXCEEDED, and its session ends.
+    pub max_batch_items: u32,
     /// How long a client may leave a response untaken before it is dropped.
     pub send_timeout: Duration,
 }
 
 impl Default for ServerOptions {
-    /// Learned limits, 64 sessions, 30 seconds.
+    /// Learned limits, 64 sessions, batches of up to [`DEFAULT_MAX_BATCH_ITEMS`], 30 seconds.
     fn default() -> Self {
         let session = ServerConfig { max_request_payload: 0, max_response_payload: 0, ..ServerConfig::default() };
-        Self { session, max_sessions: 64, send_timeout: Duration::from_secs(30) }
+        Self {
+            session,
+            max_sessions: 64,
+            max_batch_items: DEFAULT_MAX_BATCH_ITEMS,
+            send_timeout: Duration::from_secs(30),
+        }
     }
 }
 
@@ -67,6 +78,7 @@ pub(crate) struct Shared {
     pub(crate) endpoint: Endpoint,
     pub(crate) code: u16,
     pub(crate) handler: Box<dyn Handler>,
+    pub(crate) max_batch_items: u32,
     pub(crate) send_timeout: Duration,
     pub(crate) handshake_timeout: Duration,
     pub(crate) counters: Counters,
@@ -199,7 +211,7 @@ impl Server {
         code: u16,
         handler: impl Handler,
     ) -> Result<Self, ListenError> {
-        let ServerOptions { session, max_sessions, send_timeout } = options;
+        let ServerOptions { session, max_sessions, max_batch_items, send_timeout } = options;
         let limits = (learned(session.max_request_payload), learned(session.max_response_payload));
         let handshake_timeout = session.handshake_timeout;
         let listener = Listener::bind(endpoint, session)?;
@@ -212,6 +224,7 @@ impl Server {
             endpoint: endpoint.clone(),
             code,
             handler: Box::new(handler),
+            max_batch_items,
             send_timeout,
             handshake_timeout,
             counters: Counters::default(),

@@ -2,12 +2,15 @@
 
 mod common;
 
-use common::{CODE, Carrier, echo, eventually, ready};
-use ginnel_service::{Client, Server};
+use common::{CARRIERS, CODE, Carrier, PATIENCE, echo, eventually, ready};
+use ginnel_service::{CallError, Client, Failure, Request, Server, ServerOptions};
+use ginnel_session::{Session, SessionError, Wait};
 use ginnel_wire::{Envelope, Hello, Packets, Profiles, Status};
 use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 const PACKET: u32 = 128;
 
@@ -120,4 +123,91 @@ fn half_a_message_holds_up_its_own_session_only() {
         bystander.is_alone("half a message");
     }
     server.stop();
+}
+
+/// A handler that counts how often it runs.
+fn counting() -> (Arc<AtomicU32>, impl ginnel_service::Handler) {
+    let calls = Arc::new(AtomicU32::new(0));
+    let counted = Arc::clone(&calls);
+    let handler = move |request: &Request<'_>, response: &mut Vec<u8>| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        echo(request, response)
+    };
+    (calls, handler)
+}
+
+#[test]
+fn a_batch_whose_items_share_bytes_reaches_no_handler() {
+    // Entries of offset and length, over 16 bytes.
+    let shared: [&[[u32; 2]]; 4] =
+        [&[[0, 16]; 2], &[[0, 9], [8, 8]], &[[8, 8], [0, 16]], &[[8, 4], [0, 4], [0, 1], [0, 0]]];
+    let own: [&[[u32; 2]]; 2] = [&[[8, 8], [0, 8]], &[[0, 16], [8, 0], [0, 0]]];
+    for carrier in CARRIERS {
+        let dir = tempfile::tempdir().unwrap();
+        let (calls, handler) = counting();
+        let server = Server::start(&carrier.endpoint(dir.path(), 0), carrier.server(), CODE, handler).unwrap();
+        let wait = Wait::at_most(PATIENCE);
+        let send = |items: &[[u32; 2]]| {
+            let mut session = Session::connect(server.endpoint(), &carrier.client().session, &wait).unwrap();
+            let mut payload: Vec<u8> = items.iter().flatten().flat_map(|word| word.to_ne_bytes()).collect();
+            payload.extend([7; 16]);
+            let envelope = Envelope::request(CODE, 1, 0).with_batch(items.len() as u32);
+            session.send(&envelope, &payload, &wait).unwrap();
+            session.recv(&wait).map(|response| response.envelope.status)
+        };
+        for items in shared {
+            assert!(matches!(send(items), Err(SessionError::Closed)), "{carrier:?} {items:?}");
+        }
+        assert_eq!(calls.load(Ordering::Relaxed), 0, "{carrier:?}");
+        for items in own {
+            assert_eq!(send(items).unwrap(), Status::OK, "{carrier:?} {items:?}");
+        }
+        server.stop();
+    }
+}
+
+#[test]
+fn a_batch_of_more_items_than_the_server_takes_is_refused_whatever_was_agreed() {
+    for carrier in CARRIERS {
+        let dir = tempfile::tempdir().unwrap();
+        let (calls, handler) = counting();
+        let options = ServerOptions { max_batch_items: 4, ..carrier.server() };
+        let server = Server::start(&carrier.endpoint(dir.path(), 0), options, CODE, handler).unwrap();
+        let mut client = ready(server.endpoint(), carrier.client());
+        let refused = client.call_batch(CODE, [&b"x"[..]; 5], common::soon());
+        assert!(matches!(refused, Err(CallError::ResponseTooLarge { .. })), "{carrier:?} {refused:?}");
+        assert_eq!(calls.load(Ordering::Relaxed), 0, "{carrier:?}");
+        client.refresh();
+        assert_eq!(client.call_batch(CODE, [&b"x"[..]; 4], common::soon()).unwrap().len(), 4, "{carrier:?}");
+        server.stop();
+    }
+}
+
+#[test]
+fn a_stop_ends_a_batch_between_two_items() {
+    for carrier in CARRIERS {
+        let dir = tempfile::tempdir().unwrap();
+        let calls = Arc::new(AtomicU32::new(0));
+        let counted = Arc::clone(&calls);
+        let (open, gate) = std::sync::mpsc::channel::<()>();
+        let gate = std::sync::Mutex::new(gate);
+        let handler = move |_: &Request<'_>, _: &mut Vec<u8>| -> Result<(), Failure> {
+            counted.fetch_add(1, Ordering::Relaxed);
+            // Open once its sender is dropped.
+            let _ = gate.lock().unwrap().recv();
+            Ok(())
+        };
+        let server = Server::start(&carrier.endpoint(dir.path(), 0), carrier.server(), CODE, handler).unwrap();
+        let mut client = ready(server.endpoint(), carrier.client());
+        std::thread::scope(|scope| {
+            let call = scope.spawn(|| client.call_batch(CODE, [&b"x"[..]; 64], common::soon()).map(|_| ()));
+            eventually("the first item is answered", || calls.load(Ordering::Relaxed) == 1);
+            server.stop();
+            drop(open);
+            // The handler goes with the last thread that could call it.
+            eventually("the session ends", || Arc::strong_count(&calls) == 1);
+            assert_eq!(calls.load(Ordering::Relaxed), 1, "{carrier:?}");
+            assert!(matches!(call.join().unwrap(), Err(CallError::Connect(_))), "{carrier:?}");
+        });
+    }
 }

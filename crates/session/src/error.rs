@@ -63,6 +63,14 @@ pub enum ProtocolError {
         /// Bytes of the slot.
         capacity: u32,
     },
+    /// The slot's count is neither that of the last message nor that of the next.
+    #[error("the peer counts {seq} messages in the slot, where {expected} is next")]
+    SlotSequence {
+        /// What the peer wrote.
+        seq: u64,
+        /// The count of the next message.
+        expected: u64,
+    },
     /// The shared-memory file was truncated under us.
     #[error("the shared-memory file was truncated while in use")]
     RegionTruncated,

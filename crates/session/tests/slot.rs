@@ -119,6 +119,40 @@ fn a_scripted_client_is_served_and_woken_by_our_server() {
     assert_eq!(counters(&file, REQUEST), (50, 50));
 }
 
+#[test]
+fn a_count_that_jumps_ends_the_session_and_brings_no_message_twice() {
+    for jump in [2, 1 << 62, u64::MAX] {
+        let dir = tempfile::tempdir().unwrap();
+        let endpoint = Endpoint::seqpacket(dir.path(), "svc").unwrap();
+        let listener = Listener::bind(&endpoint, Carrier::Shm.server(4096)).unwrap();
+        let raw = Raw::connect(endpoint.path().unwrap());
+        let hello = Hello {
+            supported: Profiles(0x03),
+            preferred: Profiles(0),
+            max_request_payload: 4096,
+            max_request_items: 1,
+            max_response_payload: 0,
+            max_response_items: 0,
+            auth_token: 7,
+            packet_size: 65536,
+        };
+        raw.send(&hello.packet());
+        let mut session = listener.accept(&patience()).unwrap().handshake(&patience()).unwrap();
+        raw.recv();
+        let file = ForeignFile::open(rustix::fs::CWD, dir.path().join("svc-0000000000000001.ipcshm")).unwrap();
+        publish(&file, REQUEST, &message(&Envelope::request(3, 1, 0), b"once"));
+        let request = session.recv(&patience()).unwrap();
+        let answer = Envelope::response_to(&request.envelope, Status::OK, 0);
+        session.send(&answer, b"", &patience()).unwrap();
+        file.add_u64(REQUEST.seq, jump, AcqRel);
+        file.add_u32(REQUEST.signal, 1, AcqRel);
+        file.futex_wake(REQUEST.signal, 1).unwrap();
+        let said = session.recv(&patience()).map(|message| message.envelope).unwrap_err();
+        let expected = ProtocolError::SlotSequence { seq: 1u64.wrapping_add(jump), expected: 2 };
+        assert!(matches!(&said, SessionError::Protocol(error) if *error == expected), "{said:?}");
+    }
+}
+
 /// A region as a server of the field makes it.
 fn make_region(path: &Path) -> ForeignFile {
     let file = ForeignFile::create(rustix::fs::CWD, path, FILE).unwrap();

@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 
 const ENTRY: usize = 8;
 
-/// A validated batch payload: every item lies inside it. Order and overlap of items are the services' business.
+/// A validated batch payload: every item lies inside it, and no two share a byte. Their order is the services' business.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Batch<'a> {
     directory: &'a [u8],
@@ -52,10 +52,19 @@ pub enum BatchError {
         /// Bytes of the packed area.
         available: usize,
     },
+    /// Two items share bytes. One byte that a thousand items name would be a thousand bytes of work.
+    #[error("batch items {first} and {second} share bytes")]
+    Overlap {
+        /// The item that starts first.
+        first: u32,
+        /// The other one.
+        second: u32,
+    },
 }
 
 impl<'a> Batch<'a> {
-    /// Validates the whole directory of `payload`, in one pass and without allocating.
+    /// Validates the whole directory of `payload`, in one pass and without allocating if the items are in order. Items in another
+    /// order are sorted once.
     ///
     /// # Errors
     /// The first entry that is wrong.
@@ -65,6 +74,8 @@ impl<'a> Batch<'a> {
             return Err(BatchError::Truncated { item_count, needed, len: payload.len() });
         }
         let (directory, packed) = payload.split_at(needed as usize);
+        let mut end = 0;
+        let mut in_order = true;
         for (index, entry) in (0..item_count).zip(directory.chunks_exact(ENTRY)) {
             let (offset, length) = (u32_at(entry, 0), u32_at(entry, 4));
             if !offset.is_multiple_of(8) {
@@ -73,6 +84,13 @@ impl<'a> Batch<'a> {
             if u64::from(offset) + u64::from(length) > packed.len() as u64 {
                 return Err(BatchError::OutOfBounds { index, offset, length, available: packed.len() });
             }
+            if length > 0 {
+                in_order &= u64::from(offset) >= end;
+                end = u64::from(offset) + u64::from(length);
+            }
+        }
+        if !in_order {
+            check_overlap(directory)?;
         }
         Ok(Self { directory, packed })
     }
@@ -105,6 +123,20 @@ impl<'a> Batch<'a> {
     pub fn iter(&self) -> BatchIter<'a> {
         BatchIter { batch: *self, next: 0 }
     }
+}
+
+/// For a directory whose entries are in bounds and in no order.
+#[cold]
+fn check_overlap(directory: &[u8]) -> Result<(), BatchError> {
+    let mut ranges: Vec<(u64, u64, u32)> = (0..)
+        .zip(directory.chunks_exact(ENTRY))
+        .map(|(index, entry)| (u64::from(u32_at(entry, 0)), u64::from(u32_at(entry, 4)), index))
+        .filter(|(_, length, _)| *length > 0)
+        .map(|(start, length, index)| (start, start + length, index))
+        .collect();
+    ranges.sort_unstable();
+    let overlap = ranges.windows(2).find(|pair| pair[0].1 > pair[1].0);
+    overlap.map_or(Ok(()), |pair| Err(BatchError::Overlap { first: pair[0].2, second: pair[1].2 }))
 }
 
 impl<'a> IntoIterator for Batch<'a> {

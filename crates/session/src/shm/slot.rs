@@ -114,7 +114,7 @@ impl Slot {
 
     fn has_message(&self) -> bool {
         // SYNC slot.seq: pairs with the publisher's release of the count, after length and bytes.
-        self.region.file.load_u64(self.recv.seq, Ordering::Acquire) > self.received
+        self.region.file.load_u64(self.recv.seq, Ordering::Acquire) != self.received
     }
 
     fn check_region(&self) -> Result<(), SessionError> {
@@ -167,7 +167,7 @@ impl Waiter {
 
     fn found(&self) -> bool {
         let file = &self.region.file;
-        file.load_u64(self.recv.seq, Ordering::Acquire) > self.received
+        file.load_u64(self.recv.seq, Ordering::Acquire) != self.received
             || self.sleeper.hung_up.load(Ordering::Acquire)
             || file.truncated()
     }
@@ -217,13 +217,20 @@ impl Carrier for Slot {
 
     fn try_recv(&mut self, space: &mut [u8]) -> Result<Option<usize>, SessionError> {
         self.check_region()?;
-        if !self.has_message() {
-            return if self.hung_up() { Err(SessionError::Closed) } else { Ok(None) };
-        }
         let (file, lane) = (&self.region.file, &self.recv);
         // Read once, judged here, used from here.
+        let seq = file.load_u64(lane.seq, Ordering::Acquire); // SYNC slot.seq
+        if seq == self.received {
+            return if self.hung_up() { Err(SessionError::Closed) } else { Ok(None) };
+        }
+        let expected = self.received.wrapping_add(1);
+        if seq != expected {
+            self.check_region()?;
+            // The slot holds one message: a count that jumps would make it come again and again.
+            return Err(ProtocolError::SlotSequence { seq, expected }.into());
+        }
         let len = file.load_u32(lane.len, Ordering::Acquire);
-        self.received += 1;
+        self.received = seq;
         let fits = len > 0 && len <= lane.capacity && len as usize <= space.len();
         if !fits {
             self.check_region()?;
