@@ -25,14 +25,18 @@
 
 mod accept;
 mod client;
+mod executor;
 mod handler;
 mod learned;
+mod scheduler;
 mod serve;
 mod server;
 mod state;
 
 pub use client::{BatchReply, CallError, Client, ClientCounters, ClientOptions};
+pub use executor::{Executor, Job, Pool, Rejected};
 pub use handler::{Failure, Handler, Request};
 pub use learned::DEFAULT_CEILING;
+pub use scheduler::{Access, KeyedScheduler, ScheduleError, Scheduled, SchedulerCounters, Turn};
 pub use server::{DEFAULT_MAX_BATCH_ITEMS, Drained, Server, ServerCounters, ServerOptions};
 pub use state::State;
