@@ -131,6 +131,18 @@ impl RunDir {
         Self::examine(path).map(|(dir, _)| dir)
     }
 
+    /// A directory that the caller has opened for reading and judged by rules of its own.
+    #[must_use]
+    pub fn opened(path: &Path, fd: OwnedFd) -> Self {
+        Self { path: path.to_owned(), fd }
+    }
+
+    /// The opened directory, as a descriptor.
+    #[must_use]
+    pub fn into_fd(self) -> OwnedFd {
+        self.fd
+    }
+
     fn examine(path: &Path) -> Result<(Self, u32), RunDirError> {
         let fail = |source| RunDirError::Open { path: path.to_owned(), source };
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -153,6 +165,11 @@ impl RunDir {
     /// It is a lock of the file [`LOCK_FILE`](Self::LOCK_FILE), which goes with it: whoever may read the directory could lock
     /// that itself, and keep everybody from creating and removing. Only who may write to the directory may open the file.
     pub fn lock(&self) -> Result<DirLock, RunDirError> {
+        self.lock_within(Self::LOCK_DEADLINE)
+    }
+
+    /// The same, waiting up to `patience`.
+    pub fn lock_within(&self, patience: Duration) -> Result<DirLock, RunDirError> {
         let fail = |source| RunDirError::Open { path: self.path.join(Self::LOCK_FILE), source };
         let dir = rustix::io::fcntl_dupfd_cloexec(&self.fd, 3).map_err(fail)?;
         let mut fd = self.lock_file().map_err(fail)?;
@@ -162,7 +179,7 @@ impl RunDir {
                 Ok(()) if rustix::fs::fstat(&fd).map_err(fail)?.st_nlink > 0 => return Ok(DirLock { _fd: fd, dir }),
                 // It was another's, who has removed it.
                 Ok(()) => fd = self.lock_file().map_err(fail)?,
-                Err(Errno::WOULDBLOCK | Errno::INTR) if started.elapsed() < Self::LOCK_DEADLINE => {
+                Err(Errno::WOULDBLOCK | Errno::INTR) if started.elapsed() < patience => {
                     std::thread::sleep(Duration::from_micros(200));
                 }
                 Err(Errno::WOULDBLOCK) => {

@@ -51,6 +51,9 @@ pub struct ClientConfig {
     pub packet_size: Option<u32>,
     /// Which users may run the server. Checked on Unix sockets, before anything is sent.
     pub server: UidPolicy,
+    /// Accept a run directory that its group or everybody may write to. Whoever may write there can put a socket or a region of
+    /// its own in the place of a server's, so such a directory is refused unless this is set.
+    pub allow_writable_dir: bool,
 }
 
 impl Default for ClientConfig {
@@ -62,7 +65,8 @@ impl Default for ClientConfig {
             response: Limits::default(),
             token: 0,
             packet_size: None,
-            server: UidPolicy::Any,
+            server: UidPolicy::default(),
+            allow_writable_dir: false,
         }
     }
 }
@@ -86,6 +90,9 @@ pub struct ServerConfig {
     pub backlog: u16,
     /// Which users may connect. Checked on Unix sockets.
     pub clients: UidPolicy,
+    /// Accept a run directory that its group or everybody may write to. Whoever may write there can put a socket or a region of
+    /// its own in the place of a server's, so such a directory is refused unless this is set.
+    pub allow_writable_dir: bool,
     /// How long a client may take to send its HELLO.
     pub handshake_timeout: Duration,
 }
@@ -100,7 +107,8 @@ impl Default for ServerConfig {
             token: 0,
             packet_size: None,
             backlog: 16,
-            clients: UidPolicy::SameUserOrRoot,
+            clients: UidPolicy::default(),
+            allow_writable_dir: false,
             handshake_timeout: DEFAULT_HANDSHAKE_TIMEOUT,
         }
     }

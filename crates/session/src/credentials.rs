@@ -1,6 +1,6 @@
 //! Who is at the other end, and whether to talk to them.
 
-use rustix::process::getuid;
+use rustix::process::geteuid;
 
 /// Process and user at the other end of a Unix socket, as the kernel recorded them when it connected (`SO_PEERCRED`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -19,8 +19,11 @@ pub enum UidPolicy {
     /// The user of this process.
     SameUser,
     /// The user of this process, and root.
-    #[default]
     SameUserOrRoot,
+    /// The user of this process, root, and the owner of the run directory. The owner can replace every socket in there, so
+    /// whoever uses the directory trusts it already.
+    #[default]
+    DirectoryOwner,
     /// These users and nobody else.
     Only(Vec<u32>),
     /// Everybody whom the socket's permissions let connect.
@@ -28,12 +31,15 @@ pub enum UidPolicy {
 }
 
 impl UidPolicy {
-    /// Whether a peer with this user id is accepted.
+    /// Whether a peer with this user id is accepted, where `owner` is the user id of the run directory's owner if there is a
+    /// directory. The user of this process is its effective one, as it is for a peer.
     #[must_use]
-    pub fn accepts(&self, uid: u32) -> bool {
+    pub fn accepts(&self, uid: u32, owner: Option<u32>) -> bool {
+        let same = || uid == geteuid().as_raw();
         match self {
-            Self::SameUser => uid == getuid().as_raw(),
-            Self::SameUserOrRoot => uid == getuid().as_raw() || uid == 0,
+            Self::SameUser => same(),
+            Self::SameUserOrRoot => same() || uid == 0,
+            Self::DirectoryOwner => same() || uid == 0 || owner == Some(uid),
             Self::Only(users) => users.contains(&uid),
             Self::Any => true,
         }
@@ -100,10 +106,16 @@ mod tests {
 
     #[test]
     fn a_policy_accepts_the_users_it_names() {
-        let me = getuid().as_raw();
-        assert!(UidPolicy::SameUser.accepts(me) && !UidPolicy::SameUser.accepts(me + 1));
-        assert!(UidPolicy::SameUserOrRoot.accepts(0) && !UidPolicy::SameUserOrRoot.accepts(me + 1));
-        assert!(UidPolicy::Only(vec![7]).accepts(7) && !UidPolicy::Only(vec![7]).accepts(me));
-        assert!(UidPolicy::Any.accepts(me + 1));
+        let me = geteuid().as_raw();
+        let owner = Some(me + 1);
+        let accepts = |policy: UidPolicy, uid| policy.accepts(uid, owner);
+        assert!(accepts(UidPolicy::SameUser, me) && !accepts(UidPolicy::SameUser, me + 1));
+        assert!(accepts(UidPolicy::SameUserOrRoot, 0) && !accepts(UidPolicy::SameUserOrRoot, me + 1));
+        for uid in [0, me, me + 1] {
+            assert!(accepts(UidPolicy::DirectoryOwner, uid));
+        }
+        assert!(!accepts(UidPolicy::DirectoryOwner, me + 2) && !UidPolicy::DirectoryOwner.accepts(me + 1, None));
+        assert!(accepts(UidPolicy::Only(vec![7]), 7) && !accepts(UidPolicy::Only(vec![7]), me));
+        assert!(accepts(UidPolicy::Any, me + 2));
     }
 }

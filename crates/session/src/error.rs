@@ -171,6 +171,19 @@ pub enum EndpointError {
     },
 }
 
+/// A run directory in which others can put what a server or a client takes for its peer's.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the run directory {} has mode {mode:04o}, so its group or everybody can write to it: `chmod go-w` it, or allow it explicitly",
+    path.display()
+)]
+pub struct WritableDir {
+    /// The directory.
+    pub path: PathBuf,
+    /// Its permission bits.
+    pub mode: u32,
+}
+
 /// Why nobody listens now.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -181,6 +194,10 @@ pub enum ListenError {
         /// Where.
         endpoint: String,
     },
+    /// The run directory may be written to by others: see
+    /// [`ServerConfig::allow_writable_dir`](crate::ServerConfig::allow_writable_dir).
+    #[error("{0}")]
+    WritableDir(WritableDir),
     /// TCP has no peer credentials: it requires a token.
     #[error("{endpoint} needs a token: TCP carries no credentials")]
     TokenRequired {
@@ -211,8 +228,14 @@ pub enum ConnectError {
         /// The system's answer.
         source: io::Error,
     },
+    /// The run directory may be written to by others: see
+    /// [`ClientConfig::allow_writable_dir`](crate::ClientConfig::allow_writable_dir).
+    #[error("{0}")]
+    WritableDir(WritableDir),
     /// A user runs the server whom [`ClientConfig::server`](crate::ClientConfig::server) does not accept.
-    #[error("the server runs as user {uid}, which is not accepted")]
+    #[error(
+        "the server runs as user {uid}, which is not accepted: this user, root and the directory's owner are by default"
+    )]
     ForeignServer {
         /// Whom.
         uid: u32,

@@ -18,6 +18,7 @@ mod carrier;
 mod config;
 mod core;
 mod credentials;
+mod directory;
 mod endpoint;
 mod error;
 mod greeting;
@@ -39,7 +40,7 @@ pub use credentials::{InvocationIdError, PeerCredentials, UidPolicy, token_from_
 pub use endpoint::Endpoint;
 pub use error::{
     CloseReason, ConnectError, EndpointError, HandshakeError, ListenError, ProtocolError, Refusal, RefuseReason,
-    SessionError,
+    SessionError, WritableDir,
 };
 pub use listener::{Incoming, Listener};
 pub use session::{Agreement, Session};

@@ -43,7 +43,11 @@ impl Listener {
     /// Takes the endpoint and listens.
     ///
     /// # Errors
-    /// [`ListenError::InUse`] if a server lives there, or the system's refusal.
+    /// [`ListenError::InUse`] if a server lives there, [`ListenError::WritableDir`] if others could put theirs in its place, or
+    /// the system's refusal.
+    ///
+    /// It may block for some time: for the directory's lock, which is usually held for less than a millisecond, and to find out
+    /// whether a socket that refuses connections is stale.
     pub fn bind(endpoint: &Endpoint, config: ServerConfig) -> Result<Self, ListenError> {
         if endpoint.tcp_address().is_some() && config.token == 0 {
             return Err(ListenError::TokenRequired { endpoint: endpoint.to_string() });
@@ -110,7 +114,7 @@ impl Listener {
         }
         let peer = socket::peer_credentials(&socket, &self.endpoint);
         if let Some(peer) = peer
-            && !self.config.clients.accepts(peer.uid)
+            && !self.config.clients.accepts(peer.uid, self.bound.owner)
         {
             offer.refuse = Some(RefuseReason::User { uid: peer.uid });
         }

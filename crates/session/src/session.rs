@@ -4,6 +4,7 @@ use crate::carrier::{Carrier, Interest};
 use crate::config::{ClientConfig, Limits};
 use crate::core::{Core, Role, Transmit};
 use crate::credentials::PeerCredentials;
+use crate::directory::Trust;
 use crate::endpoint::Endpoint;
 use crate::error::{ConnectError, SessionError};
 use crate::greeting::Greeting;
@@ -91,13 +92,10 @@ impl Session {
     /// Nobody there, refused, or cut short; see [`ConnectError`]. After [`ConnectError::SharedMemory`] connect again
     /// without the shared-memory profiles: a session's profile cannot change.
     pub fn connect(endpoint: &Endpoint, config: &ClientConfig, wait: &Wait<'_>) -> Result<Self, ConnectError> {
+        let trust = Trust::at(endpoint, config)?;
         let socket = socket::connect(endpoint, wait)?;
         let peer = socket::peer_credentials(&socket, endpoint);
-        if let Some(peer) = peer
-            && !config.server.accepts(peer.uid)
-        {
-            return Err(ConnectError::ForeignServer { uid: peer.uid });
-        }
+        trust.accept(peer)?;
         let hello = client_hello(&socket, endpoint, config);
         let mut carrier = Socket::new(socket, endpoint.is_seqpacket());
         greet(&mut carrier, &hello, wait).map_err(ConnectError::Session)?;

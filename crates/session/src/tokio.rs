@@ -9,6 +9,7 @@ use crate::carrier::Carrier;
 use crate::config::{ClientConfig, ServerConfig};
 use crate::core::{Core, Role, Transmit};
 use crate::credentials::PeerCredentials;
+use crate::directory::Trust;
 use crate::endpoint::Endpoint;
 use crate::error::{ConnectError, HandshakeError, ListenError, SessionError};
 use crate::greeting::Greeting;
@@ -40,13 +41,22 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Takes the endpoint and listens. Must be called within a runtime.
+    /// Takes the endpoint and listens. What may block, the lock of the run directory and the probe of a stale name, is done by
+    /// the runtime's blocking pool. A future that is dropped frees the name again.
     ///
     /// # Errors
     /// As [`crate::Listener::bind`].
-    pub fn bind(endpoint: &Endpoint, config: ServerConfig) -> Result<Self, ListenError> {
+    pub async fn bind(endpoint: &Endpoint, config: ServerConfig) -> Result<Self, ListenError> {
         let handshake_timeout = config.handshake_timeout;
-        let inner = crate::Listener::bind(endpoint, config)?;
+        let blocking = {
+            let endpoint = endpoint.clone();
+            ::tokio::task::spawn_blocking(move || crate::Listener::bind(&endpoint, config))
+        };
+        let inner = blocking.await.map_err(|ended| ListenError::Io {
+            doing: "bind, because the runtime ended",
+            endpoint: endpoint.to_string(),
+            source: std::io::Error::other(ended),
+        })??;
         let ready = std::os::fd::AsFd::as_fd(&inner)
             .try_clone_to_owned()
             .and_then(|fd| sys::async_fd(fd, Interest::READABLE))
@@ -122,7 +132,7 @@ impl Incoming {
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let dir = tempfile::tempdir()?;
 /// let endpoint = Endpoint::seqpacket(dir.path(), "echo")?;
-/// let listener = Listener::bind(&endpoint, ServerConfig::default())?;
+/// let listener = Listener::bind(&endpoint, ServerConfig::default()).await?;
 /// let server = tokio::spawn(async move {
 ///     let mut session = listener.accept().await.unwrap().handshake().await.unwrap();
 ///     let request = session.recv().await.unwrap();
@@ -155,13 +165,10 @@ impl Session {
     /// # Errors
     /// As [`crate::Session::connect`].
     pub async fn connect(endpoint: &Endpoint, config: &ClientConfig) -> Result<Self, ConnectError> {
+        let trust = Trust::at(endpoint, config)?;
         let fd = connect_socket(endpoint).await?;
         let peer = socket::peer_credentials(&fd, endpoint);
-        if let Some(peer) = peer
-            && !config.server.accepts(peer.uid)
-        {
-            return Err(ConnectError::ForeignServer { uid: peer.uid });
-        }
+        trust.accept(peer)?;
         let hello = client_hello(fd.get_ref(), endpoint, config);
         let packet = hello.packet();
         let mut sent = 0;

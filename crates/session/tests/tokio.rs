@@ -10,7 +10,7 @@ use ginnel_wire::{Envelope, Status};
 use std::time::Duration;
 
 async fn pair(carrier: Carrier, dir: &std::path::Path, limit: u32) -> (Session, Session) {
-    let listener = Listener::bind(&carrier.endpoint(dir), carrier.server(limit)).unwrap();
+    let listener = Listener::bind(&carrier.endpoint(dir), carrier.server(limit)).await.unwrap();
     let endpoint = listener.endpoint().clone();
     let server = tokio::spawn(async move { listener.accept().await.unwrap().handshake().await.unwrap() });
     let client = Session::connect(&endpoint, &carrier.client(limit, 1)).await.unwrap();
@@ -103,7 +103,7 @@ async fn a_silent_client_is_dropped_at_its_deadline_and_delays_nobody() {
     let endpoint = Carrier::Seqpacket.endpoint(dir.path());
     let mut config = Carrier::Seqpacket.server(4096);
     config.handshake_timeout = Duration::from_millis(50);
-    let listener = Listener::bind(&endpoint, config).unwrap();
+    let listener = Listener::bind(&endpoint, config).await.unwrap();
     let silent = Raw::connect(endpoint.path().unwrap());
     let silenced = tokio::spawn(listener.accept().await.unwrap().handshake());
     let server = tokio::spawn(async move { listener.accept().await.unwrap().handshake().await.unwrap() });
@@ -113,4 +113,20 @@ async fn a_silent_client_is_dropped_at_its_deadline_and_delays_nobody() {
     let refused = in_time(silenced).await.unwrap();
     assert!(matches!(refused, Err(HandshakeError::NoHello(SessionError::TimedOut))), "{refused:?}");
     drop(silent);
+}
+
+/// On a runtime of one thread: whoever keeps that thread while it waits for the lock keeps the one who has it, too.
+#[tokio::test]
+async fn binding_waits_for_the_directory_and_blocks_no_runtime_thread() {
+    let dir = tempfile::tempdir().unwrap();
+    let endpoint = Carrier::Seqpacket.endpoint(dir.path());
+    let lock = ginnel_memory::RunDir::at(dir.path()).unwrap().lock().unwrap();
+    let ((), bound) = in_time(async {
+        tokio::join!(biased; async {
+            tokio::task::yield_now().await;
+            drop(lock);
+        }, Listener::bind(&endpoint, Carrier::Seqpacket.server(64)))
+    })
+    .await;
+    bound.unwrap();
 }

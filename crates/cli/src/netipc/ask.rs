@@ -58,6 +58,7 @@ impl Question {
         let mut options = ClientOptions { call_timeout: timeout, connect_timeout: timeout, ..ClientOptions::default() };
         (options.session.supported, options.session.preferred) = connection.profiles();
         options.session.token = connection.token()?;
+        options.session.allow_writable_dir = connection.allow_writable_dir;
         let endpoint = connection.endpoint(service.name())?;
         let fail = |error: std::io::Error| format!("cannot make a client: {error}");
         let number = |key: &OsString| key.to_str().and_then(|key| key.parse().ok());

@@ -15,6 +15,9 @@ pub(crate) struct Connection {
     /// Directory of the services' sockets.
     #[arg(long, value_name = "DIR", default_value = RUN_DIR)]
     run_dir: PathBuf,
+    /// Accept a directory that its group or others may write to, and so put their own sockets into.
+    #[arg(long)]
+    pub(crate) allow_writable_dir: bool,
     /// Name of the socket, where it is not the service's own.
     #[arg(long, value_name = "NAME")]
     name: Option<String>,

@@ -73,6 +73,7 @@ impl Serve {
         let mut options = ServerOptions::default();
         (options.session.supported, options.session.preferred) = self.connection.profiles();
         options.session.token = self.connection.token()?;
+        options.session.allow_writable_dir = self.connection.allow_writable_dir;
         let started = match self.service {
             Service::CgroupsSnapshot => {
                 let endpoint = self.connection.endpoint("cgroups-snapshot")?;
