@@ -58,7 +58,7 @@ fn prepare(plan: &mut Plan<'_>, inside: bool) -> Result<(), Failed> {
         at(stage::CWD, sys::change_directory(path))?;
     }
     // After the change of user, which clears it. A shepherd that died before this line is seen by the check.
-    at(stage::SESSION, sys::die_with_parent())?;
+    at(stage::SESSION, sys::set_parent_death_signal(sys::SIGKILL))?;
     if sys::parent_pid() != plan.shepherd {
         sys::exit(127);
     }

@@ -16,7 +16,7 @@
 //!
 //! This file is pure bytes without allocation: the library and the shepherd both compile it.
 
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 pub const HEADER: usize = 16;
 
 /// Kinds of frames.
@@ -355,6 +355,8 @@ pub struct Started {
     pub leader: u32,
     /// Why there is no unified control group although one was asked for; 0 when there is one.
     pub cgroup_errno: u32,
+    /// Why /proc does not show the tree (`EXDEV`: it shows another pid namespace); 0 when it does.
+    pub proc_errno: u32,
 }
 
 /// `FAILED`: the command never ran.

@@ -8,6 +8,7 @@
 
 mod cgroup;
 mod child;
+mod children;
 // Half of it is for the parent's side.
 #[allow(dead_code)]
 mod frame;

@@ -4,6 +4,7 @@ use crate::cgroup::Groups;
 use crate::child::{self, Plan};
 use crate::frame::{self, Failed, MAX_FDS, Put, Spawn, Started, Take, flag, kind, stage, stdio};
 use crate::sys::{self, Args, Fd, Pages};
+use crate::tree;
 use crate::watch::{self, Flock};
 
 /// The parent blocked every signal before it cloned us, so none has been missed or could have killed us.
@@ -22,6 +23,9 @@ pub(crate) fn become_shepherd(socket: &Fd) -> sys::Result<()> {
         Err(errno) => return Err(errno),
     }
     sys::become_subreaper()?;
+    // A shepherd that somebody has stopped wakes when its parent dies, and ends the tree. One that runs does not
+    // notice.
+    sys::set_parent_death_signal(sys::SIGCONT)?;
     sys::set_name(c"ginnel-shepherd")
 }
 
@@ -120,12 +124,13 @@ fn launch<'a>(socket: &Fd, args: Args, spawn: &'a Spawn<'a>, fds: &mut [i32]) ->
     for fd in given_fds.iter().chain(extra.iter()) {
         drop(Fd::new(*fd));
     }
-    announce(socket, leader, &pidfd, &ends, groups.unified_errno);
-    Ok(Flock { spawn, groups, leader, pidfd, parent, report, signals, started })
+    let own_proc = tree::own_proc(leader, &pidfd);
+    let proc_errno = own_proc.as_ref().err().copied().unwrap_or(0);
+    announce(socket, &pidfd, &ends, Started { leader: leader as u32, cgroup_errno: groups.unified_errno, proc_errno });
+    Ok(Flock { spawn, groups, leader, pidfd, proc_dir: own_proc.ok(), parent, report, signals, started })
 }
 
-fn announce(socket: &Fd, leader: i32, pidfd: &Fd, ends: &Ends, cgroup_errno: u32) {
-    let started = Started { leader: leader as u32, cgroup_errno };
+fn announce(socket: &Fd, pidfd: &Fd, ends: &Ends, started: Started) {
     let mut fds = [pidfd.number(); 4];
     let mut count = 1;
     for end in ends.parent.iter().flatten() {
@@ -136,6 +141,7 @@ fn announce(socket: &Fd, leader: i32, pidfd: &Fd, ends: &Ends, cgroup_errno: u32
     let mut put = Put::new(&mut buf, kind::STARTED, 0);
     put.u32(started.leader);
     put.u32(started.cgroup_errno);
+    put.u32(started.proc_errno);
     if let Some(len) = put.finish() {
         // A parent that is gone is noticed by the watch, which ends the tree.
         let _ = sys::send(socket, &buf[..len], &fds[..count]);

@@ -1,9 +1,13 @@
 //! The descendants of the shepherd: found in /proc, signalled without ever hitting a stranger.
 //!
-//! The shepherd is a subreaper, so every process of the tree has a chain of parents that ends here, whatever it forks, and
-//! `ECHILD` from `wait` says that the tree is empty. A signal goes through the `/proc/<pid>` directory in which the process was
-//! looked at again just before: the directory stays with its process, so a reused number cannot misdirect it.
+//! The shepherd is a subreaper, so every process of the tree has a chain of parents that ends here, whatever it
+//! forks, and `ECHILD` from `wait` says that the tree is empty. A child is signalled through a pidfd that `waitid`
+//! has confirmed to be a child's, any other process through the `/proc/<pid>` directory in which it was looked at
+//! again just before: the directory stays with its process, so a reused number cannot misdirect it. All of that is
+//! true of one /proc only: that of the shepherd's own pid namespace, which is made sure of at the start. Where there
+//! is none, see `children`.
 
+use crate::children;
 use crate::frame::{Exit, NAMED_SURVIVORS};
 use crate::sys::{self, Errno, Fd, Pages};
 use crate::text::{self, Text};
@@ -51,10 +55,29 @@ struct List {
 
 const FIRST_PAGES: usize = 64 * 1024;
 
+/// The /proc that shows the pid namespace of `leader`, which is the shepherd's own too. `EXDEV`: the one that is
+/// mounted shows another namespace, in which the numbers that we know are those of strangers.
+pub(crate) fn own_proc(leader: i32, pidfd: &Fd) -> sys::Result<Fd> {
+    let proc_dir = sys::open_at(sys::AT_FDCWD, c"/proc", sys::O_RDONLY | sys::O_DIRECTORY)?;
+    let mut path = Text::<32>::new();
+    path.push(b"self/fdinfo/").number(pidfd.number() as u64);
+    // In a namespace that this /proc does not show we are not in it at all.
+    let file = sys::open_at(proc_dir.number(), path.path(), sys::O_RDONLY)
+        .map_err(|errno| if errno == sys::ENOENT { sys::EXDEV } else { errno })?;
+    let mut bytes = [0u8; 256];
+    let len = sys::read(&file, &mut bytes)?;
+    let field = |name: &[u8]| bytes[..len].split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(name));
+    // The numbers of the process from the namespace of this /proc down to its own; without namespaces in the kernel
+    // there is but one.
+    let numbers = field(b"NSpid:\t").or(field(b"Pid:\t"));
+    if numbers.and_then(text::parse) == Some(leader as u64) { Ok(proc_dir) } else { Err(sys::EXDEV) }
+}
+
 impl Scan {
-    /// Reads /proc. The memory is given back with the value: a big machine costs a shepherd nothing in between.
-    pub(crate) fn new() -> sys::Result<Scan> {
-        let proc_dir = sys::open_at(sys::AT_FDCWD, c"/proc", sys::O_RDONLY | sys::O_DIRECTORY)?;
+    /// Reads `own`, which is what `own_proc` gave. The memory is given back with the value: a big machine costs a
+    /// shepherd nothing in between.
+    pub(crate) fn new(own: &Fd) -> sys::Result<Scan> {
+        let proc_dir = sys::open_at(own.number(), c".", sys::O_RDONLY | sys::O_DIRECTORY)?;
         let mut list = List { pages: Pages::new(FIRST_PAGES)?, count: 0 };
         sys::each_entry(&proc_dir, |name, _| {
             match text::parse(name.to_bytes()).and_then(|pid| look(&proc_dir, pid as i32, true)) {
@@ -84,7 +107,7 @@ impl Scan {
     /// and their parents have died of it. A new process with a parent is left to that, for it may be what a handler does at the end.
     pub(crate) fn signal_new_orphans(&mut self, signal: u32) -> sys::Result<()> {
         let shepherd = sys::pid();
-        let mut now = Scan::new()?;
+        let mut now = Scan::new(&self.proc_dir)?;
         for orphan in now.list.tree().iter().filter(|member| member.parent == shepherd) {
             if !self.list.tree().iter().any(|known| known.is(orphan)) && deliver(&now.proc_dir, orphan, signal).is_ok() {
                 self.list.push(*orphan)?;
@@ -104,7 +127,7 @@ impl Scan {
         })
     }
 
-    /// Who is left, for the report.
+    /// Counts those that are left, for the report.
     pub(crate) fn survivors(mut self, exit: &mut Exit) {
         let tree = self.list.tree();
         exit.survivors = tree.len() as u32;
@@ -163,12 +186,12 @@ impl List {
 
 /// Stops the tree, whatever it forks meanwhile: a process that is stopped forks no more, so again until a look at /proc finds nobody
 /// who runs on.
-pub(crate) fn stop() -> sys::Result<Reached> {
+pub(crate) fn stop(own: &Fd) -> sys::Result<Reached> {
     const ROUNDS: usize = 50;
     let mut reached = Reached::default();
     let mut before = None;
     for _ in 0..ROUNDS {
-        let mut scan = Scan::new()?;
+        let mut scan = Scan::new(own)?;
         reached = scan.signal(sys::SIGSTOP, None);
         if !scan.runs_on(before.as_mut()) {
             break;
@@ -178,20 +201,18 @@ pub(crate) fn stop() -> sys::Result<Reached> {
     Ok(reached)
 }
 
-/// Kills the tree. All of it is stopped before, unless it is the `first` round: nearly every tree is gone after a plain one.
-pub(crate) fn kill(first: bool) {
+/// Kills the tree as far as /proc shows it; how many were reached. All of it is stopped before, unless it is the
+/// `first` round: nearly every tree is gone after a plain one.
+pub(crate) fn kill(own: &Fd, first: bool) -> u32 {
     if !first {
-        let _ = stop();
+        let _ = stop(own);
     }
-    if let Ok(mut scan) = Scan::new() {
-        scan.signal(sys::SIGKILL, None);
-    }
+    Scan::new(own).map_or(0, |mut scan| scan.signal(sys::SIGKILL, None).count)
 }
 
 fn deliver(proc_dir: &Fd, member: &Member, signal: u32) -> sys::Result<()> {
-    // Our own child keeps its number until we reap it, which we have not done since the scan.
     if member.parent == sys::pid() {
-        return sys::kill(member.pid, signal);
+        return children::signal_child(member.pid, signal);
     }
     let mut path = Text::<16>::new();
     path.number(member.pid as u64);

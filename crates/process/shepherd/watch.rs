@@ -1,6 +1,7 @@
 //! The life of a shepherd: wait for the leader, the parent, the clock, a request; end the tree; report; exit last.
 
 use crate::cgroup::Groups;
+use crate::children;
 use crate::frame::{self, Exit, HEADER, Put, Spawn, Step, cause, flag, kind, orphans, target};
 use crate::sys::{self, Args, Errno, Fd, Watched};
 use crate::tree::{self, Reached, Scan};
@@ -33,6 +34,8 @@ pub(crate) struct Flock<'a> {
     pub(crate) groups: Groups<'a>,
     pub(crate) leader: i32,
     pub(crate) pidfd: Fd,
+    /// The /proc of our own pid namespace, if there is one.
+    pub(crate) proc_dir: Option<Fd>,
     pub(crate) parent: Fd,
     pub(crate) report: Option<Fd>,
     pub(crate) signals: Fd,
@@ -261,25 +264,40 @@ impl Watch<'_> {
         self.asked = None;
         if self.alone() {
             for signal in signals.into_iter().flatten() {
-                let _ = sys::kill(-1, signal);
+                let _ = sys::signal_namespace(signal);
             }
-        } else if let Ok(mut scan) = Scan::new() {
+        } else if let Ok(mut scan) = self.scan() {
             for signal in signals.into_iter().flatten() {
                 scan.signal(signal, None);
             }
             self.asked = Some(Asked { signal, scan, look: Some((now + SILENCE, now + ROUND)) });
+        } else {
+            for signal in signals.into_iter().flatten() {
+                self.signal_children(signal);
+            }
         }
+    }
+
+    /// What /proc shows of the tree.
+    fn scan(&self) -> sys::Result<Scan> {
+        Scan::new(self.flock.proc_dir.as_ref().ok_or(sys::EXDEV)?)
+    }
+
+    /// What can be done without /proc.
+    fn signal_children(&self, signal: u32) -> Reached {
+        children::signal(self.flock.leader, self.exit.ended == 0, &self.flock.pidfd, signal)
     }
 
     fn signal_tree(&self, signal: u32) -> Reached {
         if self.alone() {
             // Pid 1 of a namespace of its own: the kernel reaches everybody else in it, at once and without /proc.
-            let errno = sys::kill(-1, signal).err().unwrap_or(0);
+            let errno = sys::signal_namespace(signal).err().unwrap_or(0);
             return Reached { count: u32::from(errno == 0), errno };
         }
-        let reached = match signal {
-            sys::SIGSTOP => tree::stop(),
-            _ => Scan::new().map(|mut scan| scan.signal(signal, None)),
+        let reached = match (&self.flock.proc_dir, signal) {
+            (Some(own), sys::SIGSTOP) => tree::stop(own),
+            (Some(own), _) => Scan::new(own).map(|mut scan| scan.signal(signal, None)),
+            (None, _) => Ok(self.signal_children(signal)),
         };
         reached.unwrap_or_else(refused)
     }
@@ -297,28 +315,43 @@ impl Watch<'_> {
     fn kill(&mut self, until: u64, round: u32) {
         let now = sys::now();
         if now >= until {
-            match Scan::new() {
-                Ok(scan) => scan.survivors(&mut self.exit),
-                // Nobody who cannot be looked for is taken for gone.
-                Err(_) => self.exit.survivors = 1,
-            }
-            // A tree that shows nobody holds zombies only, which end with us.
-            self.empty = self.exit.survivors == 0;
+            self.give_up();
             return;
         }
         self.phase = Phase::Killing { next: now + SILENCE, latest: now + ROUND, until, round: round + 1 };
         if self.alone() {
-            let _ = sys::kill(-1, sys::SIGKILL);
+            let _ = sys::signal_namespace(sys::SIGKILL);
         } else {
-            // Most trees are the leader's process group. Its number is the leader's, and nobody else's while that is not reaped.
-            let leaders_group =
-                || round == 0 && self.exit.ended == 0 && sys::kill(-self.flock.leader, sys::SIGKILL).is_ok();
+            // Most trees are the leader's process group.
+            let leader = (self.exit.ended == 0).then_some(self.flock.leader);
+            let leaders_group = || round == 0 && sys::signal_group(&self.flock.pidfd, leader, sys::SIGKILL).is_ok();
             // A process may have left either group: the next round looks for it.
             if !(self.flock.groups.kill() || leaders_group()) || round > 0 {
-                tree::kill(round == 0);
+                let seen = self.flock.proc_dir.as_ref().map_or(0, |own| tree::kill(own, round == 0));
+                self.reap();
+                // As long as `wait` finds a child, a process is left, whatever /proc shows.
+                if seen == 0 && !self.empty {
+                    children::kill(self.flock.leader);
+                }
             }
         }
         self.reap();
+    }
+
+    /// The tree is not gone, and does not go.
+    fn give_up(&mut self) {
+        self.reap();
+        if self.empty {
+            return;
+        }
+        if let Ok(scan) = self.scan() {
+            scan.survivors(&mut self.exit);
+        }
+        if self.exit.survivors == 0 {
+            children::survivors(&mut self.exit);
+        }
+        // `wait` has found one, even if its number is not known.
+        self.exit.survivors = self.exit.survivors.max(1);
     }
 
     /// One frame from the parent, if there is one.
@@ -363,18 +396,20 @@ impl Watch<'_> {
     }
 
     fn signal(&self, to: u8, signal: u32) -> Reached {
-        let leader_lives = self.exit.ended == 0;
+        let leader = (self.exit.ended == 0).then_some(self.flock.leader);
         let one = |result: sys::Result<()>| match result {
             Ok(()) => Reached { count: 1, errno: 0 },
             Err(errno) => refused(errno),
         };
         match to {
             target::LEADER => one(sys::signal_process(&self.flock.pidfd, signal)),
-            // While the leader is not reaped its number, and so its group's, belongs to nobody else.
-            target::GROUP if leader_lives => one(sys::kill(-self.flock.leader, signal)),
-            target::GROUP => match Scan::new() {
-                Ok(mut scan) => none_is_gone(scan.signal(signal, Some(self.flock.leader))),
-                Err(errno) => refused(errno),
+            target::GROUP => match sys::signal_group(&self.flock.pidfd, leader, signal) {
+                // A kernel that cannot, and a leader that has ended.
+                Err(sys::ENOSYS) => match self.scan() {
+                    Ok(mut scan) => none_is_gone(scan.signal(signal, Some(self.flock.leader))),
+                    Err(errno) => refused(errno),
+                },
+                result => one(result),
             },
             target::TREE => none_is_gone(self.signal_tree(signal)),
             _ => refused(sys::EINVAL),

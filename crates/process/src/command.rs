@@ -210,8 +210,8 @@ impl Command {
         self
     }
 
-    /// Starts from an empty environment. (Where neither a control group nor a pid namespace protects the command, one variable,
-    /// `GINNEL_TREE`, is added whatever is asked: by it the tree is found again when the shepherd is killed.)
+    /// Starts from an empty environment. (Where no pid namespace protects the command, one variable, `GINNEL_TREE`,
+    /// is added whatever is asked: by it the tree is found again when the shepherd is killed.)
     pub fn env_clear(&mut self) -> &mut Self {
         self.env.clear();
         self.env_clear = true;

@@ -14,6 +14,12 @@ pub enum Protection {
     /// The shepherd adopts every orphan and kills descendants until none is left. When the shepherd is killed, the parent finds the
     /// tree by parentage, session and a mark in the environment; a process that has shed all three survives that.
     Subreaper,
+    /// As [`Subreaper`](Self::Subreaper), where /proc does not show the whole tree: it is that of another pid
+    /// namespace, it hides processes (`hidepid`), or there is none. The signals of the kill ladder reach the leader's
+    /// process group and the children of the shepherd, at least; the kill at its end reaches everything, because
+    /// whatever loses its parent becomes such a child. When the shepherd is killed, the leader's group dies with it,
+    /// and what else there is may go on unseen.
+    Children,
 }
 
 impl fmt::Display for Protection {
@@ -22,6 +28,7 @@ impl fmt::Display for Protection {
             Protection::PidNamespace => "pid-namespace",
             Protection::Cgroup => "cgroup",
             Protection::Subreaper => "subreaper",
+            Protection::Children => "children",
         })
     }
 }

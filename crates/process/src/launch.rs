@@ -7,8 +7,9 @@ use crate::frame::{self, Failed, HEADER, MAX_FDS, Put, Spawn, Started, UNSET, fl
 use crate::guarantee::{Guarantee, Protection};
 use crate::ladder::nanoseconds;
 use crate::link::{Link, LinkParts};
+use crate::proc_table::pid_of;
 use crate::protect::protect;
-use crate::second_line::{Identity, PATIENCE, Session, pid_of};
+use crate::second_line::{Identity, PATIENCE, Session};
 use crate::stdio::Kind;
 use crate::strings::Strings;
 use crate::sys::{self, Launch, Namespace};
@@ -31,7 +32,7 @@ use std::time::{Duration, Instant};
 
 /// The longest a start may take; a file system that does not answer is the usual reason.
 const START_DEADLINE: Duration = Duration::from_secs(30);
-/// The variable that marks a tree where nothing stronger holds it together.
+/// The variable that marks a tree where no pid namespace holds it together.
 pub(crate) const MARK: &str = "GINNEL_TREE";
 
 /// Errors know the program they are about.
@@ -79,7 +80,9 @@ pub(crate) fn launch(command: &Command) -> Result<Child, SpawnError> {
         buffers.rlimits.extend(soft.to_le_bytes());
         buffers.rlimits.extend(hard.to_le_bytes());
     }
-    let env = environment(&attempt, (guarantee.protection == Protection::Subreaper).then_some(id.as_str()))?;
+    // Also with a control group: a tree that has left it is found by the mark.
+    let mark = guarantee.protection != Protection::PidNamespace;
+    let env = environment(&attempt, mark.then_some(id.as_str()))?;
     fill(&attempt, &env, &mut buffers)?;
 
     let parent = rustix::process::pidfd_open(rustix::process::getpid(), rustix::process::PidfdFlags::empty())
@@ -111,7 +114,7 @@ pub(crate) fn launch(command: &Command) -> Result<Child, SpawnError> {
         protection: guarantee.protection,
         group,
         limits,
-        mark: (guarantee.protection == Protection::Subreaper).then_some(id),
+        mark: mark.then_some(id),
         leader_pid: 0,
         leader: None,
         session: if command.pty.is_some() { Session::Leader } else { Session::Shepherd(shepherd_pid) },
@@ -139,9 +142,16 @@ pub(crate) fn launch(command: &Command) -> Result<Child, SpawnError> {
     if started.cgroup_errno != 0 && guarantee.protection == Protection::Cgroup {
         let errno = Errno::from_raw_os_error(started.cgroup_errno as i32);
         guarantee.lower(Protection::Subreaper, format!("the group could not be used: {}", std::io::Error::from(errno)));
-        identity.protection = Protection::Subreaper;
         identity.group = None;
     }
+    if started.proc_errno != 0 && guarantee.protection == Protection::Subreaper {
+        let reason = match Errno::from_raw_os_error(started.proc_errno as i32) {
+            Errno::XDEV => "/proc does not show the pid namespace of this process".to_owned(),
+            errno => format!("/proc cannot be used: {}", std::io::Error::from(errno)),
+        };
+        guarantee.lower(Protection::Children, reason);
+    }
+    identity.protection = guarantee.protection;
     let ends = fds.split_off(1.min(fds.len()));
     let leader = fds.pop().ok_or_else(|| attempt.failed(Stage::Protocol, Errno::INVAL))?;
     identity.leader_pid = if namespace.is_some() { pid_of(&leader).unwrap_or(0).max(0) } else { started.leader as i32 };
@@ -443,7 +453,10 @@ fn answer(attempt: &Attempt<'_>, socket: &OwnedFd, shepherd: &OwnedFd) -> Result
 fn decode(attempt: &Attempt<'_>, bytes: &[u8], fds: Vec<OwnedFd>) -> Result<(Started, Vec<OwnedFd>), SpawnError> {
     let mut opened = frame::open(bytes);
     let words = opened.as_mut().and_then(|(kind, _, payload)| match *kind {
-        kind::STARTED => Some(Ok(Started { leader: payload.u32()?, cgroup_errno: payload.u32()? })),
+        kind::STARTED => {
+            let (leader, cgroup_errno, proc_errno) = (payload.u32()?, payload.u32()?, payload.u32()?);
+            Some(Ok(Started { leader, cgroup_errno, proc_errno }))
+        }
         kind::FAILED => Some(Err(Failed { stage: payload.u8()?, errno: payload.u32()?, index: payload.u32()? })),
         _ => None,
     });

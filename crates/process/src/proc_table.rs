@@ -1,5 +1,7 @@
 //! The processes of this machine as /proc shows them.
 
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::OnceLock;
 use std::{collections::HashSet, fs, io, time::Duration};
 
 /// One line of the table.
@@ -23,6 +25,61 @@ impl Entry {
     pub(crate) fn runs(&self) -> bool {
         !matches!(self.state, 'Z' | 'X') || self.threads > 1
     }
+}
+
+/// By how many numbers /proc knows this process: 1 when it is that of our own pid namespace, one more for each
+/// namespace between. `None` when it does not know us, or is not there.
+fn depth() -> Option<usize> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    // A kernel without namespaces has no such line.
+    Some(status.lines().find_map(|line| line.strip_prefix("NSpid:")).map_or(1, |pids| pids.split_whitespace().count()))
+}
+
+/// Whether /proc is that of our own pid namespace. In any other the numbers that we know are those of strangers.
+pub(crate) fn is_ours() -> bool {
+    depth() == Some(1)
+}
+
+/// Why /proc does not show every process of this user's trees, if so: as `hidepid` hides one that has changed its
+/// user. Found once.
+pub(crate) fn hides() -> Option<&'static str> {
+    static HIDES: OnceLock<Option<String>> = OnceLock::new();
+    HIDES.get_or_init(|| hiding(&fs::read_to_string("/proc/self/mountinfo").ok()?, may_trace())).as_deref()
+}
+
+/// The last mount on a place is the one that is seen.
+fn hiding(mountinfo: &str, may_trace: bool) -> Option<String> {
+    let line = mountinfo.lines().rfind(|line| line.split(' ').nth(4) == Some("/proc"))?;
+    let options = line.split_once(" - ")?.1.split(' ').nth(2)?;
+    let option = options.split(',').find(|option| option.starts_with("hidepid="))?;
+    let hides = !may_trace && !matches!(option, "hidepid=0" | "hidepid=off");
+    hides.then(|| format!("/proc is mounted with {option}, which hides processes that have changed their user"))
+}
+
+/// Whether this process has `CAP_SYS_PTRACE`, from which nothing is hidden.
+fn may_trace() -> bool {
+    const CAP_SYS_PTRACE: u32 = 19;
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let set = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("CapEff:")?.trim(), 16).ok());
+    set.is_some_and(|set| set >> CAP_SYS_PTRACE & 1 == 1)
+}
+
+/// The number by which this process knows the one behind a pidfd, also when that is in a pid namespace below, and
+/// whichever /proc there is;
+/// -1 when it has been reaped.
+///
+/// # Errors
+/// When /proc cannot say.
+pub(crate) fn pid_of(pidfd: &OwnedFd) -> io::Result<i32> {
+    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd()))?;
+    let field = |name: &str| info.lines().find_map(|line| line.strip_prefix(name));
+    let number = |text: &str| text.trim().parse().ok();
+    let seen: Option<i32> = field("Pid:").and_then(number);
+    let numbers: Vec<&str> = field("NSpid:").unwrap_or_default().split_whitespace().collect();
+    // From the namespace of /proc down to the process's own: ours is one of them.
+    let ours = || depth().and_then(|depth| number(numbers.get(depth - 1)?));
+    let pid = if seen == Some(-1) || numbers.len() < 2 { seen } else { ours() };
+    pid.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "/proc does not know the process"))
 }
 
 /// Everybody. Processes that end meanwhile may be missing.
@@ -90,6 +147,12 @@ pub struct TreeStats {
 
 /// Sums up the descendants of the shepherd.
 pub(crate) fn tree_stats(shepherd: i32) -> io::Result<TreeStats> {
+    if !is_ours() {
+        return Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            "/proc does not show the pid namespace of this process",
+        ));
+    }
     let table = table()?;
     let tree = descendants(&table, &[shepherd]);
     let running = tree.iter().filter(|entry| entry.runs());
@@ -117,6 +180,17 @@ mod tests {
         let entry = parse(7, line).unwrap();
         assert_eq!((entry.name.as_str(), entry.state, entry.parent, entry.session), ("a) b (c", 'S', 3, 5));
         assert_eq!((entry.ticks, entry.threads, entry.start, entry.resident_pages), (21, 6, 9000, 42));
+    }
+
+    #[test]
+    fn only_a_proc_that_hides_from_us_hides() {
+        let mounted = |options: &str| format!("22 29 0:20 / /proc rw - proc proc rw,{options}\n");
+        assert_eq!(hiding(&mounted("hidepid=2"), true), None);
+        assert_eq!(hiding(&mounted("hidepid=off"), false), None);
+        assert_eq!(hiding(&mounted("gid=0"), false), None);
+        assert!(hiding(&mounted("gid=0,hidepid=invisible"), false).unwrap().contains("hidepid=invisible"));
+        // One that is mounted over it is the one that counts.
+        assert_eq!(hiding(&(mounted("hidepid=2") + &mounted("gid=0")), false), None);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use crate::error::SpawnError;
 use crate::frame::{Group, HEADER, Put, group};
 use crate::guarantee::{Enforcement, Guarantee, Limit, Protection};
 use crate::launch::Attempt;
+use crate::proc_table;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
@@ -44,6 +45,9 @@ pub(crate) fn protect(
             Ok(base) => unified = Some(base.to_path_buf()),
             Err(reason) => guarantee.lower(Protection::Subreaper, reason),
         }
+    }
+    if let (Protection::Subreaper, Some(reason)) = (guarantee.protection, proc_table::hides()) {
+        guarantee.lower(Protection::Children, reason.to_owned());
     }
     let mut wanted: Vec<Wanted> = Vec::new();
     wanted.extend(unified.map(|base| Wanted { kind: group::UNIFIED, base, writes: Vec::new(), required: false }));

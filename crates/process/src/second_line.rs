@@ -1,18 +1,19 @@
 //! The second line of defence: what the parent does when somebody has killed the shepherd.
 //!
-//! The leader has then already been killed by the kernel (`PR_SET_PDEATHSIG`); what it started is left without a subreaper. A pid
-//! namespace has died with its pid 1. A control group is killed as one. Without either, the tree is whoever descends from the leader,
-//! shares its session, or carries the mark in its environment: all of them are stopped first, so that none forks while we look.
+//! The leader has then already been killed by the kernel (`PR_SET_PDEATHSIG`); what it started is left without a
+//! subreaper. A pid namespace has died with its pid 1. A control group is killed as one; what has left it, and every
+//! tree without one, is looked for in /proc: the tree is every process that descends from the leader, shares its
+//! session, or carries the mark in its environment. All of them are stopped first, so that none forks while we look.
 
 use crate::cgroup;
 use crate::guarantee::Protection;
 use crate::launch::MARK;
-use crate::proc_table::{self, Entry};
+use crate::proc_table::{self, Entry, pid_of};
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::process::{PidfdFlags, Signal};
 use std::collections::HashSet;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use std::{fmt, fs, io, thread};
@@ -23,16 +24,22 @@ use std::{fmt, fs, io, thread};
 pub struct Aftermath {
     /// By what the tree was found and ended.
     pub by: Protection,
-    /// Processes that were still there after all efforts; 0 when the tree is gone.
+    /// Processes that were still there after all efforts; at least 1 where there was no means to look for any.
     pub survivors: u32,
+    /// /proc does not show every process of the tree (it is of another pid namespace, hides some, or is not there),
+    /// so a survivor may have been missed.
+    pub unseen: bool,
 }
 
 impl fmt::Display for Aftermath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.survivors {
-            0 => write!(f, "its tree is gone (second line of defence: {})", self.by),
-            count => write!(f, "{count} of its processes could not be killed (second line of defence: {})", self.by),
+        match (self.survivors, self.unseen) {
+            (0, false) => f.write_str("its tree is gone")?,
+            (0, true) => f.write_str("no process of its tree is seen any more, but /proc does not show all")?,
+            (_, true) => f.write_str("whether its tree is gone cannot be told, because /proc does not show it")?,
+            (count, false) => write!(f, "{count} of its processes could not be killed")?,
         }
+        write!(f, " (second line of defence: {})", self.by)
     }
 }
 
@@ -73,11 +80,28 @@ impl Identity {
             // The kernel has done so already, unless a set-user-ID program threw the order away.
             let _ = rustix::process::pidfd_send_signal(leader, Signal::KILL);
         }
-        let survivors = match (&self.group, self.protection) {
-            (Some(group), _) => end_group(group, deadline),
-            (None, Protection::PidNamespace) => 0,
-            (None, _) => self.end_marked(shepherd, leader_ended, deadline),
-        };
+        let (mut survivors, mut unseen) = (0, false);
+        if self.protection != Protection::PidNamespace {
+            if let Some(leader) = &self.leader {
+                // Right also when the number is somebody else's by now, for the pidfd still means the group that the
+                // leader started.
+                let _ = crate::sys::signal_group(leader, Signal::KILL);
+            }
+            if let Some(group) = &self.group {
+                let _ = fs::write(group.join("cgroup.kill"), "1");
+            }
+            let ours = proc_table::is_ours();
+            unseen = !ours || proc_table::hides().is_some();
+            survivors = match (ours, &self.group) {
+                (true, _) => self.end_marked(shepherd, leader_ended, deadline),
+                (false, Some(_)) => 0,
+                // Nobody who cannot be looked for is taken for gone.
+                (false, None) => 1,
+            };
+            if let Some(group) = &self.group {
+                survivors = survivors.max(end_group(group, deadline));
+            }
+        }
         for group in &self.limits {
             // Busy as long as anybody is in it.
             while cgroup::remove(group).is_err_and(|errno| errno == Errno::BUSY) && Instant::now() < deadline {
@@ -88,7 +112,7 @@ impl Identity {
         let lives = self.leader.as_ref().is_some_and(|leader| {
             rustix::event::poll(&mut [PollFd::new(leader, PollFlags::IN)], timeout.as_ref()) == Ok(0)
         });
-        Aftermath { by: self.protection, survivors: survivors.max(u32::from(lives)) }
+        Aftermath { by: self.protection, survivors: survivors.max(u32::from(lives)), unseen }
     }
 
     fn end_marked(&self, shepherd: &OwnedFd, leader_ended: Option<u64>, deadline: Instant) -> u32 {
@@ -130,7 +154,7 @@ impl Identity {
         known: &mut HashSet<(i32, u64)>,
     ) -> io::Result<Vec<Entry>> {
         // Asked before the look: whoever has the number afterwards is somebody else, and so is the session.
-        let reaped = |pidfd: Option<&OwnedFd>| pidfd.and_then(pid_of).is_none_or(|pid| pid < 0);
+        let reaped = |pidfd: Option<&OwnedFd>| pidfd.and_then(|pidfd| pid_of(pidfd).ok()).is_none_or(|pid| pid < 0);
         let (shepherd_reaped, leader_reaped) = (reaped(Some(shepherd)), reaped(self.leader.as_ref()));
         let table = proc_table::table()?;
         let session = |entry: &Entry| match self.session {
@@ -163,12 +187,6 @@ fn carries(pid: i32, mark: &str) -> bool {
     let Ok(environment) = fs::read(format!("/proc/{pid}/environ")) else { return false };
     let wanted = format!("{MARK}={mark}");
     environment.split(|&byte| byte == 0).any(|variable| variable == wanted.as_bytes())
-}
-
-/// The number by which this process knows the one behind a pidfd, also when that is in another pid namespace; -1 when it has been reaped.
-pub(crate) fn pid_of(pidfd: &OwnedFd) -> Option<i32> {
-    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd())).ok()?;
-    info.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok())
 }
 
 /// Through a pidfd, after a look that it is still the process that was meant: the start is known to a clock tick only, but a stranger who

@@ -77,6 +77,7 @@ fn describe(entry: &Entry, table: &[Entry], now: Duration) -> Option<Shepherd> {
     let protection = match word.split_once(':')?.0 {
         "pid-namespace" => Protection::PidNamespace,
         "cgroup" => Protection::Cgroup,
+        "children" => Protection::Children,
         // Also `-group`: a shepherd that could not use the group it was to have.
         _ => Protection::Subreaper,
     };

@@ -7,7 +7,7 @@ use ginnel_process::{Child, Isolation, ParentDeath, Protection, SpawnError, Stdi
 use std::io::{BufRead, BufReader, Read};
 use std::time::{Duration, Instant};
 
-roles!(parent_in_a_namespace, parent_that_reads, parent_whose_shepherds_are_killed);
+roles!(parent_in_a_namespace, parent_that_reads, parent_whose_shepherds_are_killed, parent_of_a_tree);
 
 /// As stubborn as it gets: TERM is ignored, one is in a session of its own, one was forked twice.
 const STUBBORN: &str =
@@ -163,6 +163,64 @@ fn a_parent_that_only_reads_its_own_input_still_ends_the_tree() {
     drop(parent.stdin.take());
     parent.wait().unwrap();
     mark.assert_gone();
+}
+
+fn parent_of_a_tree() {
+    let isolation = match std::env::var("ISOLATION").unwrap().as_str() {
+        "subreaper" => Isolation::Subreaper,
+        "auto" => Isolation::Auto,
+        _ => Isolation::PidNamespace,
+    };
+    let child = start(&inherited_mark(), isolation);
+    println!("{}", child.shepherd_id());
+    let _ = std::io::stdin().read(&mut [0]);
+}
+
+#[test]
+fn a_stopped_shepherd_wakes_when_its_parent_is_killed() {
+    for isolation in ["subreaper", "auto", "pid-namespace"] {
+        let mark = Mark::new();
+        let stdio = std::process::Stdio::piped;
+        let mut parent = role("parent_of_a_tree", &mark);
+        let mut parent = parent.env("ISOLATION", isolation).stdin(stdio()).stdout(stdio()).spawn().unwrap();
+        mark.parent(parent.id());
+        let mut line = String::new();
+        BufReader::new(parent.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        let shepherd: u32 = line.trim().parse().unwrap();
+        let pid = rustix::process::Pid::from_raw(shepherd as i32).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+        assert!(wait_until(LONG, || common::state(shepherd) == 'T'));
+        parent.kill().unwrap();
+        parent.wait().unwrap();
+        mark.assert_gone_soon();
+    }
+}
+
+/// As root a process may leave its control group. It is found by what it has in common with the rest.
+#[test]
+fn a_tree_that_has_left_its_control_group_and_kills_the_shepherd_is_ended() {
+    if !has_unified_groups() || !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: needs root and control groups of version 2");
+        return;
+    }
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let point = mounts.lines().find(|line| line.contains(" - cgroup2 ")).and_then(|line| line.split(' ').nth(4));
+    let mark = Mark::new();
+    let script = "echo 0 > $POINT/cgroup.procs; sleep 1000 & setsid sleep 1001 & (setsid sleep 1002 &)
+        cat /proc/self/cgroup; echo; read line; kill -9 $PPID; wait";
+    let mut command = mark.shell(script);
+    command.env("POINT", point.unwrap()).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    assert_eq!(child.guarantee().protection, Protection::Cgroup);
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let groups: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
+    assert!(groups.iter().all(|group| !group.contains("ginnel-")), "it has not left: {groups:?}");
+    mark.await_alive(4);
+    // It reads the end of its input, and goes on to kill.
+    let Err(WaitError::ShepherdLost { aftermath }) = child.wait() else { panic!("a status was invented") };
+    assert_eq!((aftermath.survivors, aftermath.unseen), (0, false));
+    mark.assert_gone();
+    assert_eq!(common::groups_of(&[std::process::id()]), [""; 0].map(std::path::PathBuf::from));
 }
 
 /// The children of this process that are shepherds, as soon as they are there.

@@ -32,6 +32,7 @@ pub(crate) const ECHILD: Errno = 10;
 pub(crate) const EAGAIN: Errno = 11;
 pub(crate) const EACCES: Errno = 13;
 pub(crate) const ENOTDIR: Errno = 20;
+pub(crate) const EXDEV: Errno = 18;
 pub(crate) const EINVAL: Errno = 22;
 pub(crate) const ENOSYS: Errno = 38;
 
@@ -251,9 +252,10 @@ pub(crate) fn set_name(name: Path<'_>) -> Result<()> {
     prctl(PR_SET_NAME, at(name))
 }
 
-pub(crate) fn die_with_parent() -> Result<()> {
+/// The signal that the kernel sends to this process when its parent (to be exact: the thread that made it) ends.
+pub(crate) fn set_parent_death_signal(signal: u32) -> Result<()> {
     const PR_SET_PDEATHSIG: usize = 1;
-    prctl(PR_SET_PDEATHSIG, SIGKILL as usize)
+    prctl(PR_SET_PDEATHSIG, signal as usize)
 }
 
 /// `struct sigaction` of the kernel.
@@ -280,14 +282,54 @@ pub(crate) fn signal_fd(mask: u64) -> Result<Fd> {
     opened(check(call(nr::SIGNALFD4, [-1isize as usize, &raw const mask as usize, 8, SFD_CLOEXEC_NONBLOCK, 0, 0])))
 }
 
-/// To one child that is not yet reaped, its group, or (as pid 1 of a namespace only) everybody in it.
-pub(crate) fn kill(pid: i32, signal: u32) -> Result<()> {
-    check(call(nr::KILL, [pid as isize as usize, signal as usize, 0, 0, 0, 0])).map(drop)
+/// As pid 1 of a namespace only: to everybody else in it.
+pub(crate) fn signal_namespace(signal: u32) -> Result<()> {
+    check(call(nr::KILL, [-1isize as usize, signal as usize, 0, 0, 0, 0])).map(drop)
 }
 
 /// Through a pidfd, or a `/proc/<pid>` directory: both stay with their process when its number is used again.
 pub(crate) fn signal_process(process: &Fd, signal: u32) -> Result<()> {
     check(call(nr::PIDFD_SEND_SIGNAL, [process.0 as usize, signal as usize, 0, 0, 0, 0])).map(drop)
+}
+
+/// To the process group that a process started, through that process's pidfd: right also when the process has ended
+/// and its number is somebody else's. A kernel before 6.9 cannot; there it goes by the number of `unreaped`, which
+/// nobody else can have.
+pub(crate) fn signal_group(starter: &Fd, unreaped: Option<i32>, signal: u32) -> Result<()> {
+    const PROCESS_GROUP: usize = 4;
+    match check(call(nr::PIDFD_SEND_SIGNAL, [starter.0 as usize, signal as usize, 0, PROCESS_GROUP, 0, 0])) {
+        Err(EINVAL) => {
+            let number = unreaped.ok_or(ENOSYS)?;
+            check(call(nr::KILL, [-(number as isize) as usize, signal as usize, 0, 0, 0, 0])).map(drop)
+        }
+        result => result.map(drop),
+    }
+}
+
+/// The process group of a child that is not yet reaped.
+pub(crate) fn group_of(child: i32) -> Result<i32> {
+    check(call(nr::GETPGID, [child as usize, 0, 0, 0, 0, 0])).map(|group| group as i32)
+}
+
+pub(crate) fn open_process(pid: i32) -> Result<Fd> {
+    opened(check(call(nr::PIDFD_OPEN, [pid as usize, 0, 0, 0, 0, 0])))
+}
+
+fn wait_finds(which: usize, number: usize) -> bool {
+    const WNOHANG_WEXITED_WNOWAIT_WALL: usize = 1 | 4 | 0x0100_0000 | 0x4000_0000;
+    check(call(nr::WAITID, [which, number, 0, WNOHANG_WEXITED_WNOWAIT_WALL, 0, 0])).is_ok()
+}
+
+/// Whether the number is that of a child of ours, which is not yet reaped. The kernel's own word, without /proc.
+pub(crate) fn is_child(pid: i32) -> bool {
+    const P_PID: usize = 1;
+    wait_finds(P_PID, pid as usize)
+}
+
+/// The same of the process behind a pidfd.
+pub(crate) fn is_child_process(process: &Fd) -> bool {
+    const P_PIDFD: usize = 3;
+    wait_finds(P_PIDFD, process.0 as usize)
 }
 
 /// `struct rusage` of the kernel (64 bit).

@@ -4,6 +4,7 @@ pub(in crate::sys) use arch::*;
 
 // The same on every architecture.
 pub(in crate::sys) const PIDFD_SEND_SIGNAL: usize = 424;
+pub(in crate::sys) const PIDFD_OPEN: usize = 434;
 pub(in crate::sys) const CLONE3: usize = 435;
 pub(in crate::sys) const CLOSE_RANGE: usize = 436;
 
@@ -33,6 +34,7 @@ mod arch {
     pub(in crate::sys) const SETPGID: usize = 109;
     pub(in crate::sys) const GETPPID: usize = 110;
     pub(in crate::sys) const SETSID: usize = 112;
+    pub(in crate::sys) const GETPGID: usize = 121;
     pub(in crate::sys) const SETGROUPS: usize = 116;
     pub(in crate::sys) const SETRESUID: usize = 117;
     pub(in crate::sys) const SETRESGID: usize = 119;
@@ -42,6 +44,7 @@ mod arch {
     pub(in crate::sys) const GETDENTS64: usize = 217;
     pub(in crate::sys) const CLOCK_GETTIME: usize = 228;
     pub(in crate::sys) const EXIT_GROUP: usize = 231;
+    pub(in crate::sys) const WAITID: usize = 247;
     pub(in crate::sys) const OPENAT: usize = 257;
     pub(in crate::sys) const MKDIRAT: usize = 258;
     pub(in crate::sys) const UNLINKAT: usize = 263;
@@ -70,6 +73,7 @@ mod arch {
     pub(in crate::sys) const PPOLL: usize = 73;
     pub(in crate::sys) const SIGNALFD4: usize = 74;
     pub(in crate::sys) const EXIT_GROUP: usize = 94;
+    pub(in crate::sys) const WAITID: usize = 95;
     pub(in crate::sys) const CLOCK_GETTIME: usize = 113;
     pub(in crate::sys) const SCHED_SETAFFINITY: usize = 122;
     pub(in crate::sys) const KILL: usize = 129;
@@ -79,6 +83,7 @@ mod arch {
     pub(in crate::sys) const SETRESUID: usize = 147;
     pub(in crate::sys) const SETRESGID: usize = 149;
     pub(in crate::sys) const SETPGID: usize = 154;
+    pub(in crate::sys) const GETPGID: usize = 155;
     pub(in crate::sys) const SETSID: usize = 157;
     pub(in crate::sys) const SETGROUPS: usize = 159;
     pub(in crate::sys) const UMASK: usize = 166;

@@ -13,10 +13,25 @@ pub use ginnel_base::SignalsBlocked;
 pub(crate) use image::shepherd_image;
 
 use rustix::io::Errno;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use rustix::process::Signal;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 pub(crate) fn last_errno() -> Errno {
     Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
+}
+
+/// Signals the process group that a process started, through that process's pidfd: right also when the process has
+/// ended and its number is somebody else's.
+///
+/// # Errors
+/// `ESRCH` when nobody is in it; `EINVAL` before Linux 6.9, which cannot do so.
+pub(crate) fn signal_group(starter: &OwnedFd, signal: Signal) -> Result<(), Errno> {
+    const PIDFD_SIGNAL_PROCESS_GROUP: libc::c_uint = 4;
+    let no_info = std::ptr::null::<libc::siginfo_t>();
+    let (fd, signal) = (starter.as_raw_fd(), signal.as_raw());
+    // SAFETY: numbers, and a null pointer that the kernel takes for "as `kill` does".
+    let result = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, signal, no_info, PIDFD_SIGNAL_PROCESS_GROUP) };
+    if result == 0 { Ok(()) } else { Err(last_errno()) }
 }
 
 /// Bytes of `struct termios` as the kernel (not the C library) lays it out.
