@@ -53,6 +53,16 @@ impl Status {
     pub const LIMIT_EXCEEDED: Self = Self(5);
     /// The handler failed, or the server cannot take another session.
     pub const INTERNAL_ERROR: Self = Self(6);
+    /// The client took the request back before it was answered (layout 2 only, as are all that follow).
+    pub const CANCELLED: Self = Self(7);
+    /// The request's time was over before it was answered.
+    pub const DEADLINE_EXCEEDED: Self = Self(8);
+    /// The handler ended without an answer.
+    pub const ABORTED: Self = Self(9);
+    /// The server has no room now, or is going away; the request was not begun.
+    pub const UNAVAILABLE: Self = Self(10);
+    /// The service's own error: its code is in the payload.
+    pub const APPLICATION: Self = Self(11);
 
     /// Whether this is [`Status::OK`].
     #[must_use]
@@ -71,6 +81,11 @@ impl fmt::Display for Status {
             4 => "UNSUPPORTED",
             5 => "LIMIT_EXCEEDED",
             6 => "INTERNAL_ERROR",
+            7 => "CANCELLED",
+            8 => "DEADLINE_EXCEEDED",
+            9 => "ABORTED",
+            10 => "UNAVAILABLE",
+            11 => "APPLICATION",
             other => return write!(f, "status {other}"),
         })
     }

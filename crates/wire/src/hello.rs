@@ -47,6 +47,8 @@ impl Profiles {
     pub const SHM_FUTEX: Self = Self(0x04);
     /// The Windows profile; never served here.
     pub const SHM_WAITADDR: Self = Self(0x08);
+    /// Messages travel in two byte rings of one sealed memfd; only in a handshake of layout 2.
+    pub const RING: Self = Self(0x10);
 
     /// Whether every profile of `other` is in `self`.
     #[must_use]
@@ -336,6 +338,6 @@ fn ack_packet(status: Status, payload: [u8; HELLO_ACK_LEN]) -> [u8; ENVELOPE_LEN
     out
 }
 
-fn control(code: u16, status: Status, payload_len: u32) -> Envelope {
+pub(crate) fn control(code: u16, status: Status, payload_len: u32) -> Envelope {
     Envelope { kind: Kind::Control, batch: false, code, status, payload_len, item_count: 1, message_id: 0 }
 }
