@@ -4,6 +4,9 @@ use std::marker::PhantomData;
 
 /// Keeps every signal of the calling thread waiting while it lives; then the mask is what it was.
 ///
+/// Only the signals of a fault (BUS, SEGV, FPE, ILL, TRAP, SYS) come through. They are for the thread that has faulted, and the kernel
+/// ends the process if that thread has them blocked, handler or not: the guard of `ginnel-memory` lives by BUS.
+///
 /// For a program that must lose none while it puts its handlers in place: libraries for that have a moment in which a signal neither
 /// ends the program nor is heard of. Use it before there are other threads, which would take a signal of the process; a thread that is
 /// started meanwhile inherits the mask. It cannot leave its thread. Two system calls, which neither block nor fail.
@@ -27,6 +30,9 @@ impl SignalsBlocked {
         unsafe {
             let (mut all, mut before) = (std::mem::zeroed(), std::mem::zeroed());
             libc::sigfillset(&raw mut all);
+            for fault in [libc::SIGBUS, libc::SIGSEGV, libc::SIGFPE, libc::SIGILL, libc::SIGTRAP, libc::SIGSYS] {
+                libc::sigdelset(&raw mut all, fault);
+            }
             libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before);
             SignalsBlocked(before, PhantomData)
         }

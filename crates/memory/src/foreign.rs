@@ -4,6 +4,7 @@
 //! The rules are the crate's: a shrunk file reads as zeros and is marked (M4), offsets are checked against the private
 //! length (M3), bytes are copied out before they are judged (M5).
 
+use crate::Bell;
 use crate::sys::{Mapping, Protection, futex};
 use crate::words::{WordsMut, as_uninit};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -143,6 +144,34 @@ impl ForeignFile {
     /// As [`ForeignFile::load_u64`].
     pub fn futex_wait(&self, at: usize, expected: u32, timeout: Option<Duration>) -> Result<()> {
         futex::wait(self.u32_at(at), expected, timeout)
+    }
+
+    /// Sleeps while the word at byte `at` holds `expected` and `bell` has been rung `rung` times, at most for `timeout`. May return
+    /// early: look again.
+    ///
+    /// The end of the file's memory cannot keep [`ring`](Self::ring) and the timeout from the sleeper. Where the kernel cannot wait
+    /// for two words at once (before Linux 5.16, or where a filter forbids it), it sleeps a quarter of a second at a time.
+    ///
+    /// # Errors
+    /// As [`futex_wait`](Self::futex_wait).
+    ///
+    /// # Panics
+    /// As [`ForeignFile::load_u64`].
+    pub fn sleep(&self, at: usize, expected: u32, bell: &Bell, rung: u32, timeout: Option<Duration>) -> Result<()> {
+        futex::wait_either((self.u32_at(at), expected), (bell.word(), rung), timeout)
+    }
+
+    /// Rings `bell` for those of this process that [`sleep`](Self::sleep) on the word at byte `at`.
+    ///
+    /// # Panics
+    /// As [`ForeignFile::load_u64`].
+    pub fn ring(&self, at: usize, bell: &Bell) {
+        bell.ring();
+        if !futex::waits_for_two() {
+            // They sleep on this word alone, and within a quarter of a second they look for themselves.
+            self.add_u32(at, 1, Ordering::AcqRel);
+            let _ = self.futex_wake(at, i32::MAX);
+        }
     }
 
     /// Wakes at most `count` sleepers of the word at byte `at`, in whatever process, and says how many.

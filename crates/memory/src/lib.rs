@@ -24,6 +24,8 @@
 
 #![deny(unsafe_code)]
 
+#[cfg(not(loom))]
+mod bell;
 pub mod fence;
 #[cfg(not(loom))]
 #[allow(unsafe_code)]
@@ -45,6 +47,8 @@ mod trust;
 #[allow(unsafe_code)]
 mod words;
 
+#[cfg(not(loom))]
+pub use bell::Bell;
 #[cfg(not(loom))]
 pub use foreign::ForeignFile;
 pub use name::{Name, NameError};

@@ -1,8 +1,8 @@
 //! `futex(2)`, the non-private kind: waiters in other processes.
 
-use libc::{FUTEX_WAIT, FUTEX_WAKE, SYS_futex, c_int, syscall, timespec};
+use libc::{FUTEX_PRIVATE_FLAG, FUTEX_WAIT, FUTEX_WAKE, SYS_futex, SYS_futex_waitv, c_int, syscall, timespec};
 use rustix::io::Errno;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 /// Sleeps while `word` holds `expected`, at most for `timeout`. Returns early for many reasons: callers look again.
@@ -22,6 +22,85 @@ pub(crate) fn wake(word: &AtomicU32, count: c_int) -> Result<usize, Errno> {
     // SAFETY: the kernel only uses the address, which the borrow keeps mapped.
     let result = unsafe { syscall(SYS_futex, word.as_ptr(), FUTEX_WAKE, count) };
     usize::try_from(result).map_err(|_| last_errno())
+}
+
+/// Wakes at most `count` sleepers of a word that only this process sleeps on.
+pub(crate) fn wake_private(word: &AtomicU32, count: c_int) {
+    // SAFETY: as in `wake`. It cannot fail: the word is aligned and mapped.
+    unsafe { syscall(SYS_futex, word.as_ptr(), FUTEX_WAKE | FUTEX_PRIVATE_FLAG, count) };
+}
+
+/// `struct futex_waitv` of linux/futex.h.
+#[repr(C)]
+struct WaitWord {
+    expected: u64,
+    address: u64,
+    flags: u32,
+    reserved: u32,
+}
+
+const FUTEX2_SIZE_U32: u32 = 2;
+const FUTEX2_PRIVATE: u32 = FUTEX_PRIVATE_FLAG.cast_unsigned();
+/// How long to sleep at a time where the kernel cannot wait for two words.
+const SLICE: Duration = Duration::from_millis(250);
+/// `futex_waitv` is not there. A hint: nothing is ordered by it.
+static NO_WAITV: AtomicBool = AtomicBool::new(false);
+
+/// Whether [`wait_either`] waits for both words, as far as is known. A ring that comes before the first sleeper has found out finds
+/// it within its first slice.
+pub(crate) fn waits_for_two() -> bool {
+    !NO_WAITV.load(Ordering::Relaxed)
+}
+
+/// Sleeps while both words, of which the second is private to this process, hold what is expected of them, at most for `timeout`.
+/// Returns early for many reasons: callers look again.
+pub(crate) fn wait_either(
+    shared: (&AtomicU32, u32),
+    private: (&AtomicU32, u32),
+    timeout: Option<Duration>,
+) -> Result<(), Errno> {
+    if !waits_for_two() {
+        return wait_slice(shared, private, timeout);
+    }
+    let of = |(word, expected): (&AtomicU32, u32), flags| WaitWord {
+        expected: expected.into(),
+        address: word.as_ptr().addr() as u64,
+        flags: FUTEX2_SIZE_U32 | flags,
+        reserved: 0,
+    };
+    let words = [of(shared, 0), of(private, FUTEX2_PRIVATE)];
+    // An absolute time.
+    let until = timeout.map(|timeout| {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+        let nanos = now.tv_nsec + i64::from(timeout.subsec_nanos());
+        let seconds = i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX);
+        timespec {
+            tv_sec: now.tv_sec.saturating_add(seconds).saturating_add(nanos / 1_000_000_000),
+            tv_nsec: nanos % 1_000_000_000,
+        }
+    });
+    let until = until.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+    // SAFETY: the kernel reads the two descriptions and the time, which outlive the call, and the words, which the borrows keep
+    // mapped.
+    let result = unsafe { syscall(SYS_futex_waitv, words.as_ptr(), 2, 0, until, libc::CLOCK_MONOTONIC) };
+    if result >= 0 {
+        return Ok(());
+    }
+    match last_errno() {
+        // Too old, or forbidden by a filter that is older than the call.
+        Errno::NOSYS | Errno::PERM => {
+            NO_WAITV.store(true, Ordering::Relaxed);
+            wait_slice(shared, private, timeout)
+        }
+        errno => Err(errno),
+    }
+}
+
+fn wait_slice(shared: (&AtomicU32, u32), private: (&AtomicU32, u32), timeout: Option<Duration>) -> Result<(), Errno> {
+    if private.0.load(Ordering::Acquire) != private.1 {
+        return Err(Errno::AGAIN);
+    }
+    wait(shared.0, shared.1, Some(timeout.map_or(SLICE, |timeout| timeout.min(SLICE))))
 }
 
 fn last_errno() -> Errno {

@@ -1,9 +1,10 @@
-//! The carrier: publish into one slot, take from the other, sleep on a futex that hang-up and abort ring as well.
+//! The carrier: publish into one slot, take from the other, sleep where hang-up and abort reach a sleeper without the peer's memory.
 //!
-//! The signal word of the receiving lane is only ever compared by this side, so this side may count it up itself: that is
-//! how a hang-up of the socket (told by the watch thread) and an abort end the sleep of a thread in `futex`, without a
-//! timer and without a lost wake-up. The sleeper reads the signal, then looks at message, hang-up and abort, then sleeps
-//! on the value it has read; whoever raises one of them does so *before* counting the signal up.
+//! The signal word is in the peer's reach: the peer can cut the file short, and then no wake finds who sleeps on it. So a
+//! sleeper waits for two words, the peer's signal and a bell of this process. A hang-up of the socket and a region that was cut
+//! short (both told by the watch thread) and an abort ring the bell, without a timer and without a lost wake-up: the
+//! sleeper reads bell and signal, then looks at message, hang-up, region and abort, then sleeps on the values it has read;
+//! whoever raises one of them does so *before* ringing.
 
 use super::layout::Lane;
 use super::region::{OwnedRegion, Region};
@@ -12,7 +13,7 @@ use crate::carrier::{Carrier, Interest, Ready};
 use crate::core::Role;
 use crate::error::{ProtocolError, SessionError};
 use crate::wait::{Wait, Wake};
-use ginnel_memory::Spin;
+use ginnel_memory::{Bell, Spin};
 use ginnel_wire::ENVELOPE_LEN;
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
@@ -42,22 +43,38 @@ pub(crate) struct Slot {
 struct Sleeper {
     region: Arc<Region>,
     signal: usize,
+    bell: Bell,
     hung_up: AtomicBool,
+    cut_short: AtomicBool,
+}
+
+impl Sleeper {
+    fn is_cut_short(&self) -> bool {
+        // SYNC slot.cut_short
+        self.cut_short.load(Ordering::Acquire) || self.region.file.truncated()
+    }
 }
 
 impl Wake for Sleeper {
     fn wake(&self) {
-        self.region.file.add_u32(self.signal, 1, Ordering::AcqRel);
-        // Fails only if the file is cut short, and then the sleeper's deadline or hang-up ends its sleep.
-        let _ = self.region.file.futex_wake(self.signal, i32::MAX);
+        self.region.file.ring(self.signal, &self.bell);
     }
 }
 
-impl watch::OnHangUp for Sleeper {
+impl watch::Target for Sleeper {
     fn hang_up(&self) {
-        // SYNC slot.hung_up: before the signal, see the top of this file.
+        // SYNC slot.hung_up: before the bell, see the top of this file.
         self.hung_up.store(true, Ordering::Release);
         self.wake();
+    }
+
+    fn file_changed(&self) {
+        let needed = self.region.layout.file_len() as u64;
+        if rustix::fs::fstat(self.region.file.fd()).is_ok_and(|stat| stat.st_size.cast_unsigned() < needed) {
+            // SYNC slot.cut_short: before the bell, as above.
+            self.cut_short.store(true, Ordering::Release);
+            self.wake();
+        }
     }
 }
 
@@ -87,10 +104,17 @@ impl Slot {
             Role::Server => (region.layout.response, region.layout.request),
         };
         let received = region.file.load_u64(recv.seq, Ordering::Acquire);
-        let sleeper =
-            Arc::new(Sleeper { region: Arc::clone(&region), signal: recv.signal, hung_up: AtomicBool::new(false) });
-        let watched = watch::watch(socket.as_fd(), Arc::clone(&sleeper) as _)
+        let sleeper = Arc::new(Sleeper {
+            region: Arc::clone(&region),
+            signal: recv.signal,
+            bell: Bell::default(),
+            hung_up: AtomicBool::new(false),
+            cut_short: AtomicBool::new(false),
+        });
+        let watched = watch::watch(socket.as_fd(), region.file.fd(), Arc::clone(&sleeper) as _)
             .map_err(|source| SessionError::Io { doing: "watch the socket", source })?;
+        // It may have been cut before anybody watched it.
+        watch::Target::file_changed(&*sleeper);
         Ok(Self {
             region,
             role,
@@ -118,7 +142,7 @@ impl Slot {
     }
 
     fn check_region(&self) -> Result<(), SessionError> {
-        if self.region.file.truncated() { Err(ProtocolError::RegionTruncated.into()) } else { Ok(()) }
+        if self.sleeper.is_cut_short() { Err(ProtocolError::RegionTruncated.into()) } else { Ok(()) }
     }
 
     fn hung_up(&self) -> bool {
@@ -154,12 +178,13 @@ impl Waiter {
     pub(crate) fn sleep(&self, abort: &crate::Abort) {
         let _registered = abort.register(Arc::clone(&self.sleeper) as _);
         loop {
+            let rung = self.sleeper.bell.count();
             let signal = self.region.file.load_u32(self.recv.signal, Ordering::Acquire);
             if self.found() || abort.is_raised() {
                 return;
             }
-            match self.region.file.futex_wait(self.recv.signal, signal, None) {
-                Ok(()) | Err(Errno::AGAIN | Errno::INTR) => {}
+            match self.region.file.sleep(self.recv.signal, signal, &self.sleeper.bell, rung, None) {
+                Ok(()) | Err(Errno::AGAIN | Errno::INTR | Errno::TIMEDOUT) => {}
                 Err(_) => return,
             }
         }
@@ -169,7 +194,7 @@ impl Waiter {
         let file = &self.region.file;
         file.load_u64(self.recv.seq, Ordering::Acquire) != self.received
             || self.sleeper.hung_up.load(Ordering::Acquire)
-            || file.truncated()
+            || self.sleeper.is_cut_short()
     }
 }
 
@@ -244,7 +269,7 @@ impl Carrier for Slot {
 
     fn wait(&mut self, interest: Interest, wait: &Wait<'_>) -> Result<Ready, SessionError> {
         let send = interest != Interest::Receive && self.can_send();
-        let found = |slot: &Self| slot.has_message() || slot.hung_up() || slot.region.file.truncated();
+        let found = |slot: &Self| slot.has_message() || slot.hung_up() || slot.sleeper.is_cut_short();
         if send || found(self) {
             return Ok(Ready { receive: found(self), send });
         }
@@ -256,12 +281,13 @@ impl Carrier for Slot {
         }
         let _registered = wait.abort().map(|abort| abort.register(Arc::clone(&self.sleeper) as _));
         loop {
+            let rung = self.sleeper.bell.count();
             let signal = self.region.file.load_u32(self.recv.signal, Ordering::Acquire);
             if found(self) {
                 return Ok(Ready { receive: true, send });
             }
             wait.check()?;
-            match self.region.file.futex_wait(self.recv.signal, signal, wait.remaining()) {
+            match self.region.file.sleep(self.recv.signal, signal, &self.sleeper.bell, rung, wait.remaining()) {
                 Ok(()) | Err(Errno::AGAIN | Errno::INTR | Errno::TIMEDOUT) => {}
                 Err(_) => return Err(ProtocolError::RegionTruncated.into()),
             }

@@ -87,7 +87,7 @@ pub fn asleep_in(thread: Pid) -> Option<i64> {
 
 /// Waits until `thread` sleeps where it waits for its peer, and says in which system call.
 pub fn until_asleep(thread: Pid) -> i64 {
-    const WAITS: [i64; 3] = [libc::SYS_ppoll, libc::SYS_recvfrom, libc::SYS_futex];
+    const WAITS: [i64; 4] = [libc::SYS_ppoll, libc::SYS_recvfrom, libc::SYS_futex, libc::SYS_futex_waitv];
     let mut call = None;
     eventually("the thread sleeps", || {
         call = asleep_in(thread);
