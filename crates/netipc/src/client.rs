@@ -7,10 +7,10 @@ use crate::lookup::Lookup;
 use crate::plain::{decode_increment, decode_string, encode_increment, encode_string};
 use crate::snapshot::{Snapshot, encode_snapshot_request};
 use crate::split::{LookupAnswer, LookupCeilings, LookupError, LookupSplit, RequestLimits, Step};
-use ginnel_service::{BatchReply, CallError, Client, ClientOptions, State};
+use ginnel_service::{BatchReply, CallError, Client, ClientOptions, Deadline, State};
 use ginnel_session::Endpoint;
 use std::marker::PhantomData;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Requests that a lookup client asks its server to take when its keys do not fit: thousands of keys a request. A server that
 /// refuses is asked in smaller requests from then on.
@@ -119,8 +119,8 @@ impl<S> ServiceClient<S> {
         &self.base
     }
 
-    fn deadline(&self) -> Instant {
-        Instant::now() + self.timeout
+    fn deadline(&self) -> Deadline {
+        Deadline::after(self.timeout)
     }
 }
 
@@ -144,7 +144,7 @@ impl ServiceClient<Increment> {
         for value in values {
             encode_increment(&mut self.request, *value);
         }
-        let deadline = Instant::now() + self.timeout;
+        let deadline = self.deadline();
         let reply = self.base.call_batch(INCREMENT_METHOD, self.request.chunks_exact(8), deadline)?;
         answers.clear();
         match reply {
@@ -221,7 +221,7 @@ impl<L: Lookup> ServiceClient<L> {
         &mut self,
         keys: &'k [L::Key<'k>],
         request: &mut Vec<u8>,
-        deadline: Instant,
+        deadline: Deadline,
     ) -> Result<LookupAnswer<L>, NetipcError> {
         let mut split = LookupSplit::<L>::new(keys, self.ceilings)?;
         // Bytes that the key in front needs and the session does not have.

@@ -2,8 +2,10 @@
 
 use crate::learned::{DEFAULT_CEILING, Learned};
 use crate::state::{Cadence, State};
+use ginnel_base::Deadline;
 use ginnel_session::{Abort, Agreement, ClientConfig, ConnectError, Endpoint, Refusal, Session, SessionError, Wait};
 use ginnel_wire::{Batch, BatchBuilder, Envelope, Profiles, Status};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How often, and in which steps, a call that has lost its session looks for a new one.
@@ -104,7 +106,7 @@ pub enum CallError {
     Session(#[source] SessionError),
     /// The session broke and no other could be had.
     #[error("the session broke and there is no other: {0}")]
-    Connect(#[source] ConnectError),
+    Connect(#[source] Arc<ConnectError>),
 }
 
 /// A client of one service.
@@ -125,6 +127,7 @@ pub struct Client {
     last_id: u64,
     counters: ClientCounters,
     scratch: Vec<u8>,
+    last_error: Option<Arc<ConnectError>>,
 }
 
 /// What an attempt at a call came to, short of a response.
@@ -157,6 +160,7 @@ impl Client {
             last_id: 0,
             counters: ClientCounters::default(),
             scratch: Vec::new(),
+            last_error: None,
         })
     }
 
@@ -164,6 +168,12 @@ impl Client {
     #[must_use]
     pub fn state(&self) -> State {
         self.cadence.state()
+    }
+
+    /// Why the last attempt to connect failed: what [`State`] only sums up. `None` once an attempt has succeeded. Does no I/O.
+    #[must_use]
+    pub fn last_error(&self) -> Option<&ConnectError> {
+        self.last_error.as_deref()
     }
 
     /// Limits and peer of the present session.
@@ -186,14 +196,14 @@ impl Client {
     }
 
     /// Connects if that is due: when there is no session, when the last one broke or its server has gone, and, after a
-    /// refusal, when its back-off is over. Returns the state after it.
+    /// refusal, when its back-off is over. Returns the state after it; [`Client::last_error`] says why it is not ready.
     pub fn refresh(&mut self) -> State {
         if self.state().is_ready() && self.session.as_ref().is_none_or(Session::is_hung_up) {
             self.lose();
         }
         if self.cadence.is_due(Instant::now()) {
             let broken = self.state() == State::Broken;
-            let deadline = Instant::now() + self.options.connect_timeout;
+            let deadline = Deadline::after(self.options.connect_timeout);
             if self.connect(deadline).is_ok() {
                 *if broken { &mut self.counters.reconnects } else { &mut self.counters.connects } += 1;
             }
@@ -213,7 +223,7 @@ impl Client {
     /// # Errors
     /// See [`Client::call_until`].
     pub fn call(&mut self, code: u16, payload: &[u8]) -> Result<&[u8], CallError> {
-        self.call_until(code, payload, Instant::now() + self.options.call_timeout)
+        self.call_until(code, payload, Deadline::after(self.options.call_timeout))
     }
 
     /// Calls method `code` and waits for the response until `deadline`. The response is valid until the next operation.
@@ -223,9 +233,9 @@ impl Client {
     ///
     /// # Errors
     /// [`CallError::NotReady`] at once and without I/O if there is no session. A status is an answer and is not tried again.
-    pub fn call_until(&mut self, code: u16, payload: &[u8], deadline: Instant) -> Result<&[u8], CallError> {
+    pub fn call_until(&mut self, code: u16, payload: &[u8], deadline: impl Into<Deadline>) -> Result<&[u8], CallError> {
         let envelope = Envelope::request(code, self.next_id(), 0);
-        self.exchange(&envelope, payload, deadline)?;
+        self.exchange(&envelope, payload, deadline.into())?;
         Ok(self.response_payload())
     }
 
@@ -237,8 +247,9 @@ impl Client {
         &mut self,
         code: u16,
         items: impl IntoIterator<Item = &'i [u8], IntoIter: ExactSizeIterator>,
-        deadline: Instant,
+        deadline: impl Into<Deadline>,
     ) -> Result<BatchReply<'_>, CallError> {
+        let deadline = deadline.into();
         let mut items = items.into_iter();
         if items.len() == 0 {
             self.check_ready()?;
@@ -265,72 +276,108 @@ impl Client {
     /// Calls method `code` with each of `payloads`, with up to `depth` requests in flight, until `deadline`. `on_response`
     /// gets the index of each payload with its answer, in the order in which answers come.
     ///
-    /// If the session breaks, the requests without an answer are sent once more on a new one.
+    /// If the session breaks, the requests without an answer are sent once more on a new one. Limits that are too small are
+    /// negotiated anew, as for a single call and at any depth.
     ///
     /// # Errors
-    /// As [`Client::call_until`]; statuses go to `on_response`. Answers that came before an error were handed out.
+    /// As [`Client::call_until`]; statuses go to `on_response`, LIMIT_EXCEEDED only when no larger limit is to be had. Answers that
+    /// came before an error were handed out.
     pub fn pipeline(
         &mut self,
         code: u16,
         payloads: &[&[u8]],
         depth: usize,
-        deadline: Instant,
+        deadline: impl Into<Deadline>,
         mut on_response: impl FnMut(usize, Result<&[u8], Status>),
     ) -> Result<(), CallError> {
+        let deadline = deadline.into();
         self.check_ready()?;
         let first = self.last_id + 1;
         self.last_id += payloads.len() as u64;
-        let mut open = Open { answered: vec![false; payloads.len()], left: payloads.len() };
+        let mut open = Open { requests: vec![Progress::default(); payloads.len()], left: payloads.len() };
         if let Some(largest) = payloads.iter().map(|payload| payload.len()).max() {
             self.make_room(largest, deadline).map_err(|error| self.fail(error))?;
         }
         let mut retried = false;
+        let round = Round { code, payloads, first, depth: depth.max(1) };
         loop {
-            let round = Round { code, payloads, first, depth: depth.max(1) };
-            match self.pipeline_once(&round, &mut open, deadline, &mut on_response) {
-                Ok(true) => return Ok(()),
-                Ok(false) => {
+            let next = match self.pipeline_once(&round, &mut open, deadline, &mut on_response) {
+                Ok(RoundEnd::Answered) => return Ok(()),
+                Ok(RoundEnd::Mismatch) => {
                     self.lose();
-                    return Err(self.fail(CallError::Mismatch));
+                    Err(CallError::Mismatch)
                 }
-                Err(error) => {
-                    self.recover(error, &mut retried, open.left as u64, deadline).map_err(|error| self.fail(error))?;
+                Ok(RoundEnd::ResponseOverflow(index)) => {
+                    match self.grow_response(&mut open.requests[index].overflows, deadline) {
+                        // There is a new session for the others.
+                        Err(CallError::ResponseTooLarge { .. }) => {
+                            open.answered(index);
+                            self.counters.errors += 1;
+                            on_response(index, Err(Status::LIMIT_EXCEEDED));
+                            Ok(())
+                        }
+                        grown => grown,
+                    }
                 }
-            }
+                Err(SessionError::PayloadTooLarge { len, limit }) => self.grow_request(len, limit, deadline),
+                Err(error) => self.recover(error, &mut retried, 0, deadline),
+            };
+            next.map_err(|error| self.fail(error))?;
         }
     }
 
-    /// One round of a pipeline over one session; what was answered leaves `open`. False if an answer was to another method.
+    /// One round of a pipeline over one session; what was answered leaves `open`.
     fn pipeline_once(
         &mut self,
         round: &Round<'_>,
         open: &mut Open,
-        deadline: Instant,
+        deadline: Deadline,
         on_response: &mut impl FnMut(usize, Result<&[u8], Status>),
-    ) -> Result<bool, SessionError> {
+    ) -> Result<RoundEnd, SessionError> {
         if self.abort.is_raised() {
             return Err(SessionError::Aborted);
         }
-        let wait = Wait::until(deadline).or_abort(&self.abort);
+        let wait = wait_until(deadline).or_abort(&self.abort);
         let session = self.session.as_mut().ok_or(SessionError::Closed)?;
-        let mut next = 0;
+        let (mut next, mut overflow, mut sending) = (0, None, true);
         while open.left > 0 {
-            while session.in_flight() < round.depth && next < round.payloads.len() {
-                if !open.answered[next] {
+            while sending && session.in_flight() < round.depth && next < round.payloads.len() {
+                let request = &mut open.requests[next];
+                if !request.answered {
                     let envelope = Envelope::request(round.code, round.first + next as u64, 0);
-                    session.send(&envelope, round.payloads[next], &wait)?;
+                    match session.send(&envelope, round.payloads[next], &wait) {
+                        Ok(()) => self.counters.retries += u64::from(std::mem::replace(&mut request.sent, true)),
+                        // What it has said before it left is still to be read.
+                        Err(SessionError::Closed) => sending = false,
+                        Err(error) => return Err(error),
+                    }
                 }
                 next += 1;
             }
-            let response = session.recv(&wait)?;
+            // After an overflow a server leaves, or answers what it has and stays.
+            if overflow.is_some() && session.in_flight() == 0 {
+                break;
+            }
+            let response = match session.recv(&wait) {
+                Ok(response) => response,
+                Err(error @ (SessionError::TimedOut | SessionError::Aborted)) => return Err(error),
+                Err(_) if overflow.is_some() => break,
+                Err(error) => return Err(error),
+            };
             if response.envelope.code != round.code {
-                return Ok(false);
+                return Ok(RoundEnd::Mismatch);
             }
             // In range: it was in flight.
             let index = (response.envelope.message_id - round.first) as usize;
             let status = response.envelope.status;
-            open.answered[index] = true;
-            open.left -= 1;
+            if status == Status::LIMIT_EXCEEDED {
+                // It was not executed: to send it again is no retry. More sent to this session would only come back.
+                open.requests[index].sent = false;
+                overflow.get_or_insert(index);
+                sending = false;
+                continue;
+            }
+            open.answered(index);
             if status.is_ok() {
                 self.counters.calls += 1;
                 on_response(index, Ok(response.payload));
@@ -339,7 +386,7 @@ impl Client {
                 on_response(index, Err(status));
             }
         }
-        Ok(true)
+        Ok(overflow.map_or(RoundEnd::Answered, RoundEnd::ResponseOverflow))
     }
 
     fn next_id(&mut self) -> u64 {
@@ -356,7 +403,7 @@ impl Client {
     }
 
     /// Sends `payload` and waits for its response, through whatever setbacks a call survives.
-    fn exchange(&mut self, envelope: &Envelope, payload: &[u8], deadline: Instant) -> Result<(), CallError> {
+    fn exchange(&mut self, envelope: &Envelope, payload: &[u8], deadline: Deadline) -> Result<(), CallError> {
         self.check_ready()?;
         let done = self.exchange_through(envelope, payload, deadline);
         match done {
@@ -366,7 +413,7 @@ impl Client {
         done
     }
 
-    fn exchange_through(&mut self, envelope: &Envelope, payload: &[u8], deadline: Instant) -> Result<(), CallError> {
+    fn exchange_through(&mut self, envelope: &Envelope, payload: &[u8], deadline: Deadline) -> Result<(), CallError> {
         let (mut retried, mut overflows) = (false, 0);
         loop {
             match self.attempt(envelope, payload, deadline) {
@@ -379,12 +426,12 @@ impl Client {
         }
     }
 
-    fn attempt(&mut self, envelope: &Envelope, payload: &[u8], deadline: Instant) -> Result<(), Setback> {
+    fn attempt(&mut self, envelope: &Envelope, payload: &[u8], deadline: Deadline) -> Result<(), Setback> {
         // A fast answer needs no wait that would see it.
         if self.abort.is_raised() {
             return Err(Setback::Lost(SessionError::Aborted));
         }
-        let wait = Wait::until(deadline).or_abort(&self.abort);
+        let wait = wait_until(deadline).or_abort(&self.abort);
         let session = self.session.as_mut().ok_or(Setback::Lost(SessionError::Closed))?;
         // A send that the peer cut short may have been answered: a server refuses what it has only half read.
         let sent = session.send(envelope, payload, &wait);
@@ -420,7 +467,7 @@ impl Client {
         error: SessionError,
         retried: &mut bool,
         requests: u64,
-        deadline: Instant,
+        deadline: Deadline,
     ) -> Result<(), CallError> {
         self.lose();
         match error {
@@ -435,7 +482,7 @@ impl Client {
     }
 
     /// A session that takes requests of `len` bytes, or the error that ends the call with the old limits in place.
-    fn grow_request(&mut self, len: usize, limit: u32, deadline: Instant) -> Result<(), CallError> {
+    fn grow_request(&mut self, len: usize, limit: u32, deadline: Deadline) -> Result<(), CallError> {
         if !self.request.hold(len) {
             return Err(CallError::RequestTooLarge { len, limit });
         }
@@ -449,7 +496,7 @@ impl Client {
         }
     }
 
-    fn make_room(&mut self, len: usize, deadline: Instant) -> Result<(), CallError> {
+    fn make_room(&mut self, len: usize, deadline: Deadline) -> Result<(), CallError> {
         match self.agreement().map(|agreement| agreement.request.max_payload) {
             Some(limit) if len > limit as usize => self.grow_request(len, limit, deadline),
             _ => Ok(()),
@@ -463,7 +510,7 @@ impl Client {
 
     /// A session whose server grants larger responses. A server that has not grown gets one more chance: it may learn only
     /// after it has answered.
-    fn grow_response(&mut self, overflows: &mut u32, deadline: Instant) -> Result<(), CallError> {
+    fn grow_response(&mut self, overflows: &mut u32, deadline: Deadline) -> Result<(), CallError> {
         let granted = self.agreement().map_or(0, |agreement| agreement.response.max_payload);
         self.counters.overflows += 1;
         *overflows += 1;
@@ -477,7 +524,7 @@ impl Client {
         Err(CallError::ResponseTooLarge { limit: now })
     }
 
-    fn reconnect(&mut self, deadline: Instant) -> Result<(), CallError> {
+    fn reconnect(&mut self, deadline: Deadline) -> Result<(), CallError> {
         for attempt in 1.. {
             let error = match self.connect(deadline) {
                 Ok(()) => {
@@ -487,14 +534,14 @@ impl Client {
                 Err(error) => error,
             };
             let again = matches!(self.state(), State::NotFound | State::Disconnected)
-                && !matches!(error, ConnectError::Refused(Refusal::LimitExceeded { .. }));
-            match error {
+                && !matches!(*error, ConnectError::Refused(Refusal::LimitExceeded { .. }));
+            match &*error {
                 ConnectError::Session(SessionError::TimedOut) => return Err(CallError::TimedOut),
                 ConnectError::Session(SessionError::Aborted) => return Err(CallError::Aborted),
-                error if !again || attempt == RECONNECTS => return Err(CallError::Connect(error)),
+                _ if !again || attempt == RECONNECTS => return Err(CallError::Connect(error)),
                 _ => {}
             }
-            match Wait::until(deadline).or_abort(&self.abort).pause(RECONNECT_PAUSE) {
+            match wait_until(deadline).or_abort(&self.abort).pause(RECONNECT_PAUSE) {
                 Ok(()) => {}
                 Err(SessionError::Aborted) => return Err(CallError::Aborted),
                 Err(_) => return Err(CallError::TimedOut),
@@ -508,7 +555,7 @@ impl Client {
     }
 
     /// One session, with another attempt at once where the first has shown how.
-    fn connect(&mut self, deadline: Instant) -> Result<(), ConnectError> {
+    fn connect(&mut self, deadline: Deadline) -> Result<(), Arc<ConnectError>> {
         self.session = None;
         self.cadence.connecting();
         let connected = loop {
@@ -529,6 +576,7 @@ impl Client {
             Ok(session) => {
                 self.request.accept();
                 self.cadence.connected();
+                self.last_error = None;
                 tracing::debug!(service = %self.endpoint, session = session.agreement().session_id, "connected");
                 self.session = Some(session);
                 Ok(())
@@ -537,16 +585,18 @@ impl Client {
                 let jitter = u64::from(std::process::id()).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
                 self.cadence.failed(&error, Instant::now(), jitter);
                 tracing::debug!(service = %self.endpoint, state = %self.state(), %error, "not connected");
+                let error = Arc::new(error);
+                self.last_error = Some(Arc::clone(&error));
                 Err(error)
             }
         }
     }
 
-    fn connect_once(&self, deadline: Instant) -> Result<Session, ConnectError> {
+    fn connect_once(&self, deadline: Deadline) -> Result<Session, ConnectError> {
         let mut config = self.options.session.clone();
         config.request.max_payload = self.request.current;
         config.response.max_payload = self.response.current;
-        let mut session = Session::connect(&self.endpoint, &config, &Wait::until(deadline).or_abort(&self.abort))?;
+        let mut session = Session::connect(&self.endpoint, &config, &wait_until(deadline).or_abort(&self.abort))?;
         session.end_with(&self.abort);
         Ok(session)
     }
@@ -562,10 +612,39 @@ impl Client {
     }
 }
 
+fn wait_until(deadline: Deadline) -> Wait<'static> {
+    deadline.instant().map_or(Wait::forever(), Wait::until)
+}
+
 /// Which requests of a pipeline have no answer yet.
 struct Open {
-    answered: Vec<bool>,
+    requests: Vec<Progress>,
     left: usize,
+}
+
+impl Open {
+    fn answered(&mut self, index: usize) {
+        self.requests[index].answered = true;
+        self.left -= 1;
+    }
+}
+
+#[derive(Clone, Default)]
+struct Progress {
+    answered: bool,
+    /// It may have been executed.
+    sent: bool,
+    /// How often its answer did not fit.
+    overflows: u32,
+}
+
+/// How a round of a pipeline ended, the session being whole.
+enum RoundEnd {
+    Answered,
+    /// An answer was to another method.
+    Mismatch,
+    /// The answer to this request does not fit the session.
+    ResponseOverflow(usize),
 }
 
 struct Round<'a> {

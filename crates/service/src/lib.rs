@@ -35,6 +35,7 @@ mod state;
 
 pub use client::{BatchReply, CallError, Client, ClientCounters, ClientOptions};
 pub use executor::{Executor, Job, Pool, Rejected};
+pub use ginnel_base::Deadline;
 pub use handler::{Failure, Handler, Request};
 pub use learned::DEFAULT_CEILING;
 pub use scheduler::{Access, KeyedScheduler, ScheduleError, Scheduled, SchedulerCounters, Turn};

@@ -4,7 +4,7 @@
 mod common;
 
 use common::{CODE, Carrier, await_state, eventually, soon};
-use ginnel_service::{CallError, Client, State};
+use ginnel_service::{CallError, Client, ClientOptions, State};
 use ginnel_session::{Endpoint, Listener, ServerConfig, Session, Wait};
 use ginnel_wire::{Envelope, Hello, HelloAck, Profiles, Status};
 use rustix::fd::OwnedFd;
@@ -446,4 +446,117 @@ fn a_broken_pipeline_sends_what_has_no_answer_once_more() {
         },
     );
     assert_eq!(second, [first[1].clone(), first[4].clone()], "not a byte differs");
+}
+
+#[test]
+fn a_pipeline_learns_a_response_limit_and_counts_what_it_sent_twice() {
+    let (first, second) = against(
+        |server| {
+            let (session, _) = server.session(1024);
+            let mut first: Vec<_> = (0..4).map(|_| session.recv()).collect();
+            session.answer(&first[0], Status::OK, b"0");
+            first.push(session.recv());
+            session.answer(&first[1], Status::LIMIT_EXCEEDED, b"");
+            drop(session);
+            let (session, _) = server.session(1024);
+            let mut second = Vec::new();
+            for number in b"12345" {
+                second.push(session.recv());
+                session.answer(second.last().unwrap(), Status::OK, &[*number]);
+            }
+            session.recv();
+            (first, second)
+        },
+        |client| {
+            let payloads: [&[u8]; 6] = [b"0", b"1", b"2", b"3", b"4", b"5"];
+            let mut answers = 0;
+            let check = |index: usize, answer: Result<&[u8], Status>| {
+                assert_eq!(answer.unwrap(), payloads[index]);
+                answers += 1;
+            };
+            client.pipeline(CODE, &payloads, 4, soon(), check).unwrap();
+            assert_eq!(answers, 6);
+            let counters = client.counters();
+            // 2, 3 and 4 were on their way behind the one that did not fit.
+            assert_eq!((counters.calls, counters.errors, counters.overflows, counters.retries), (6, 0, 1, 3));
+        },
+    );
+    assert_eq!(second[..4], first[1..], "not a byte differs");
+}
+
+#[test]
+fn a_pipeline_meets_a_limit_as_a_single_call_does_at_any_depth() {
+    for carrier in common::CARRIERS {
+        for depth in [1, 8, 64, 1000] {
+            let dir = tempfile::tempdir().unwrap();
+            let server =
+                ginnel_service::Server::start(&carrier.endpoint(dir.path(), 0), carrier.server(), CODE, common::echo)
+                    .unwrap();
+            let mut client = common::ready(server.endpoint(), carrier.client());
+            let mut payloads: Vec<&[u8]> = vec![&[7; 200]; 1000];
+            // One that can be learned, one that never can: the server's ceiling is 1 MiB.
+            payloads[3] = b"!size 5000";
+            payloads[500] = b"!size 2000000";
+            let mut answers = vec![0; payloads.len()];
+            client
+                .pipeline(CODE, &payloads, depth, soon(), |index, answer| {
+                    match index {
+                        500 => assert_eq!(answer.unwrap_err(), Status::LIMIT_EXCEEDED),
+                        3 => assert_eq!(answer.unwrap().len(), 5000),
+                        _ => assert_eq!(answer.unwrap(), payloads[index]),
+                    }
+                    answers[index] += 1;
+                })
+                .unwrap();
+            assert!(answers.iter().all(|times| *times == 1), "{carrier:?} {depth}");
+            let counters = client.counters();
+            assert_eq!((counters.calls, counters.errors), (999, 1), "{carrier:?} {depth} {counters:?}");
+            // Whatever was on its way when a session ended may be sent again, and nothing else.
+            let ended = counters.reconnects as usize;
+            assert!(counters.retries as usize <= ended * depth.min(999), "{carrier:?} {depth} {counters:?}");
+            if depth == 1 || carrier == Carrier::Shm {
+                assert!(counters.retries as usize <= ended, "{carrier:?} {depth} {counters:?}");
+            }
+            server.stop();
+        }
+    }
+}
+
+#[test]
+fn a_client_without_a_session_says_why() {
+    use ginnel_session::{ConnectError, Refusal, SessionError};
+    let dir = tempfile::tempdir().unwrap();
+    let endpoint = endpoint(&dir);
+    let mut client = Client::new(&endpoint, Carrier::Seqpacket.client()).unwrap();
+    assert!(client.last_error().is_none(), "not tried yet");
+    client.refresh();
+    assert!(matches!(client.last_error(), Some(ConnectError::NotFound { .. })), "{:?}", client.last_error());
+
+    let mut options = Carrier::Seqpacket.server();
+    options.max_sessions = 1;
+    let server = ginnel_service::Server::start(&endpoint, options, CODE, common::echo).unwrap();
+    let first = common::ready(&endpoint, Carrier::Seqpacket.client());
+    assert_eq!(client.refresh(), State::Disconnected);
+    let full = client.last_error().unwrap();
+    assert!(matches!(full, ConnectError::Refused(Refusal::Unavailable { .. })), "{full:?}");
+    drop(first);
+    common::await_state(&mut client, State::Ready);
+    assert!(client.last_error().is_none(), "it is connected");
+    server.stop();
+
+    let _silent = Script::listen(endpoint.path().unwrap());
+    for (timeout, abort) in [(Duration::ZERO, false), (Duration::from_millis(30), false), (Duration::MAX, true)] {
+        let options = ClientOptions { connect_timeout: timeout, ..Carrier::Seqpacket.client() };
+        let mut client = Client::new(&endpoint, options).unwrap();
+        if abort {
+            client.abort_handle().raise();
+        }
+        assert_eq!(client.refresh(), State::Disconnected);
+        let said = client.last_error().unwrap();
+        match said {
+            ConnectError::Session(SessionError::Aborted) if abort => {}
+            ConnectError::Session(SessionError::TimedOut) if !abort => {}
+            other => panic!("{timeout:?}: {other:?}"),
+        }
+    }
 }

@@ -1,6 +1,8 @@
 //! What can go wrong, one enum a family of operations.
 
+use crate::endpoint::Endpoint;
 use ginnel_wire::{BatchError, ChunkError, Envelope, EnvelopeError, HelloAckError, HelloError, Kind, Profiles, Status};
+use rustix::io::Errno;
 use std::io;
 use std::path::PathBuf;
 
@@ -137,9 +139,9 @@ pub enum SessionError {
 }
 
 impl SessionError {
-    pub(crate) fn io(doing: &'static str) -> impl FnOnce(rustix::io::Errno) -> Self {
+    pub(crate) fn io(doing: &'static str) -> impl FnOnce(Errno) -> Self {
         move |errno| match errno {
-            rustix::io::Errno::PIPE | rustix::io::Errno::CONNRESET => Self::Closed,
+            Errno::PIPE | Errno::CONNRESET => Self::Closed,
             errno => Self::Io { doing, source: errno.into() },
         }
     }
@@ -232,6 +234,22 @@ pub enum ConnectError {
     /// [`ClientConfig::allow_writable_dir`](crate::ClientConfig::allow_writable_dir).
     #[error("{0}")]
     WritableDir(WritableDir),
+    /// Somebody may listen there, but this user may not connect: the socket or a directory above it belongs to another.
+    #[error("this user may not connect to {endpoint}: {source}")]
+    Denied {
+        /// Where.
+        endpoint: String,
+        /// The system's answer: EACCES or EPERM.
+        source: io::Error,
+    },
+    /// The system could not connect: no file descriptor left, a socket of another type, no route.
+    #[error("cannot connect to {endpoint}: {source}")]
+    Io {
+        /// Where.
+        endpoint: String,
+        /// The system's answer.
+        source: io::Error,
+    },
     /// A user runs the server whom [`ClientConfig::server`](crate::ClientConfig::server) does not accept.
     #[error(
         "the server runs as user {uid}, which is not accepted: this user, root and the directory's owner are by default"
@@ -254,6 +272,18 @@ pub enum ConnectError {
         /// Why not.
         reason: String,
     },
+}
+
+impl ConnectError {
+    /// What the system's refusal to connect means.
+    pub(crate) fn not_connected(endpoint: &Endpoint, errno: Errno) -> Self {
+        let (endpoint, source) = (endpoint.to_string(), errno.into());
+        match errno {
+            Errno::NOENT | Errno::NOTDIR | Errno::CONNREFUSED => Self::NotFound { endpoint, source },
+            Errno::ACCESS | Errno::PERM => Self::Denied { endpoint, source },
+            _ => Self::Io { endpoint, source },
+        }
+    }
 }
 
 /// A server's answer to HELLO that is not a session.

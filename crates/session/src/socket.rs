@@ -242,8 +242,8 @@ pub(crate) fn probe(endpoint: &Endpoint) -> Result<(), Errno> {
 
 /// Connects before `wait` is over.
 pub(crate) fn connect(endpoint: &Endpoint, wait: &Wait<'_>) -> Result<OwnedFd, ConnectError> {
-    let not_found = |errno: Errno| ConnectError::NotFound { endpoint: endpoint.to_string(), source: errno.into() };
-    let socket = unbound_socket(endpoint).map_err(not_found)?;
+    let failed = |errno: Errno| ConnectError::not_connected(endpoint, errno);
+    let socket = unbound_socket(endpoint).map_err(failed)?;
     let mut pause = BACKLOG_PAUSE.0;
     loop {
         wait.check().map_err(ConnectError::Session)?;
@@ -256,13 +256,13 @@ pub(crate) fn connect(endpoint: &Endpoint, wait: &Wait<'_>) -> Result<OwnedFd, C
             }
             Err(Errno::INPROGRESS) => {
                 wait.poll(socket.as_fd(), PollFlags::OUT).map_err(ConnectError::Session)?;
-                sockopt::socket_error(&socket).and_then(|outcome| outcome).map_err(not_found)?;
+                sockopt::socket_error(&socket).and_then(|outcome| outcome).map_err(failed)?;
                 break;
             }
-            Err(errno) => return Err(not_found(errno)),
+            Err(errno) => return Err(failed(errno)),
         }
     }
-    connected(&socket, endpoint).map_err(not_found)?;
+    connected(&socket, endpoint).map_err(failed)?;
     Ok(socket)
 }
 

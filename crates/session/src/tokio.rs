@@ -327,9 +327,9 @@ impl Drop for RaiseOnDrop {
 }
 
 async fn connect_socket(endpoint: &Endpoint) -> Result<AsyncFd<OwnedFd>, ConnectError> {
-    let not_found = |errno: Errno| ConnectError::NotFound { endpoint: endpoint.to_string(), source: errno.into() };
+    let failed = |errno: Errno| ConnectError::not_connected(endpoint, errno);
     let register = |fd| register(fd).map_err(ConnectError::Session);
-    let fd = socket::unbound_socket(endpoint).map_err(not_found)?;
+    let fd = socket::unbound_socket(endpoint).map_err(failed)?;
     loop {
         match endpoint.connect(&fd) {
             Ok(()) | Err(Errno::ISCONN) => break,
@@ -338,14 +338,14 @@ async fn connect_socket(endpoint: &Endpoint) -> Result<AsyncFd<OwnedFd>, Connect
             Err(Errno::INPROGRESS) => {
                 let fd = register(fd)?;
                 let _ = fd.writable().await.map_err(io("wait")).map_err(ConnectError::Session)?;
-                rustix::net::sockopt::socket_error(&fd).and_then(|outcome| outcome).map_err(not_found)?;
-                socket::connected(fd.get_ref(), endpoint).map_err(not_found)?;
+                rustix::net::sockopt::socket_error(&fd).and_then(|outcome| outcome).map_err(failed)?;
+                socket::connected(fd.get_ref(), endpoint).map_err(failed)?;
                 return Ok(fd);
             }
-            Err(errno) => return Err(not_found(errno)),
+            Err(errno) => return Err(failed(errno)),
         }
     }
-    socket::connected(&fd, endpoint).map_err(not_found)?;
+    socket::connected(&fd, endpoint).map_err(failed)?;
     register(fd)
 }
 

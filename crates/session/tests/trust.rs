@@ -103,7 +103,7 @@ fn a_foreign_user_cannot_open_the_socket() {
     let Some(refused) = as_foreigner(|| Session::connect(&endpoint, &ClientConfig::default(), &patience())) else {
         return;
     };
-    let Err(ConnectError::NotFound { source, .. }) = refused else { panic!("{refused:?}") };
+    let Err(ConnectError::Denied { source, .. }) = refused else { panic!("{refused:?}") };
     assert_eq!(source.kind(), std::io::ErrorKind::PermissionDenied);
 }
 
