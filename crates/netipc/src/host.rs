@@ -63,3 +63,21 @@ fn is_transient(error: &io::Error) -> bool {
     let transient = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::AGAIN, Errno::INTR, Errno::IO];
     error.raw_os_error().is_some_and(|code| transient.iter().any(|errno| errno.raw_os_error() == code))
 }
+
+/// Passes on that this process is short of descriptors or memory, and takes any other error for "nothing there".
+///
+/// What is answered while it is short would be a machine with things missing. Other errors belong to one file, may stay for ever,
+/// and must not cost the rest.
+fn or_nothing<T: Default>(read: io::Result<T>) -> io::Result<T> {
+    use rustix::io::Errno;
+    match read {
+        Err(error)
+            if [Errno::MFILE, Errno::NFILE, Errno::NOMEM]
+                .iter()
+                .any(|errno| Some(errno.raw_os_error()) == error.raw_os_error()) =>
+        {
+            Err(error)
+        }
+        read => Ok(read.unwrap_or_default()),
+    }
+}

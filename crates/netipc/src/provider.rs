@@ -20,7 +20,7 @@ pub enum ProviderError {
     #[error(transparent)]
     Encode(#[from] EncodeError),
     /// The files of the machine cannot be read.
-    #[error("cannot read the cgroups of this machine: {0}")]
+    #[error("cannot read the cgroups and processes of this machine: {0}")]
     Read(#[from] io::Error),
 }
 
@@ -90,12 +90,13 @@ impl HostProvider {
     /// some container came or went meanwhile.
     ///
     /// # Errors
-    /// [`ProviderError`].
+    /// [`ProviderError`]; [`ProviderError::Read`] if a process cannot be looked at now. The protocol has no "ask again later" for
+    /// a pid, and that a process is unknown is not said before it is known.
     pub fn apps(&self, dispatch: &mut LookupDispatch<'_, '_, AppsLookup>) -> Result<(), ProviderError> {
         let index = self.cgroups.index()?;
         dispatch.set_generation(1);
         while let Some(pid) = dispatch.next_key() {
-            let Some(process) = self.processes.get(pid) else {
+            let Some(process) = self.processes.get(pid)? else {
                 dispatch.answer(&AppOutcome::Unknown)?;
                 continue;
             };

@@ -193,6 +193,103 @@ fn cgroups_are_found_by_hierarchy_path_and_by_directory() {
 }
 
 #[test]
+fn a_cgroup_has_one_name_however_its_path_is_spelled() {
+    let machine = Machine::new();
+    machine.cgroup("unified", "/system.slice/ssh.service", "populated 1\n");
+    let provider = machine.provider();
+    snapshot(&provider);
+    // Made after the scan, so that its directory is looked at.
+    machine.cgroup("unified", "/jobs/late", "populated 1\n");
+    for (spellings, orchestrator, name) in [
+        (
+            [
+                &b"/system.slice/ssh.service"[..],
+                b"//system.slice/ssh.service",
+                b"/system.slice///ssh.service/",
+                b"/sys/fs/cgroup/unified//system.slice/ssh.service//",
+                b"//sys/fs//cgroup/unified/system.slice/ssh.service",
+            ],
+            Orchestrator::SYSTEMD,
+            &b"system.slice/ssh.service"[..],
+        ),
+        (
+            [b"/jobs/late", b"//jobs/late", b"/jobs/late/", b"/sys/fs/cgroup/unified/jobs//late", b"/jobs//late//"],
+            Orchestrator::UNKNOWN,
+            b"jobs/late",
+        ),
+    ] {
+        let response = ask_cgroups(&provider, &spellings);
+        let response = LookupResponse::<CgroupsLookup>::decode(&response).unwrap();
+        for (answer, spelling) in response.iter().zip(spellings) {
+            assert_eq!(answer.key, spelling, "the key comes back as it was asked");
+            let known = CgroupOutcome::Known { orchestrator, name, labels: Labels::NONE };
+            assert_eq!(answer.outcome, known, "{}", spelling.escape_ascii());
+        }
+    }
+    let climbing: [&[u8]; 2] = [b"/system.slice/./ssh.service", b"/jobs/.."];
+    let response = ask_cgroups(&provider, &climbing);
+    let response = LookupResponse::<CgroupsLookup>::decode(&response).unwrap();
+    assert!(response.iter().all(|answer| answer.outcome == CgroupOutcome::UnknownPermanent));
+}
+
+/// Runs this test binary again, for its test `short_of_descriptors` alone: a limit is one of the whole process.
+#[test]
+fn what_cannot_be_looked_at_for_want_of_descriptors_is_never_said_to_be_unknown() {
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "short_of_descriptors", "--nocapture"])
+        .env("GINNEL_TEST_SHORT", "1")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("was short"), "{said}{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn short_of_descriptors() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    if std::env::var_os("GINNEL_TEST_SHORT").is_none() {
+        return;
+    }
+    let machine = Machine::new();
+    machine.cgroup("unified", "/lxc/web", "populated 1\n");
+    machine.process(10, "sshd", "/");
+    let cgroups = Arc::new(Cgroups::new(Host::at(machine.root.path()), Duration::ZERO));
+    let provider = HostProvider::new(Arc::clone(&cgroups));
+    let snapshot_now = || {
+        let mut payload = Vec::new();
+        provider.snapshot(&mut payload, 1 << 20).map(|()| items(&payload))
+    };
+    let expected = snapshot_now().unwrap();
+    let processes = Processes::new(Host::at(machine.root.path()));
+    let process = processes.get(10).unwrap().unwrap();
+    let usual = getrlimit(Resource::Nofile);
+    let limit_to = |number| setrlimit(Resource::Nofile, Rlimit { current: Some(number), ..usual });
+    // Every number of free descriptors: the whole truth or an error.
+    let lowest = std::os::fd::AsRawFd::as_raw_fd(&fs::File::open("/").unwrap()) as u64;
+    let mut failed = 0;
+    for free in 0..5 {
+        limit_to(lowest + free).unwrap();
+        let (found, gone, cgroups, listed) =
+            (processes.get(10), processes.get(11), cgroups.index().map(|_| ()), snapshot_now());
+        setrlimit(Resource::Nofile, usual).unwrap();
+        for result in [
+            found.map(|found| assert_eq!(found.as_ref(), Some(&process), "{free} free")).err(),
+            gone.map(|gone| assert_eq!(gone, None)).err(),
+            cgroups.err(),
+        ] {
+            failed += usize::from(result.is_some());
+        }
+        match listed {
+            Ok(listed) => assert_eq!(listed, expected, "{free} free"),
+            Err(ProviderError::Read(_)) => failed += 1,
+            Err(other) => panic!("{other}"),
+        }
+    }
+    assert!(failed >= 4, "the limit was felt {failed} times");
+    println!("it was short");
+}
+
+#[test]
 fn a_cgroup_made_after_the_scan_is_found_all_the_same() {
     let machine = Machine::new();
     let cgroups = Cgroups::new(Host::at(machine.root.path()), Duration::from_secs(3600));
@@ -294,18 +391,18 @@ fn every_cgroup_of_this_machine_is_in_the_snapshot() {
 fn this_machines_own_processes_are_known() {
     let host = Host::default();
     let processes = Processes::new(host.clone());
-    let me = processes.get(std::process::id()).expect("this process lives");
+    let me = processes.get(std::process::id()).unwrap().expect("this process lives");
     let comm = fs::read("/proc/self/comm").unwrap();
     assert_eq!(me.comm, comm.strip_suffix(b"\n").unwrap());
     assert_eq!(me.ppid, std::os::unix::process::parent_id());
     let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
-    let found = processes.get(child.id());
+    let found = processes.get(child.id()).unwrap();
     child.kill().unwrap();
     child.wait().unwrap();
     let found = found.expect("the child lived");
     assert_eq!(found.ppid, std::process::id());
     assert!(found.starttime >= me.starttime);
-    assert_eq!(processes.get(child.id()), None, "it is gone");
+    assert_eq!(processes.get(child.id()).unwrap(), None, "it is gone");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::identity::{Identity, Names, is_given_once};
 use super::mounts::{Hierarchy, hierarchies};
-use super::{Host, is_transient, read_bounded};
+use super::{Host, is_transient, or_nothing, read_bounded};
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -103,7 +103,8 @@ impl Cgroups {
     /// The cgroups, not older than the maximal age; scans on the caller's thread where needed. One scan serves all who wait for it.
     ///
     /// # Errors
-    /// The mount table cannot be read. Cgroups that vanish during the walk are simply not there.
+    /// The mount table cannot be read, or this process is out of file descriptors or memory: what could not be looked at is not said
+    /// to be absent. Cgroups that vanish during the walk are simply not there.
     pub fn index(&self) -> io::Result<Arc<CgroupIndex>> {
         self.fresh(|scan| Arc::clone(&scan.index))
     }
@@ -113,8 +114,8 @@ impl Cgroups {
         let mut scan = self.scan.lock().unwrap_or_else(PoisonError::into_inner);
         if scan.at.is_none_or(|at| at.elapsed() >= self.max_age) {
             let mounts = hierarchies(&self.host)?;
-            let names = Names::read(&self.host);
-            let records = walk(&self.host, &mounts, &names);
+            let names = Names::read(&self.host)?;
+            let records = walk(&self.host, &mounts, &names)?;
             if records != scan.index.records || scan.at.is_none() {
                 let by_path = records.iter().enumerate().map(|(index, record)| (record.path.clone(), index)).collect();
                 let generation = scan.index.generation + 1;
@@ -127,13 +128,14 @@ impl Cgroups {
 
     /// What is known about `path`, which may also be a directory below a mount. A cgroup made since the last scan is looked at directly.
     pub(crate) fn find(&self, index: &CgroupIndex, path: &[u8]) -> Found {
-        if let Some(record) = index.get(path) {
+        let Some(path) = canonical(path) else { return Found::Gone };
+        if let Some(record) = index.get(&path) {
             return record.identity.clone().map_or(Found::Later, Found::Known);
         }
         let Ok((mounts, names)) = self.fresh(|scan| (Arc::clone(&scan.mounts), Arc::clone(&scan.names))) else {
             return Found::Later;
         };
-        let Some(path) = in_hierarchy(&mounts, path) else { return Found::Gone };
+        let path = in_hierarchy(&mounts, &path);
         if let Some(record) = index.get(&path) {
             return record.identity.clone().map_or(Found::Later, Found::Known);
         }
@@ -157,19 +159,35 @@ pub fn fnv1(name: &[u8]) -> u32 {
     name.iter().fold(0x811c_9dc5, |hash: u32, byte| hash.wrapping_mul(0x0100_0193) ^ u32::from(*byte))
 }
 
-/// The path in its hierarchy of what a consumer may call `/sys/fs/cgroup/unified/a` or just `/a`. Paths that climb name nothing.
-fn in_hierarchy(mounts: &[Hierarchy], path: &[u8]) -> Option<Vec<u8>> {
-    if !path.starts_with(b"/") || path.split(|byte| *byte == b'/').any(|segment| segment == b".." || segment == b".") {
-        return None;
+/// A path in its one spelling: no slash twice, none at the end. Relative paths and those that climb name nothing.
+fn canonical(path: &[u8]) -> Option<Vec<u8>> {
+    let segments = path.strip_prefix(b"/")?.split(|byte| *byte == b'/').filter(|segment| !segment.is_empty());
+    let mut canonical = Vec::with_capacity(path.len());
+    for segment in segments {
+        if segment == b"." || segment == b".." {
+            return None;
+        }
+        canonical.push(b'/');
+        canonical.extend_from_slice(segment);
     }
+    if canonical.is_empty() {
+        canonical.push(b'/');
+    }
+    Some(canonical)
+}
+
+/// The path in its hierarchy of what a consumer may call `/sys/fs/cgroup/unified/a` or just `/a`; `path` is canonical.
+fn in_hierarchy(mounts: &[Hierarchy], path: &[u8]) -> Vec<u8> {
     let below = mounts
         .iter()
         .filter_map(|mount| Some((mount, Path::new(OsStr::from_bytes(path)).strip_prefix(&mount.mount).ok()?)))
         .max_by_key(|(mount, _)| mount.mount.as_os_str().len());
-    Some(match below {
+    match below {
+        // The mount itself is its root, without a slash behind it.
+        Some((mount, relative)) if relative.as_os_str().is_empty() => mount.root.clone(),
         Some((mount, relative)) => join(&mount.root, relative.as_os_str().as_bytes()),
         None => path.to_vec(),
-    })
+    }
 }
 
 /// Where a path of the hierarchy lies under this mount, if the mount shows it.
@@ -192,10 +210,10 @@ struct Walk<'a> {
     by_path: HashMap<Vec<u8>, usize>,
 }
 
-fn walk(host: &Host, mounts: &[Hierarchy], names: &Names) -> Vec<CgroupRecord> {
+fn walk(host: &Host, mounts: &[Hierarchy], names: &Names) -> io::Result<Vec<CgroupRecord>> {
     let mut walk = Walk { host, names, records: Vec::new(), by_path: HashMap::new() };
     for mount in mounts {
-        walk.descend(mount, &mount.mount, &mount.root, 0);
+        walk.descend(mount, &mount.mount, &mount.root, 0)?;
     }
     let mut taken = HashSet::new();
     for record in &mut walk.records {
@@ -209,17 +227,17 @@ fn walk(host: &Host, mounts: &[Hierarchy], names: &Names) -> Vec<CgroupRecord> {
         taken.insert(record.name.clone());
         record.hash = fnv1(&record.name);
     }
-    walk.records
+    Ok(walk.records)
 }
 
 impl Walk<'_> {
     /// Visits a directory and all below; says whether any process lives there.
-    fn descend(&mut self, mount: &Hierarchy, directory: &Path, path: &[u8], depth: usize) -> bool {
-        let own = (depth > 0).then(|| self.visit(directory, path)).flatten();
-        let mut populated = self.is_populated(mount, directory);
+    fn descend(&mut self, mount: &Hierarchy, directory: &Path, path: &[u8], depth: usize) -> io::Result<bool> {
+        let own = if depth > 0 { self.visit(directory, path)? } else { None };
+        let mut populated = self.is_populated(mount, directory)?;
         if depth < DEPTH_MAX {
             // Collected before descending: one open directory at a time, however deep the tree.
-            let children: Vec<_> = fs::read_dir(self.host.file(directory))
+            let children: Vec<_> = or_nothing(fs::read_dir(self.host.file(directory)).map(Some))?
                 .into_iter()
                 .flatten()
                 .flatten()
@@ -227,42 +245,42 @@ impl Walk<'_> {
                 .map(|entry| entry.file_name())
                 .collect();
             for child in children {
-                populated |= self.descend(mount, &directory.join(&child), &join(path, child.as_bytes()), depth + 1);
+                populated |= self.descend(mount, &directory.join(&child), &join(path, child.as_bytes()), depth + 1)?;
             }
         }
         if let Some(index) = own {
             self.records[index].populated |= populated;
         }
-        populated
+        Ok(populated)
     }
 
-    fn visit(&mut self, directory: &Path, path: &[u8]) -> Option<usize> {
+    fn visit(&mut self, directory: &Path, path: &[u8]) -> io::Result<Option<usize>> {
         if let Some(index) = self.by_path.get(path) {
-            return Some(*index);
+            return Ok(Some(*index));
         }
         if self.records.len() == CGROUPS_MAX {
             tracing::warn!(limit = CGROUPS_MAX, path = %path.escape_ascii(), "more cgroups than are listed");
-            return None;
+            return Ok(None);
         }
-        let identity = self.names.identify(self.host, path).ok();
+        let identity = or_nothing(self.names.identify(self.host, path).map(Some))?;
         let plain = || path.strip_prefix(b"/").unwrap_or(path).to_vec();
         let name = identity.as_ref().map_or_else(plain, |identity| identity.name.clone());
         let directory = directory.as_os_str().as_bytes().to_vec();
         let record = CgroupRecord { path: path.to_vec(), directory, populated: false, name, hash: 0, identity };
         self.by_path.insert(path.to_vec(), self.records.len());
         self.records.push(record);
-        Some(self.records.len() - 1)
+        Ok(Some(self.records.len() - 1))
     }
 
     /// Version 2 says it for the whole subtree; version 1 lists the processes of each directory.
-    fn is_populated(&self, mount: &Hierarchy, directory: &Path) -> bool {
+    fn is_populated(&self, mount: &Hierarchy, directory: &Path) -> io::Result<bool> {
         let (file, limit) = if mount.is_v2() { ("cgroup.events", 4096) } else { ("cgroup.procs", 1) };
         let text = File::open(self.host.file(directory.join(file))).and_then(|file| read_bounded(file, limit));
-        let text = text.unwrap_or_default();
-        if mount.is_v2() {
+        let text = or_nothing(text)?;
+        Ok(if mount.is_v2() {
             text.split(|byte| *byte == b'\n').any(|line| line == b"populated 1")
         } else {
             !text.is_empty()
-        }
+        })
     }
 }

@@ -13,7 +13,7 @@
 //!
 //! A cgroup inside a container belongs to it: `web/init.scope`. A container whose state file is gone goes by its short id.
 
-use super::{Host, is_transient, read_bounded};
+use super::{Host, is_transient, or_nothing, read_bounded};
 use crate::labels::Orchestrator;
 use serde::Deserialize;
 use std::collections::{BTreeMap, HashMap};
@@ -52,9 +52,11 @@ pub(super) struct Names {
 }
 
 impl Names {
-    pub(super) fn read(host: &Host) -> Self {
-        let mut names = Self { podman: podman(host), ..Self::default() };
-        for name in file_names(host, "/var/log/containers") {
+    /// # Errors
+    /// This process is out of file descriptors or memory.
+    pub(super) fn read(host: &Host) -> io::Result<Self> {
+        let mut names = Self { podman: podman(host)?, ..Self::default() };
+        for name in file_names(host, "/var/log/containers")? {
             let Some((pod_and_more, id)) = name.strip_suffix(".log").and_then(|stem| stem.rsplit_once('-')) else {
                 continue;
             };
@@ -63,13 +65,13 @@ impl Names {
                 names.kube_containers.insert(id.to_owned(), [pod, namespace, container]);
             }
         }
-        for name in file_names(host, "/var/log/pods") {
+        for name in file_names(host, "/var/log/pods")? {
             let mut parts = name.splitn(3, '_').map(str::to_owned);
             if let (Some(namespace), Some(pod), Some(uid)) = (parts.next(), parts.next(), parts.next()) {
                 names.kube_pods.insert(uid, [namespace, pod]);
             }
         }
-        names
+        Ok(names)
     }
 
     /// Identifies the cgroup at `path` (absolute, in its hierarchy).
@@ -271,12 +273,12 @@ struct PodmanMetadata {
     image: String,
 }
 
-fn podman(host: &Host) -> HashMap<String, Identity> {
+fn podman(host: &Host) -> io::Result<HashMap<String, Identity>> {
     let path = host.file("/var/lib/containers/storage/overlay-containers/containers.json");
-    let state = File::open(path).and_then(|file| read_bounded(file, STATE_MAX)).unwrap_or_default();
+    let state = or_nothing(File::open(path).and_then(|file| read_bounded(file, STATE_MAX)))?;
     let containers: Vec<PodmanContainer> = serde_json::from_slice(&state).unwrap_or_default();
     let named = containers.into_iter().filter(|container| container_id(&container.id) == Some(&container.id));
-    named
+    let named = named
         .map(|container| {
             let mut identity = short(Orchestrator::PODMAN, &container.id);
             if let Some(name) = container.names.first().filter(|name| !name.is_empty()) {
@@ -287,7 +289,8 @@ fn podman(host: &Host) -> HashMap<String, Identity> {
             }
             (container.id, identity)
         })
-        .collect()
+        .collect();
+    Ok(named)
 }
 
 fn labels(pairs: impl IntoIterator<Item = (String, String)>) -> Vec<Label> {
@@ -304,9 +307,9 @@ fn sendable(mut identity: Identity) -> Identity {
     identity
 }
 
-fn file_names(host: &Host, directory: &str) -> impl Iterator<Item = String> {
-    let entries = fs::read_dir(host.file(directory)).into_iter().flatten().flatten().take(ENTRIES_MAX);
-    entries.filter_map(|entry| entry.file_name().into_string().ok())
+fn file_names(host: &Host, directory: &str) -> io::Result<impl Iterator<Item = String>> {
+    let entries = or_nothing(fs::read_dir(host.file(directory)).map(Some))?.into_iter().flatten().flatten();
+    Ok(entries.take(ENTRIES_MAX).filter_map(|entry| entry.file_name().into_string().ok()))
 }
 
 #[cfg(test)]
@@ -314,7 +317,7 @@ mod tests {
     use super::*;
 
     fn identify(host: &Host, path: &str) -> (Orchestrator, String, Vec<(String, String)>) {
-        let identity = Names::read(host).identify(host, path.as_bytes()).unwrap();
+        let identity = Names::read(host).unwrap().identify(host, path.as_bytes()).unwrap();
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
         let labels = identity.labels.into_iter().map(|(key, value)| (text(key), text(value))).collect();
         (identity.orchestrator, text(identity.name), labels)

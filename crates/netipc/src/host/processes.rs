@@ -4,7 +4,7 @@
 //! the number: should the process die and its pid be given away in between, reads fail instead of mixing two processes.
 
 use super::mounts::rank;
-use super::{Host, read_bounded};
+use super::{Host, is_transient, read_bounded};
 use rustix::fs::{Mode, OFlags, open, openat};
 use std::fs::File;
 use std::io;
@@ -43,19 +43,31 @@ impl Processes {
         Self { host }
     }
 
-    /// The process with this pid, or `None` if there is none (a thread's id is none) or it may not be looked at.
-    #[must_use]
-    pub fn get(&self, pid: u32) -> Option<Process> {
+    /// The process with this pid, or `None` if there is none (a thread's id is none) or it may never be looked at.
+    ///
+    /// # Errors
+    /// It cannot be looked at now, and another time it may: this process is out of file descriptors or memory. Whether there is
+    /// such a process is not known then.
+    pub fn get(&self, pid: u32) -> io::Result<Option<Process>> {
         if pid == 0 {
-            return None;
+            return Ok(None);
         }
+        match self.look(pid) {
+            Err(error) if is_transient(&error) => Err(error),
+            // It is not there, ended while it was read, or is hidden from this user.
+            looked => Ok(looked.unwrap_or_default()),
+        }
+    }
+
+    fn look(&self, pid: u32) -> io::Result<Option<Process>> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let directory = open(self.host.file(format!("/proc/{pid}")), flags, Mode::empty()).ok()?;
-        let mut process = Process { pid, ppid: 0, uid: 0, starttime: 0, comm: Vec::new(), cgroup: Vec::new() };
-        parse_stat(&read(&directory, "stat").ok()?, &mut process)?;
-        process.uid = parse_status(&read(&directory, "status").ok()?, pid)?;
-        process.cgroup = parse_cgroup(&read(&directory, "cgroup").ok()?);
-        Some(process)
+        let directory = open(self.host.file(format!("/proc/{pid}")), flags, Mode::empty())?;
+        let (stat, status, cgroup) =
+            (read(&directory, "stat")?, read(&directory, "status")?, read(&directory, "cgroup")?);
+        let mut process =
+            Process { pid, ppid: 0, uid: 0, starttime: 0, comm: Vec::new(), cgroup: parse_cgroup(&cgroup) };
+        let parsed = parse_stat(&stat, &mut process).and_then(|()| parse_status(&status, pid));
+        Ok(parsed.map(|uid| Process { uid, ..process }))
     }
 }
 
