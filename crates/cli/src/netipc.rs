@@ -6,10 +6,12 @@ mod get;
 mod ping;
 mod render;
 mod serve;
+mod trouble;
 
 use clap::{Args, Subcommand};
 use std::io::Write;
 use std::process::ExitCode;
+use trouble::Trouble;
 
 #[derive(Args)]
 pub(crate) struct Netipc {
@@ -29,19 +31,36 @@ enum Action {
 
 impl Netipc {
     pub(crate) fn run(self) -> ExitCode {
-        let outcome = match self.action {
-            Action::Serve(serve) => serve.run(),
-            Action::Get(get) => get.run(),
-            Action::Ping(ping) => ping.run(),
+        let (json, outcome) = match self.action {
+            Action::Serve(serve) => (false, serve.run()),
+            Action::Get(get) => (get.json(), get.run()),
+            Action::Ping(ping) => (ping.json(), ping.run()),
         };
         match outcome {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(message) => {
-                eprintln!("ginnel netipc: {message}");
-                ExitCode::FAILURE
+            Ok(code) => code,
+            Err(End { trouble, code }) => {
+                say(&trouble, json);
+                code
             }
         }
     }
+}
+
+/// How a command ends that did not do what it was asked.
+struct End {
+    trouble: Trouble,
+    code: ExitCode,
+}
+
+impl<T: Into<Trouble>> From<T> for End {
+    fn from(trouble: T) -> Self {
+        Self { trouble: trouble.into(), code: ExitCode::FAILURE }
+    }
+}
+
+/// One line on standard error. That nobody may be there to read it is no reason to fail.
+fn say(trouble: &Trouble, json: bool) {
+    let _ = writeln!(std::io::stderr(), "{}", trouble.line(json));
 }
 
 /// Writes to standard output; false once nobody reads it any more, which is no error.

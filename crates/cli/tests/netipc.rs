@@ -317,7 +317,7 @@ fn watching_prints_what_changed_and_outlives_its_server() {
     let _server = Serving::start(&run, &arguments);
     assert_eq!(cgroups(), ["db.service", "web.service"]);
     netipc_common::signal(&watch.0, netipc_common::Signal::INT);
-    assert_eq!(watch.0.wait().unwrap().code(), Some(0));
+    assert_eq!(watch.0.wait().unwrap().code(), Some(130));
 }
 
 #[test]
@@ -402,4 +402,148 @@ fn a_hung_server_costs_a_client_its_timeout_and_no_more() {
     assert!(started.elapsed() >= Duration::from_secs(1), "it waited as long as it was told");
     server.signal(netipc_common::Signal::CONT);
     assert!(ginnel(&run, &["get", "apps-lookup", "1"]).status.success());
+}
+
+/// Starts a command whose both outputs are read later.
+fn started(run: &RunDir, arguments: &[&str]) -> netipc_common::Reaped {
+    let mut command = netipc_common::command(run, arguments);
+    netipc_common::Reaped(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
+}
+
+/// The kind of the one error object that a command said, and nothing else on either output.
+fn json_error(output: &std::process::Output) -> String {
+    let said = std::str::from_utf8(&output.stderr).unwrap();
+    assert!(output.stdout.is_empty() && said.lines().count() == 1, "{output:?}");
+    let object: Value = serde_json::from_str(said).unwrap_or_else(|error| panic!("{error}: {said}"));
+    let error = &object["error"];
+    assert!(!error["message"].as_str().unwrap().is_empty(), "{said}");
+    error["kind"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_reader_that_goes_away_ends_a_watch_while_nothing_changes() {
+    let run = RunDir::new();
+    let server = Serving::start(&run, &["apps-lookup"]);
+    let mut watch = started(&run, &["get", "apps-lookup", "0", "--watch", "--json", "--interval", "3600000"]);
+    BufReader::new(watch.0.stdout.take().unwrap()).read_line(&mut String::new()).unwrap();
+    assert_eq!(watch.0.wait().unwrap().code(), Some(0));
+
+    // Also while an answer is waited for, and while there is no server.
+    server.signal(netipc_common::Signal::STOP);
+    let hung = ["get", "apps-lookup", "0", "--watch", "--timeout", "1h"];
+    let absent = ["get", "cgroups-lookup", "/x", "--watch", "--interval", "3600000"];
+    for waiting in [&hung, &absent] {
+        let mut watch = started(&run, waiting);
+        drop(watch.0.stdout.take());
+        assert_eq!(watch.0.wait().unwrap().code(), Some(0), "{waiting:?}");
+    }
+    server.signal(netipc_common::Signal::CONT);
+}
+
+#[test]
+fn a_signal_ends_a_question_with_its_own_code() {
+    let run = RunDir::new();
+    let server = Serving::start(&run, &["apps-lookup"]);
+    server.signal(netipc_common::Signal::STOP);
+    for (signal, code) in [(netipc_common::Signal::INT, 130), (netipc_common::Signal::TERM, 143)] {
+        for arguments in [
+            &["get", "apps-lookup", "1", "--json", "--timeout", "1h"][..],
+            &["ping", "apps-lookup", "--json", "--timeout", "1h"],
+        ] {
+            let child = started(&run, arguments);
+            let pid = child.0.id();
+            // It waits for an answer to its HELLO: its thread for signals is there, and so are their handlers.
+            netipc_common::until("it catches signals and sleeps", || {
+                let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+                let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+                let caught = u64::from_str_radix(caught.trim(), 16).unwrap();
+                caught & 1 << (signal.as_raw() - 1) != 0 && status.contains("Threads:\t2")
+            });
+            netipc_common::signal(&child.0, signal);
+            let output = netipc_common::output(child);
+            assert_eq!(output.status.code(), Some(code), "{arguments:?} {output:?}");
+            assert_eq!(json_error(&output), "interrupted");
+        }
+    }
+    server.signal(netipc_common::Signal::CONT);
+}
+
+#[test]
+fn an_error_of_json_is_one_object_that_names_its_kind() {
+    let run = RunDir::new();
+    let kind = |arguments: &[&str]| {
+        let output = ginnel(&run, arguments);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?} {output:?}");
+        json_error(&output)
+    };
+    assert_eq!(kind(&["get", "apps-lookup", "1", "--json"]), "not-found");
+    assert_eq!(kind(&["ping", "apps-lookup", "--json"]), "not-found");
+    assert_eq!(kind(&["get", "apps-lookup", "init", "--json"]), "failed");
+    let _server = Serving::start(&run, &["apps-lookup", "--token", "7", "--profile", "baseline"]);
+    assert_eq!(kind(&["get", "apps-lookup", "1", "--json"]), "auth-failed");
+    assert_eq!(kind(&["get", "apps-lookup", "1", "--json", "--token", "7", "--profile", "shm"]), "incompatible");
+    assert_eq!(kind(&["get", "apps-lookup", "1", "--json", "--token", "7", "--timeout", "0"]), "timed-out");
+    // The socket of one service, asked for another.
+    let other = ["get", "increment", "1", "--name", "apps-lookup", "--json", "--token", "7"];
+    assert_eq!(kind(&other), "status");
+    let right = ginnel(&run, &["get", "apps-lookup", "0", "--json", "--token", "7"]);
+    assert!(right.status.success() && right.stderr.is_empty(), "{right:?}");
+}
+
+#[test]
+fn any_timeout_is_taken_or_refused_and_none_panics() {
+    let run = RunDir::new();
+    let _server = Serving::start(&run, &["apps-lookup"]);
+    for (timeout, code) in [
+        ("0", 1),
+        ("0ms", 1),
+        ("1h", 0),
+        // Beyond what any clock can count.
+        ("9223372036854775808", 0),
+        ("18000000000000000000", 0),
+        ("18446744073709551616", 2),
+        ("99999999999999999999999h", 2),
+        ("-1", 2),
+        ("nan", 2),
+        ("inf", 2),
+        ("1e3", 2),
+        ("", 2),
+        ("5 parsecs", 2),
+    ] {
+        for action in ["get", "ping"] {
+            let timeout = format!("--timeout={timeout}");
+            let mut arguments = vec![action, "apps-lookup", &timeout];
+            arguments.extend(if action == "get" { ["--json", "0"] } else { ["-n", "1"] });
+            let output = ginnel(&run, &arguments);
+            assert_eq!(output.status.code(), Some(code), "{arguments:?} {output:?}");
+            assert!(!String::from_utf8_lossy(&output.stderr).contains("panicked"), "{output:?}");
+        }
+    }
+}
+
+#[test]
+fn the_socket_of_another_user_is_told_from_an_absent_server() {
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::process::CommandExt;
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: only root can act as another user");
+        return;
+    }
+    let run = RunDir::new();
+    let _server = Serving::start(&run, &["apps-lookup"]);
+    // Where this user's binary lies, another may not look.
+    let place = tempfile::tempdir().unwrap();
+    for directory in [run.path(), place.path()] {
+        std::fs::set_permissions(directory, PermissionsExt::from_mode(0o755)).unwrap();
+    }
+    let binary = place.path().join("ginnel");
+    std::fs::copy(env!("CARGO_BIN_EXE_ginnel"), &binary).unwrap();
+    let output = std::process::Command::new(binary)
+        .args(["netipc", "get", "apps-lookup", "1", "--json", "--run-dir"])
+        .arg(run.path())
+        .uid(65534)
+        .gid(65534)
+        .output()
+        .unwrap();
+    assert_eq!(json_error(&output), "denied");
 }

@@ -6,7 +6,8 @@ use crate::outcome::{Failure, complain};
 use crate::quantity;
 use clap::{Args, ValueEnum};
 use ginnel::channel::{CloseCause, OpenError, Reader, RecvError, Spin, Start, Watch};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use ginnel_base::Deadline;
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::stdio::stdout;
 use std::process::ExitCode;
@@ -200,7 +201,7 @@ impl Subscription {
         if self.reader.watch()? == Watch::Ready {
             return Ok(true);
         }
-        let left = left.map(|left| Timespec { tv_sec: left.as_secs() as i64, tv_nsec: i64::from(left.subsec_nanos()) });
+        let left = Deadline::after_some(left).timespec();
         let out = stdout();
         // No events are asked of standard output: its errors come unasked.
         let mut fds = [PollFd::new(&self.reader, PollFlags::IN), PollFd::new(&out, PollFlags::empty())];

@@ -145,16 +145,3 @@ impl Question {
         }
     }
 }
-
-/// What to do about a service that is not ready.
-pub(crate) fn advice(state: State, service: Service, connection: &Connection) -> String {
-    let endpoint = connection.endpoint(service.name()).map_or_else(|error| error, |endpoint| endpoint.to_string());
-    match state {
-        State::NotFound => format!("no server at {endpoint}: start it, or give --run-dir or --name"),
-        State::AuthFailed => format!("{endpoint} refuses the token or this user: give --token or --token-from-env"),
-        State::Incompatible => {
-            format!("{endpoint} speaks another protocol or none of the profiles: try --profile auto")
-        }
-        state => format!("no session with {endpoint}: {state}"),
-    }
-}

@@ -4,8 +4,13 @@ use crate::interrupt;
 use clap::{Args, ValueEnum};
 use ginnel_session::{Abort, Endpoint, token_from_invocation_id};
 use ginnel_wire::Profiles;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 /// Where Netdata's plugins meet.
 const RUN_DIR: &str = "/run/netdata";
@@ -87,15 +92,52 @@ fn parse_token(text: &str) -> Result<u64, String> {
     parsed.map_err(|error| format!("a token is a 64-bit number such as 12345 or 0xDEADBEEF ({error})"))
 }
 
+/// What may end a command before it is done: Ctrl-C, SIGTERM, a standard output that nobody reads any more.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Ended {
+    signal: Arc<AtomicU8>,
+}
+
+impl Ended {
+    /// The exit code of a command that a signal ended: 128 and its number, as shells have it.
+    pub(crate) fn code(&self) -> Option<ExitCode> {
+        let signal = self.signal.load(Ordering::Relaxed);
+        (signal != 0).then(|| ExitCode::from(128 + signal))
+    }
+}
+
 /// Lets Ctrl-C and SIGTERM raise `abort`: the library's waits end at once, and what was opened is cleaned up on the way out.
-pub(crate) fn raise_on_signal(abort: &Abort) -> Result<(), String> {
-    let mut signals =
-        interrupt::signals(&[SIGINT, SIGTERM]).map_err(|error| format!("cannot watch for Ctrl-C: {error}"))?;
-    let raised = abort.clone();
-    std::thread::spawn(move || {
-        for _ in signals.forever() {
+pub(crate) fn raise_on_signal(abort: &Abort) -> Result<Ended, String> {
+    let fail = |error: std::io::Error| format!("cannot watch for Ctrl-C: {error}");
+    let mut signals = interrupt::signals(&[SIGINT, SIGTERM]).map_err(fail)?;
+    let (raised, ended) = (abort.clone(), Ended::default());
+    let of_thread = ended.clone();
+    let wait = move || {
+        for signal in signals.forever() {
+            of_thread.signal.store(signal as u8, Ordering::Relaxed);
             raised.raise();
         }
-    });
-    Ok(())
+    };
+    ginnel_base::thread::spawn("signals", wait).map_err(fail)?;
+    Ok(ended)
+}
+
+/// Raises `abort` once nobody reads standard output any more, also while there is nothing to write.
+pub(crate) fn raise_when_unread(abort: &Abort) -> Result<(), String> {
+    let abort = abort.clone();
+    let wait = move || {
+        let out = rustix::stdio::stdout();
+        loop {
+            // No events are asked for: an error and a hang-up come unasked.
+            let mut fds = [PollFd::new(&out, PollFlags::empty())];
+            match poll(&mut fds, None) {
+                Ok(_) if fds[0].revents().intersects(PollFlags::ERR | PollFlags::HUP) => return abort.raise(),
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(_) => return,
+            }
+        }
+    };
+    ginnel_base::thread::spawn("stdout", wait)
+        .map(drop)
+        .map_err(|error| format!("cannot watch standard output: {error}"))
 }

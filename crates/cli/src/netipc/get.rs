@@ -1,11 +1,14 @@
 //! `ginnel netipc get`: asks a service, once or for as long as one likes to watch.
 
-use super::ask::{Question, Service, advice};
-use super::connection::{Connection, raise_on_signal};
-use super::print;
+use super::ask::{Question, Service};
+use super::connection::{Connection, Ended, raise_on_signal, raise_when_unread};
+use super::trouble::Trouble;
+use super::{End, print, say};
+use crate::quantity;
 use clap::Args;
 use ginnel_session::{SessionError, Wait};
 use std::ffi::OsString;
+use std::process::ExitCode;
 use std::time::Duration;
 
 #[derive(Args)]
@@ -17,7 +20,14 @@ Examples:
   ginnel netipc get cgroups-snapshot --watch --json | jq .generation
 
 With --watch an answer is printed when it differs from the last one; a service that is absent, restarts or refuses
-is waited for, and said to be so on standard error. With --json each answer is one line.")]
+is waited for, and said to be so on standard error. With --json each answer is one line, and so is each error on standard
+error: {\"error\":{\"kind\":…,\"message\":…}}.
+
+Exit codes:
+  0    done, or the reader of standard output went away
+  1    no answer
+  2    the command line is wrong
+  130  Ctrl-C (143: SIGTERM)")]
 pub(crate) struct Get {
     /// Which service.
     #[arg(value_enum)]
@@ -35,65 +45,74 @@ pub(crate) struct Get {
     /// Print JSON.
     #[arg(long)]
     json: bool,
-    /// Seconds that connecting and answering may take.
-    #[arg(long, value_name = "S", default_value_t = 5)]
-    timeout: u64,
+    /// How long connecting and answering may take: 500ms, 5s, 1m; a bare number is seconds.
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = quantity::duration)]
+    timeout: Duration,
 }
 
 impl Get {
-    pub(crate) fn run(mut self) -> Result<(), String> {
+    pub(super) fn json(&self) -> bool {
+        self.json
+    }
+
+    pub(super) fn run(mut self) -> Result<ExitCode, End> {
         let keys = std::mem::take(&mut self.keys);
-        let question = Question::new(self.service, keys, &self.connection, Duration::from_secs(self.timeout))?;
-        raise_on_signal(&question.base().abort_handle())?;
-        if self.watch { self.watch(question) } else { self.once(question) }
+        let question = Question::new(self.service, keys, &self.connection, self.timeout)?;
+        let abort = question.base().abort_handle();
+        let ended = raise_on_signal(&abort)?;
+        if self.watch {
+            raise_when_unread(&abort)?;
+            self.watch(question, &ended)
+        } else {
+            self.once(question).map_err(|trouble| match ended.code() {
+                Some(code) => End { trouble: Trouble::interrupted(), code },
+                None => trouble.into(),
+            })
+        }
     }
 
     fn form(&self, shown: &super::render::Shown) -> String {
         if self.json { format!("{}\n", shown.json) } else { shown.text.clone() }
     }
 
-    fn once(&self, mut question: Question) -> Result<(), String> {
-        let state = question.refresh();
-        if !state.is_ready() {
-            return Err(advice(state, self.service, &self.connection));
+    fn once(&self, mut question: Question) -> Result<ExitCode, Trouble> {
+        if !question.refresh().is_ready() {
+            return Err(Trouble::not_ready(&question, self.service, &self.connection));
         }
-        let shown = question.show().map_err(|error| error.to_string())?;
-        print(&self.form(&shown)).map(drop)
+        let shown = question.show()?;
+        print(&self.form(&shown))?;
+        Ok(ExitCode::SUCCESS)
     }
 
-    fn watch(&self, mut question: Question) -> Result<(), String> {
+    fn watch(&self, mut question: Question, ended: &Ended) -> Result<ExitCode, End> {
         let abort = question.base().abort_handle();
-        let (mut last, mut complaint) = (None, String::new());
+        let over = || Ok(ended.code().unwrap_or(ExitCode::SUCCESS));
+        let (mut last, mut complaint) = (None, None);
         loop {
-            let state = question.refresh();
-            let trouble = if state.is_ready() {
+            let trouble = if question.refresh().is_ready() {
                 match question.show() {
                     Ok(shown) if last.as_ref() == Some(&shown) => None,
                     Ok(shown) => {
                         if !print(&self.form(&shown))? {
-                            return Ok(());
+                            return Ok(ExitCode::SUCCESS);
                         }
                         last = Some(shown);
                         None
                     }
-                    Err(error) => Some(error.to_string()),
+                    Err(error) => Some(error.into()),
                 }
             } else {
-                Some(advice(state, self.service, &self.connection))
+                Some(Trouble::not_ready(&question, self.service, &self.connection))
             };
             if abort.is_raised() {
-                return Ok(());
+                return over();
             }
-            match trouble {
-                Some(trouble) if trouble != complaint => {
-                    eprintln!("ginnel netipc: {trouble}");
-                    complaint = trouble;
-                }
-                Some(_) => {}
-                None => complaint.clear(),
+            if trouble != complaint {
+                complaint = trouble;
+                complaint.iter().for_each(|trouble| say(trouble, self.json));
             }
             match Wait::forever().or_abort(&abort).pause(Duration::from_millis(self.interval)) {
-                Err(SessionError::Aborted) => return Ok(()),
+                Err(SessionError::Aborted) => return over(),
                 paused => paused.map_err(|error| error.to_string())?,
             }
         }

@@ -1,12 +1,15 @@
 //! `ginnel netipc ping`: how fast a service answers, as its clients see it.
 
-use super::ask::{Question, Service, advice};
+use super::ask::{Question, Service};
 use super::connection::{Connection, profile_name, raise_on_signal};
-use super::print;
+use super::trouble::Trouble;
+use super::{End, print};
+use crate::quantity;
 use clap::Args;
 use ginnel_session::{Abort, SessionError, Wait};
 use serde_json::{Value, json};
 use std::ffi::OsString;
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 #[derive(Args)]
@@ -17,7 +20,8 @@ Examples:
   ginnel netipc ping increment --run-dir /tmp/services --profile baseline
 
 Lookups are asked for no keys, the test services for something short: what is measured is the way, not the work.
-Exits with 1 if any request had no answer.")]
+Exits with 1 if any request had no answer, with 130 (143) if Ctrl-C (SIGTERM) came before there was a session; later it ends the
+measurement, which is reported. With --json an error is one object on standard error.")]
 pub(crate) struct Ping {
     /// Which service.
     #[arg(value_enum)]
@@ -33,33 +37,41 @@ pub(crate) struct Ping {
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
-    /// Seconds that connecting and each answer may take.
-    #[arg(long, value_name = "S", default_value_t = 5)]
-    timeout: u64,
+    /// How long connecting and each answer may take: 500ms, 5s, 1m; a bare number is seconds.
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = quantity::duration)]
+    timeout: Duration,
 }
 
 impl Ping {
-    pub(crate) fn run(self) -> Result<(), String> {
+    pub(super) fn json(&self) -> bool {
+        self.json
+    }
+
+    pub(super) fn run(self) -> Result<ExitCode, End> {
         let keys = match self.service {
             Service::Increment => vec![OsString::from("41")],
             Service::StringReverse => vec![OsString::from("ping")],
             _ => Vec::new(),
         };
-        let mut question = Question::new(self.service, keys, &self.connection, Duration::from_secs(self.timeout))?;
+        let mut question = Question::new(self.service, keys, &self.connection, self.timeout)?;
         let abort = question.base().abort_handle();
-        raise_on_signal(&abort)?;
+        let ended = raise_on_signal(&abort)?;
         let started = Instant::now();
         let state = question.refresh();
         let connect = started.elapsed();
         if !state.is_ready() {
-            return Err(advice(state, self.service, &self.connection));
+            let trouble = Trouble::not_ready(&question, self.service, &self.connection);
+            return Err(ended
+                .code()
+                .map_or_else(|| trouble.into(), |code| End { trouble: Trouble::interrupted(), code }));
         }
         let profile = question.base().agreement().map_or_else(String::new, |agreement| profile_name(agreement.profile));
         if !self.json {
             print(&format!("{} over {profile}, connected in {}\n", self.service.name(), micros(connect)))?;
         }
         let (times, lost) = self.measure(&mut question, &abort)?;
-        self.report(times, lost, &profile, connect)
+        self.report(times, lost, &profile, connect)?;
+        Ok(ExitCode::SUCCESS)
     }
 
     fn measure(&self, question: &mut Question, abort: &Abort) -> Result<(Vec<Duration>, u32), String> {

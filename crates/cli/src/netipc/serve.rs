@@ -1,5 +1,6 @@
 //! `ginnel netipc serve`: this machine's cgroups and processes as a service.
 
+use super::End;
 use super::connection::{Connection, raise_on_signal};
 use clap::{Args, ValueEnum};
 use ginnel_netipc::host::{Cgroups, Host};
@@ -9,6 +10,7 @@ use ginnel_netipc::{
 use ginnel_service::{Server, ServerOptions};
 use ginnel_session::{Abort, Endpoint, Wait};
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,7 +54,7 @@ enum Service {
 }
 
 impl Serve {
-    pub(crate) fn run(self) -> Result<(), String> {
+    pub(super) fn run(self) -> Result<ExitCode, End> {
         // First, so that a signal during set-up is not lost and leaves nothing behind.
         let abort = Abort::new().map_err(|error| format!("cannot make an eventfd: {error}"))?;
         raise_on_signal(&abort)?;
@@ -66,7 +68,7 @@ impl Serve {
         if drained.cut_off > 0 {
             eprintln!("{} sessions did not finish in time and were cut off", drained.cut_off);
         }
-        Ok(())
+        Ok(ExitCode::SUCCESS)
     }
 
     fn start(&self, provider: HostProvider) -> Result<Server, String> {

@@ -62,6 +62,19 @@ pub(crate) fn signal(child: &Child, signal: Signal) {
 /// A child that does not outlive its test.
 pub(crate) struct Reaped(pub(crate) Child);
 
+/// What a child says until its end, and how it ends.
+pub(crate) fn output(mut child: Reaped) -> Output {
+    let read = |pipe: Option<&mut dyn std::io::Read>| {
+        let mut said = Vec::new();
+        pipe.unwrap().read_to_end(&mut said).unwrap();
+        said
+    };
+    // They say little: no pipe fills while the other is read.
+    let stdout = read(child.0.stdout.as_mut().map(|pipe| pipe as _));
+    let stderr = read(child.0.stderr.as_mut().map(|pipe| pipe as _));
+    Output { status: child.0.wait().unwrap(), stdout, stderr }
+}
+
 impl Drop for Reaped {
     fn drop(&mut self) {
         // Killing also works on one that was stopped; an error says that it is over.
@@ -222,7 +235,8 @@ pub(crate) fn ps() -> BTreeMap<u32, Said> {
 /// Names are cut at 15 bytes on the wire; `ps` shows more of kernel workers, which are renamed with what they do, and marks the dead.
 pub(crate) fn assert_same_name(ours: &str, said: &str) {
     let said = said.strip_suffix(" <defunct>").unwrap_or(said);
-    let stem = |name: &str| name.split('-').next().unwrap_or_default().to_owned();
+    // `-` before what it has done, `+` before what it is doing.
+    let stem = |name: &str| name.split(['-', '+']).next().unwrap_or_default().to_owned();
     if said.starts_with("kworker/") {
         assert_eq!(stem(ours), stem(said));
     } else if ours.len() >= 15 {
