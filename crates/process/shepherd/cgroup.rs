@@ -39,7 +39,8 @@ impl<'a> Groups<'a> {
                     }
                     groups.made[index] = Some(made);
                 }
-                Err(errno) if wanted.required => return Err((errno, index as u32)),
+                // Without descriptors the command does not start; a lower protection for that reason would surprise.
+                Err(errno) if wanted.required || sys::no_descriptor(errno) => return Err((errno, index as u32)),
                 Err(errno) => groups.unified_errno = errno,
             }
         }

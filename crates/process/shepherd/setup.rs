@@ -57,8 +57,15 @@ pub(crate) fn tend(socket: &Fd, args: Args) {
         _ => None,
     };
     let Some(spawn) = spawn else { return failed(stage::FRAME, sys::EINVAL) };
-    match launch(socket, args, &spawn, &mut fds[..count]) {
-        Ok(flock) => watch::keep(socket, flock, args),
+    match launch(args, &spawn, &mut fds[..count]) {
+        Ok((flock, started, ends)) => {
+            let told = announce(socket, &flock.pidfd, &ends, started);
+            drop(ends);
+            watch::keep(socket, flock, args, told.is_err());
+            if let Err(errno) = told {
+                failed(stage::STDIO, errno);
+            }
+        }
         Err(reason) => refuse(socket, reason),
     }
 }
@@ -81,7 +88,7 @@ struct Ends {
     child: [Option<Fd>; 3],
 }
 
-fn launch<'a>(socket: &Fd, args: Args, spawn: &'a Spawn<'a>, fds: &mut [i32]) -> Result<Flock<'a>, Failed> {
+fn launch<'a>(args: Args, spawn: &'a Spawn<'a>, fds: &mut [i32]) -> Result<(Flock<'a>, Started, Ends), Failed> {
     let at = |stage, errno| Failed { stage, errno, index: 0 };
     let own = 1 + usize::from(spawn.flags & flag::REPORT != 0);
     let given = spawn.stdio.iter().filter(|mode| child::given(**mode)).count();
@@ -96,7 +103,13 @@ fn launch<'a>(socket: &Fd, args: Args, spawn: &'a Spawn<'a>, fds: &mut [i32]) ->
     let signals = sys::signal_fd(u64::MAX).map_err(|errno| at(stage::SESSION, errno))?;
     let mut groups =
         Groups::make(Take(spawn.cgroups)).map_err(|(errno, index)| Failed { stage: stage::CGROUP, errno, index })?;
-    let (ends, sources) = streams(spawn, given_fds)?;
+    let (mut ends, sources) = streams(spawn, given_fds)?;
+    let proc_dir = sys::open_at(sys::AT_FDCWD, c"/proc", sys::O_RDONLY | sys::O_DIRECTORY);
+    if let Err(errno) = proc_dir
+        && sys::no_descriptor(errno)
+    {
+        return Err(at(stage::SESSION, errno));
+    }
     let mut plan = Plan {
         spawn,
         args,
@@ -107,7 +120,7 @@ fn launch<'a>(socket: &Fd, args: Args, spawn: &'a Spawn<'a>, fds: &mut [i32]) ->
         failed: Failed::default(),
         unified_errno: 0,
     };
-    let started = sys::now();
+    let born = sys::now();
     let (leader, pidfd) =
         sys::vfork(&mut plan, child::run, groups.unified()).map_err(|errno| at(stage::FORK, errno))?;
     let (failed, unified_errno) = (plan.failed, plan.unified_errno);
@@ -124,13 +137,18 @@ fn launch<'a>(socket: &Fd, args: Args, spawn: &'a Spawn<'a>, fds: &mut [i32]) ->
     for fd in given_fds.iter().chain(extra.iter()) {
         drop(Fd::new(*fd));
     }
-    let own_proc = tree::own_proc(leader, &pidfd);
-    let proc_errno = own_proc.as_ref().err().copied().unwrap_or(0);
-    announce(socket, &pidfd, &ends, Started { leader: leader as u32, cgroup_errno: groups.unified_errno, proc_errno });
-    Ok(Flock { spawn, groups, leader, pidfd, proc_dir: own_proc.ok(), parent, report, signals, started })
+    // From here on there is room for the two descriptors that a look at the tree takes.
+    ends.child = [const { None }; 3];
+    let proc_dir = proc_dir.and_then(|dir| tree::check_proc(&dir, leader, &pidfd).map(|()| dir));
+    let proc_errno = proc_dir.as_ref().err().copied().unwrap_or(0);
+    let started = Started { leader: leader as u32, cgroup_errno: groups.unified_errno, proc_errno };
+    let proc_dir = proc_dir.ok();
+    Ok((Flock { spawn, groups, leader, pidfd, proc_dir, parent, report, signals, started: born }, started, ends))
 }
 
-fn announce(socket: &Fd, pidfd: &Fd, ends: &Ends, started: Started) {
+/// Hands the parent its ends. Only for want of descriptors or memory they may not come to it; a parent that is gone is
+/// noticed by the watch, which ends the tree.
+fn announce(socket: &Fd, pidfd: &Fd, ends: &Ends, started: Started) -> sys::Result<()> {
     let mut fds = [pidfd.number(); 4];
     let mut count = 1;
     for end in ends.parent.iter().flatten() {
@@ -142,9 +160,10 @@ fn announce(socket: &Fd, pidfd: &Fd, ends: &Ends, started: Started) {
     put.u32(started.leader);
     put.u32(started.cgroup_errno);
     put.u32(started.proc_errno);
-    if let Some(len) = put.finish() {
-        // A parent that is gone is noticed by the watch, which ends the tree.
-        let _ = sys::send(socket, &buf[..len], &fds[..count]);
+    let len = put.finish().ok_or(sys::EMSGSIZE)?;
+    match sys::send(socket, &buf[..len], &fds[..count]) {
+        Ok(_) | Err(sys::EPIPE | sys::ECONNRESET) => Ok(()),
+        Err(errno) => Err(errno),
     }
 }
 

@@ -55,10 +55,9 @@ struct List {
 
 const FIRST_PAGES: usize = 64 * 1024;
 
-/// The /proc that shows the pid namespace of `leader`, which is the shepherd's own too. `EXDEV`: the one that is
-/// mounted shows another namespace, in which the numbers that we know are those of strangers.
-pub(crate) fn own_proc(leader: i32, pidfd: &Fd) -> sys::Result<Fd> {
-    let proc_dir = sys::open_at(sys::AT_FDCWD, c"/proc", sys::O_RDONLY | sys::O_DIRECTORY)?;
+/// Whether `proc_dir` shows the pid namespace of `leader`, which is the shepherd's own too. `EXDEV`: it shows another
+/// namespace, in which the numbers that we know are those of strangers.
+pub(crate) fn check_proc(proc_dir: &Fd, leader: i32, pidfd: &Fd) -> sys::Result<()> {
     let mut path = Text::<32>::new();
     path.push(b"self/fdinfo/").number(pidfd.number() as u64);
     // In a namespace that this /proc does not show we are not in it at all.
@@ -70,12 +69,12 @@ pub(crate) fn own_proc(leader: i32, pidfd: &Fd) -> sys::Result<Fd> {
     // The numbers of the process from the namespace of this /proc down to its own; without namespaces in the kernel
     // there is but one.
     let numbers = field(b"NSpid:\t").or(field(b"Pid:\t"));
-    if numbers.and_then(text::parse) == Some(leader as u64) { Ok(proc_dir) } else { Err(sys::EXDEV) }
+    if numbers.and_then(text::parse) == Some(leader as u64) { Ok(()) } else { Err(sys::EXDEV) }
 }
 
 impl Scan {
-    /// Reads `own`, which is what `own_proc` gave. The memory is given back with the value: a big machine costs a
-    /// shepherd nothing in between.
+    /// Reads `own`, which `check_proc` has found to be ours. The memory is given back with the value: a big machine
+    /// costs a shepherd nothing in between.
     pub(crate) fn new(own: &Fd) -> sys::Result<Scan> {
         let proc_dir = sys::open_at(own.number(), c".", sys::O_RDONLY | sys::O_DIRECTORY)?;
         let mut list = List { pages: Pages::new(FIRST_PAGES)?, count: 0 };

@@ -65,11 +65,15 @@ struct Watch<'a> {
     args: Args,
 }
 
-/// Watches until the tree is gone (or is to be left), then reports.
-pub(crate) fn keep(socket: &Fd, flock: Flock<'_>, args: Args) {
+/// Watches until the tree is gone (or is to be left), then reports. The parent does not know of a `doomed` one: it is
+/// killed.
+pub(crate) fn keep(socket: &Fd, flock: Flock<'_>, args: Args, doomed: bool) {
     let exit = Exit { cause: cause::LEADER, ..Exit::default() };
     let mut watch = Watch { flock, phase: Phase::Running, asked: None, exit, listening: true, empty: false, untold: None, args };
     watch.reap();
+    if doomed {
+        watch.end(cause::STOPPED, 0, true);
+    }
     // The environment was the command's business; whoever is fast has its report before this costs anything.
     if !watch.done() {
         watch.args.forget_environment();
@@ -77,7 +81,11 @@ pub(crate) fn keep(socket: &Fd, flock: Flock<'_>, args: Args) {
     while !watch.done() {
         watch.turn(socket);
     }
-    watch.report(socket);
+    if doomed {
+        watch.flock.groups.remove();
+    } else {
+        watch.report(socket);
+    }
 }
 
 impl Watch<'_> {
@@ -365,7 +373,7 @@ impl Watch<'_> {
             Ok(received) => received,
             Err(sys::EAGAIN) => return false,
             // A frame that does not fit, or a reset: the next look tells.
-            Err(errno) => return errno == sys::EINVAL,
+            Err(errno) => return errno == sys::EMSGSIZE || errno == sys::EMFILE,
         };
         for fd in &fds[..count] {
             drop(Fd::new(*fd));

@@ -90,9 +90,29 @@ fn membership(hierarchy: Hierarchy, line: &str) -> Option<&str> {
     fits.then_some(path)
 }
 
-fn find(hierarchy: Hierarchy) -> Result<PathBuf, String> {
-    let read = |path: &str| fs::read_to_string(path).map_err(|error| format!("{path}: {error}"));
-    own_group(hierarchy, &read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?)
+/// Why there is no group.
+#[derive(Debug)]
+pub(crate) enum Unavailable {
+    /// The machine or the user has none, and that stays so.
+    Lasting(String),
+    /// This process has no descriptor or memory to look: there is no telling.
+    Passing(Errno),
+}
+
+impl From<String> for Unavailable {
+    fn from(reason: String) -> Unavailable {
+        Unavailable::Lasting(reason)
+    }
+}
+
+fn find(hierarchy: Hierarchy) -> Result<PathBuf, Unavailable> {
+    let read = |path: &str| {
+        fs::read_to_string(path).map_err(|error| match Errno::from_io_error(&error) {
+            Some(errno @ (Errno::MFILE | Errno::NFILE | Errno::NOMEM)) => Unavailable::Passing(errno),
+            _ => Unavailable::Lasting(format!("{path}: {error}")),
+        })
+    };
+    Ok(own_group(hierarchy, &read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?)?)
 }
 
 /// Whether this user may make a group here. Asked, not tried: a trial would stay behind if we were killed in the middle.
@@ -127,25 +147,37 @@ fn sweep(base: &Path) {
 }
 
 /// The version 2 group below which a command can have one with `cgroup.kill`, or why not. Found once per process.
-pub(crate) fn unified() -> Result<&'static Path, String> {
+pub(crate) fn unified() -> Result<&'static Path, Unavailable> {
     static BASE: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    let base = BASE.get_or_init(|| {
-        let base = find(Hierarchy::V2)?;
-        may_make(&base)?;
-        // To enter the group, a process must be allowed to leave the one it is in.
-        let procs = base.join("cgroup.procs");
-        rustix::fs::accessat(rustix::fs::CWD, &procs, Access::WRITE_OK, AtFlags::EACCESS)
-            .map_err(|errno| format!("{} is not ours to leave: {}", base.display(), io::Error::from(errno)))?;
-        // Every group but the root has the file, if the kernel knows it.
-        let root = !base.join("cgroup.type").exists();
-        let known = if root { kernel_is_at_least(5, 14) } else { base.join("cgroup.kill").exists() };
-        if !known {
-            return Err("this kernel has no cgroup.kill (Linux 5.14)".to_owned());
+    let base = match BASE.get() {
+        Some(base) => base,
+        None => {
+            let base = match find_unified() {
+                Ok(base) => Ok(base),
+                Err(Unavailable::Lasting(reason)) => Err(reason),
+                Err(passing) => return Err(passing),
+            };
+            BASE.get_or_init(|| base)
         }
-        sweep(&base);
-        Ok(base)
-    });
-    base.as_deref().map_err(Clone::clone)
+    };
+    base.as_deref().map_err(|reason| Unavailable::Lasting(reason.clone()))
+}
+
+fn find_unified() -> Result<PathBuf, Unavailable> {
+    let base = find(Hierarchy::V2)?;
+    may_make(&base)?;
+    // To enter the group, a process must be allowed to leave the one it is in.
+    let procs = base.join("cgroup.procs");
+    rustix::fs::accessat(rustix::fs::CWD, &procs, Access::WRITE_OK, AtFlags::EACCESS)
+        .map_err(|errno| format!("{} is not ours to leave: {}", base.display(), io::Error::from(errno)))?;
+    // Every group but the root has the file, if the kernel knows it.
+    let root = !base.join("cgroup.type").exists();
+    let known = if root { kernel_is_at_least(5, 14) } else { base.join("cgroup.kill").exists() };
+    if !known {
+        return Err(Unavailable::Lasting("this kernel has no cgroup.kill (Linux 5.14)".to_owned()));
+    }
+    sweep(&base);
+    Ok(base)
 }
 
 fn kernel_is_at_least(major: u32, minor: u32) -> bool {
@@ -223,7 +255,7 @@ impl LimitFiles {
     }
 
     /// A usable group for this limit: version 2 when it has the controller here, else version 1, else why neither.
-    pub(crate) fn find(self) -> Result<LimitGroup, String> {
+    pub(crate) fn find(self) -> Result<LimitGroup, Unavailable> {
         let (file, value) = self.v2;
         // A controller that is passed on to the groups below.
         let passed_on = |base: &Path| {
@@ -232,14 +264,17 @@ impl LimitFiles {
             has.then_some(())
                 .ok_or_else(|| format!("cgroup version 2 has no {} controller in {}", self.controller, base.display()))
         };
-        let v2_reason = match unified().and_then(|base| passed_on(base).map(|()| base.to_path_buf())) {
+        let v2_reason = match unified().and_then(|base| Ok(passed_on(base).map(|()| base.to_path_buf())?)) {
             Ok(base) => return Ok(LimitGroup { kind: group::UNIFIED, base, writes: vec![(file, value)] }),
-            Err(reason) => reason,
+            Err(Unavailable::Lasting(reason)) => reason,
+            Err(passing) => return Err(passing),
         };
-        let v1 = find(Hierarchy::V1(self.controller)).and_then(|base| may_make(&base).map(|()| base));
-        v1.inspect(|base| sweep(base))
-            .map(|base| LimitGroup { kind: self.v1_kind, base, writes: self.v1 })
-            .map_err(|v1_reason| format!("{v2_reason}; {v1_reason}"))
+        let v1 = find(Hierarchy::V1(self.controller)).and_then(|base| Ok(may_make(&base).map(|()| base)?));
+        match v1.inspect(|base| sweep(base)) {
+            Ok(base) => Ok(LimitGroup { kind: self.v1_kind, base, writes: self.v1 }),
+            Err(Unavailable::Lasting(v1_reason)) => Err(Unavailable::Lasting(format!("{v2_reason}; {v1_reason}"))),
+            Err(passing) => Err(passing),
+        }
     }
 }
 

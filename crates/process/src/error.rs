@@ -10,6 +10,8 @@ use std::{ffi::OsString, fmt, io, time::Duration};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Stage {
+    /// Making the thread that watches over all shepherds, which starts with the first command.
+    Watch,
     /// Making the sealed memfd that holds the shepherd.
     Embed,
     /// Making the socket to the shepherd, or sending it the frame.
@@ -22,7 +24,7 @@ pub enum Stage {
     Protocol,
     /// Making or entering a control group that a limit needs.
     Cgroup,
-    /// Opening fd 0, 1 or 2.
+    /// Opening fd 0, 1 or 2, or the parent's ends of them.
     Stdio,
     /// Making the pseudo-terminal, or making it the controlling one.
     Pty,
@@ -75,6 +77,7 @@ impl Stage {
 impl fmt::Display for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Stage::Watch => "starting the watch over shepherds",
             Stage::Embed => "preparing the shepherd",
             Stage::Socket => "talking to the shepherd",
             Stage::Namespace => "making a pid namespace",

@@ -3,7 +3,7 @@
 use crate::child::Child;
 use crate::command::{Command, Isolation, Orphans, ParentDeath};
 use crate::error::{SpawnError, Stage};
-use crate::frame::{self, Failed, HEADER, MAX_FDS, Put, Spawn, Started, UNSET, flag, kind, orphans, stdio};
+use crate::frame::{self, Failed, HEADER, MAX_FDS, Put, Spawn, Started, UNSET, cause, flag, kind, orphans, stdio};
 use crate::guarantee::{Guarantee, Protection};
 use crate::ladder::nanoseconds;
 use crate::link::{Link, LinkParts};
@@ -13,22 +13,21 @@ use crate::second_line::{Identity, PATIENCE, Session};
 use crate::stdio::Kind;
 use crate::strings::Strings;
 use crate::sys::{self, Launch, Namespace};
+use crate::watch;
+use ginnel_base::Deadline;
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, SocketFlags, SocketType,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
 };
-use std::collections::hash_map::RandomState;
 use std::ffi::{CString, OsStr, OsString};
-use std::hash::{BuildHasher, Hasher};
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The longest a start may take; a file system that does not answer is the usual reason.
 const START_DEADLINE: Duration = Duration::from_secs(30);
@@ -39,7 +38,7 @@ pub(crate) const MARK: &str = "GINNEL_TREE";
 pub(crate) struct Attempt<'a>(pub(crate) &'a Command);
 
 impl Attempt<'_> {
-    fn failed(&self, stage: Stage, errno: Errno) -> SpawnError {
+    pub(crate) fn failed(&self, stage: Stage, errno: Errno) -> SpawnError {
         SpawnError::Failed { stage, errno, program: self.0.program.clone(), index: 0 }
     }
 
@@ -71,6 +70,8 @@ struct Buffers {
 pub(crate) fn launch(command: &Command) -> Result<Child, SpawnError> {
     let attempt = Attempt(command);
     check(&attempt)?;
+    // Without it nobody would look after a command whose handle is dropped.
+    watch::ready().map_err(attempt.at(Stage::Watch))?;
     let id = unique_id();
     let mut buffers = Buffers::default();
     let mut rlimits = command.rlimits.iter().map(|(resource, limit)| (resource.number(), *limit)).collect();
@@ -103,8 +104,14 @@ pub(crate) fn launch(command: &Command) -> Result<Child, SpawnError> {
             .map_err(attempt.at(Stage::Socket))?;
     send_spawn(&attempt, &ours, &spawn, &fds)?;
 
+    drop(fds);
     let image = sys::shepherd_image().map_err(attempt.at(Stage::Embed))?;
+    let reserved = reserve(parent, &modes).map_err(attempt.at(Stage::Stdio))?;
     let namespace = (command.isolation == Isolation::PidNamespace).then(namespace);
+    // For the look at the leader's number.
+    let spare = namespace.is_some().then(|| reserved[0].try_clone()).transpose();
+    let spare =
+        spare.map_err(|error| attempt.failed(Stage::Stdio, Errno::from_io_error(&error).unwrap_or(Errno::MFILE)))?;
     let args = arguments(&attempt, &guarantee, theirs.as_raw_fd())?;
     let launch =
         Launch { image: image.as_fd(), socket: theirs.as_fd(), args: &args, env: &env, namespace: namespace.as_ref() };
@@ -119,19 +126,25 @@ pub(crate) fn launch(command: &Command) -> Result<Child, SpawnError> {
         leader: None,
         session: if command.pty.is_some() { Session::Leader } else { Session::Shepherd(shepherd_pid) },
     };
-    let started = answer(&attempt, &ours, &shepherd);
+    let started = answer(&attempt, &ours, &shepherd, reserved);
     // Only now: until it has answered, the shepherd may be waiting for this CPU. Its end is seen by the pidfd, not by these.
     drop(theirs);
-    let (started, mut fds) = match started {
+    let (started, mut ends) = match started {
         Ok(started) => started,
-        Err(error) => {
-            // A shepherd that failed is about to end; one that hangs takes the half-made child with it.
-            let _ = rustix::process::pidfd_send_signal(&shepherd, rustix::process::Signal::KILL);
-            crate::link::await_end(&shepherd, PATIENCE);
+        Err(NotStarted { error, runs }) => {
+            let mut ended = false;
+            if runs {
+                // Its shepherd ends it more thoroughly than the death of the shepherd would.
+                ended = stop_at_once(&ours).is_ok() && crate::link::await_end(&shepherd, crate::link::KILLING);
+            }
+            if !ended {
+                // A shepherd that failed is about to end; one that hangs takes the half-made child with it.
+                let _ = rustix::process::pidfd_send_signal(&shepherd, rustix::process::Signal::KILL);
+                crate::link::await_end(&shepherd, PATIENCE);
+            }
             // One that has told its failure had cleared away before.
-            let told =
-                matches!(error, SpawnError::Failed { stage, .. } if !matches!(stage, Stage::Socket | Stage::Protocol));
-            if !told {
+            let told = matches!(error, SpawnError::Failed { stage, .. } if !runs && !matches!(stage, Stage::Socket));
+            if !told && !ended {
                 let aftermath = identity.end_tree(&shepherd, None);
                 tracing::warn!(program = ?command.program, %aftermath, "a start was given up");
             }
@@ -152,8 +165,9 @@ pub(crate) fn launch(command: &Command) -> Result<Child, SpawnError> {
         guarantee.lower(Protection::Children, reason);
     }
     identity.protection = guarantee.protection;
-    let ends = fds.split_off(1.min(fds.len()));
-    let leader = fds.pop().ok_or_else(|| attempt.failed(Stage::Protocol, Errno::INVAL))?;
+    // `answer` has counted them.
+    let leader = ends.remove(0);
+    drop(spare);
     identity.leader_pid = if namespace.is_some() { pid_of(&leader).unwrap_or(0).max(0) } else { started.leader as i32 };
     identity.leader = Some(leader);
     let leader_pid = identity.leader_pid;
@@ -212,12 +226,7 @@ fn check(attempt: &Attempt<'_>) -> Result<(), SpawnError> {
 
 /// Unlikely to be met again on this machine, also across forks and pid namespaces.
 fn unique_id() -> String {
-    static COUNTER: AtomicU64 = AtomicU64::new(0);
-    let mut random = RandomState::new().build_hasher();
-    random.write_u128(std::time::UNIX_EPOCH.elapsed().map_or(0, |now| now.as_nanos()));
-    random.write_u64(COUNTER.fetch_add(1, Ordering::Relaxed));
-    random.write_u32(std::process::id());
-    format!("{}-{:016x}", std::process::id(), random.finish())
+    format!("{}-{:016x}", std::process::id(), ginnel_base::random_u64())
 }
 
 fn environment(attempt: &Attempt<'_>, mark: Option<&str>) -> Result<Strings, SpawnError> {
@@ -423,34 +432,73 @@ fn send_spawn(
         .map_err(attempt.at(Stage::Socket))
 }
 
-/// Waits for `STARTED` or `FAILED`.
-fn answer(attempt: &Attempt<'_>, socket: &OwnedFd, shepherd: &OwnedFd) -> Result<(Started, Vec<OwnedFd>), SpawnError> {
-    let deadline = Instant::now() + START_DEADLINE;
+/// How many descriptors come beside `STARTED`: the leader's pidfd and our ends.
+fn expected(modes: &[u8; 3]) -> usize {
+    1 + modes.iter().filter(|mode| **mode == stdio::PIPE).count() + usize::from(modes[0] == stdio::PTY)
+}
+
+/// As many descriptors as will come, so that a program that has no more of them is told before its command runs.
+/// `parent` is one of them.
+fn reserve(parent: OwnedFd, modes: &[u8; 3]) -> Result<Vec<OwnedFd>, Errno> {
+    let mut reserved = vec![parent];
+    for _ in 1..expected(modes) {
+        reserved.push(rustix::io::fcntl_dupfd_cloexec(&reserved[0], 0)?);
+    }
+    Ok(reserved)
+}
+
+struct NotStarted {
+    error: SpawnError,
+    /// Its shepherd has started it, and it is to be ended.
+    runs: bool,
+}
+
+impl From<SpawnError> for NotStarted {
+    fn from(error: SpawnError) -> NotStarted {
+        NotStarted { error, runs: false }
+    }
+}
+
+/// Waits for `STARTED` or `FAILED`. What is reserved is given back just before the descriptors come.
+fn answer(
+    attempt: &Attempt<'_>,
+    socket: &OwnedFd,
+    shepherd: &OwnedFd,
+    reserved: Vec<OwnedFd>,
+) -> Result<(Started, Vec<OwnedFd>), NotStarted> {
+    let deadline = Deadline::after(START_DEADLINE);
     let program = || attempt.0.program.clone();
+    let mut reserved = Some(reserved);
+    let wanted = reserved.as_ref().map_or(0, Vec::len);
     loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(SpawnError::TimedOut { program: program(), after: START_DEADLINE });
+        if deadline.passed() {
+            return Err(SpawnError::TimedOut { program: program(), after: START_DEADLINE }.into());
         }
         // The socket hangs up only when every copy of it is closed; the pidfd tells of the shepherd's death whatever it has started.
         let mut watched = [PollFd::new(socket, PollFlags::IN), PollFd::new(shepherd, PollFlags::IN)];
-        let timeout = rustix::event::Timespec::try_from(left).ok();
-        match rustix::event::poll(&mut watched, timeout.as_ref()) {
+        match rustix::event::poll(&mut watched, deadline.timespec().as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
-            Err(errno) => return Err(attempt.failed(Stage::Socket, errno)),
+            Err(errno) => return Err(attempt.failed(Stage::Socket, errno).into()),
         }
         let ended = !watched[1].revents().is_empty();
+        drop(reserved.take());
         match receive(socket) {
-            Ok(Some((bytes, fds))) => return decode(attempt, &bytes, fds),
-            Ok(None) => return Err(SpawnError::ShepherdLost { program: program() }),
-            Err(Errno::AGAIN) if ended => return Err(SpawnError::ShepherdLost { program: program() }),
+            Ok(Some((bytes, fds))) => return decode(attempt, &bytes, fds, wanted),
+            Ok(None) => return Err(SpawnError::ShepherdLost { program: program() }.into()),
+            Err(Errno::AGAIN) if ended => return Err(SpawnError::ShepherdLost { program: program() }.into()),
             Err(Errno::AGAIN | Errno::INTR) => {}
-            Err(errno) => return Err(attempt.failed(Stage::Socket, errno)),
+            // Another thread has taken what was reserved. `FAILED` brings no descriptors: the command runs.
+            Err(errno) => return Err(NotStarted { error: attempt.failed(Stage::Stdio, errno), runs: true }),
         }
     }
 }
 
-fn decode(attempt: &Attempt<'_>, bytes: &[u8], fds: Vec<OwnedFd>) -> Result<(Started, Vec<OwnedFd>), SpawnError> {
+fn decode(
+    attempt: &Attempt<'_>,
+    bytes: &[u8],
+    fds: Vec<OwnedFd>,
+    wanted: usize,
+) -> Result<(Started, Vec<OwnedFd>), NotStarted> {
     let mut opened = frame::open(bytes);
     let words = opened.as_mut().and_then(|(kind, _, payload)| match *kind {
         kind::STARTED => {
@@ -460,29 +508,45 @@ fn decode(attempt: &Attempt<'_>, bytes: &[u8], fds: Vec<OwnedFd>) -> Result<(Sta
         kind::FAILED => Some(Err(Failed { stage: payload.u8()?, errno: payload.u32()?, index: payload.u32()? })),
         _ => None,
     });
+    let odd = |runs| NotStarted { error: attempt.failed(Stage::Protocol, Errno::PROTO), runs };
     match words {
-        Some(Ok(started)) => Ok((started, fds)),
+        Some(Ok(started)) if fds.len() == wanted => Ok((started, fds)),
+        Some(Ok(_)) => Err(odd(true)),
         Some(Err(Failed { stage, errno, index })) => Err(SpawnError::Failed {
             stage: Stage::from_frame(stage),
             errno: Errno::from_raw_os_error(errno as i32),
             program: attempt.0.program.clone(),
             index,
-        }),
-        None => Err(attempt.failed(Stage::Protocol, Errno::PROTO)),
+        }
+        .into()),
+        None => Err(odd(true)),
     }
+}
+
+fn stop_at_once(socket: &OwnedFd) -> Result<(), Errno> {
+    let mut buf = [0u8; HEADER + 16];
+    let mut put = Put::new(&mut buf, kind::STOP, 0);
+    put.u8(cause::STOPPED);
+    put.u32(0);
+    put.u8(1);
+    let len = put.finish().ok_or(Errno::MSGSIZE)?;
+    rustix::net::send(socket, &buf[..len], SendFlags::NOSIGNAL | SendFlags::DONTWAIT).map(drop)
 }
 
 /// A message and its descriptors.
 type Received = (Vec<u8>, Vec<OwnedFd>);
 
 /// One message and its descriptors, without waiting; `None` is the end.
+///
+/// # Errors
+/// `EMFILE` when this process had no room for all of the descriptors; then it has got none.
 pub(crate) fn receive(socket: &OwnedFd) -> Result<Option<Received>, Errno> {
     let mut buf = [0u8; HEADER + 512];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(8))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
     let received = rustix::net::recvmsg(socket, &mut [IoSliceMut::new(&mut buf)], &mut control, flags)?;
-    let fds = control
+    let fds: Vec<OwnedFd> = control
         .drain()
         .filter_map(|message| match message {
             RecvAncillaryMessage::ScmRights(fds) => Some(fds),
@@ -490,6 +554,9 @@ pub(crate) fn receive(socket: &OwnedFd) -> Result<Option<Received>, Errno> {
         })
         .flatten()
         .collect();
+    if received.flags.contains(ReturnFlags::CTRUNC) {
+        return Err(Errno::MFILE);
+    }
     Ok((received.bytes > 0).then(|| (buf[..received.bytes].to_vec(), fds)))
 }
 

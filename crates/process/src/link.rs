@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 /// A shepherd answers in microseconds; one that is stopped by a debugger does not.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
 /// After the grace a shepherd kills for five seconds at most and then reports; as much again is for a machine that is very busy.
-const KILLING: Duration = Duration::from_secs(10);
+pub(crate) const KILLING: Duration = Duration::from_secs(10);
 /// A shepherd that was killed is gone in microseconds, unless the kernel holds it, or someone whose pid 1 it is.
 const DYING: Duration = Duration::from_secs(5);
 

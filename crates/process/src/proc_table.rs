@@ -1,5 +1,6 @@
 //! The processes of this machine as /proc shows them.
 
+use rustix::io::Errno;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::OnceLock;
 use std::{collections::HashSet, fs, io, time::Duration};
@@ -40,11 +41,25 @@ pub(crate) fn is_ours() -> bool {
     depth() == Some(1)
 }
 
-/// Why /proc does not show every process of this user's trees, if so: as `hidepid` hides one that has changed its
-/// user. Found once.
-pub(crate) fn hides() -> Option<&'static str> {
+/// Why /proc does not show every process of this user's trees, if so: as `hidepid` hides one that has changed its user.
+/// Found once.
+///
+/// # Errors
+/// When this process has no descriptor or memory to look.
+pub(crate) fn hides() -> Result<Option<&'static str>, Errno> {
     static HIDES: OnceLock<Option<String>> = OnceLock::new();
-    HIDES.get_or_init(|| hiding(&fs::read_to_string("/proc/self/mountinfo").ok()?, may_trace())).as_deref()
+    if let Some(hides) = HIDES.get() {
+        return Ok(hides.as_deref());
+    }
+    let mountinfo = match fs::read_to_string("/proc/self/mountinfo") {
+        Ok(mountinfo) => mountinfo,
+        Err(error) => match Errno::from_io_error(&error) {
+            Some(errno @ (Errno::MFILE | Errno::NFILE | Errno::NOMEM)) => return Err(errno),
+            // The shepherd tells what is wrong with /proc.
+            _ => return Ok(None),
+        },
+    };
+    Ok(HIDES.get_or_init(|| hiding(&mountinfo, may_trace())).as_deref())
 }
 
 /// The last mount on a place is the one that is seen.

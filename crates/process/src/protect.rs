@@ -1,8 +1,8 @@
 //! Which protection and which limits a command gets on this machine.
 
-use crate::cgroup::{self, LimitFiles, LimitGroup};
+use crate::cgroup::{self, LimitFiles, LimitGroup, Unavailable};
 use crate::command::{Isolation, Orphans, Resource};
-use crate::error::SpawnError;
+use crate::error::{SpawnError, Stage};
 use crate::frame::{Group, HEADER, Put, group};
 use crate::guarantee::{Enforcement, Guarantee, Limit, Protection};
 use crate::launch::Attempt;
@@ -37,17 +37,23 @@ pub(crate) fn protect(
     if command.isolation != Isolation::PidNamespace {
         guarantee.lower(Protection::Cgroup, not_asked());
         let base = match (command.isolation, command.orphans) {
-            (Isolation::Subreaper, _) => Err(not_asked()),
-            (_, Orphans::Leave) => Err("orphans are to be left, and a group would hold them".to_owned()),
+            (Isolation::Subreaper, _) => Err(Unavailable::Lasting(not_asked())),
+            (_, Orphans::Leave) => {
+                Err(Unavailable::Lasting("orphans are to be left, and a group would hold them".to_owned()))
+            }
             _ => cgroup::unified(),
         };
         match base {
             Ok(base) => unified = Some(base.to_path_buf()),
-            Err(reason) => guarantee.lower(Protection::Subreaper, reason),
+            Err(Unavailable::Lasting(reason)) => guarantee.lower(Protection::Subreaper, reason),
+            Err(Unavailable::Passing(errno)) => return Err(attempt.failed(Stage::Cgroup, errno)),
         }
     }
-    if let (Protection::Subreaper, Some(reason)) = (guarantee.protection, proc_table::hides()) {
-        guarantee.lower(Protection::Children, reason.to_owned());
+    if guarantee.protection == Protection::Subreaper {
+        let hides = proc_table::hides().map_err(|errno| attempt.failed(Stage::Shepherd, errno))?;
+        if let Some(reason) = hides {
+            guarantee.lower(Protection::Children, reason.to_owned());
+        }
     }
     let mut wanted: Vec<Wanted> = Vec::new();
     wanted.extend(unified.map(|base| Wanted { kind: group::UNIFIED, base, writes: Vec::new(), required: false }));
@@ -72,7 +78,8 @@ pub(crate) fn protect(
                     }
                 }
             }
-            Err(reason) => match (limit, command.memory) {
+            Err(Unavailable::Passing(errno)) => return Err(attempt.failed(Stage::Cgroup, errno)),
+            Err(Unavailable::Lasting(reason)) => match (limit, command.memory) {
                 (Limit::Memory, Some(bytes)) => {
                     guarantee.limits.push((limit, Enforcement::Rlimit));
                     rlimits.insert(Resource::AddressSpace.number(), (bytes, bytes));

@@ -91,7 +91,7 @@ impl Identity {
                 let _ = fs::write(group.join("cgroup.kill"), "1");
             }
             let ours = proc_table::is_ours();
-            unseen = !ours || proc_table::hides().is_some();
+            unseen = !ours || !matches!(proc_table::hides(), Ok(None));
             survivors = match (ours, &self.group) {
                 (true, _) => self.end_marked(shepherd, leader_ended, deadline),
                 (false, Some(_)) => 0,

@@ -8,7 +8,6 @@ use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, 
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
-use std::thread;
 use std::time::{Duration, Instant};
 
 struct Watch {
@@ -98,15 +97,28 @@ pub(crate) fn register(link: &Arc<Link>) {
     add(started(), link);
 }
 
+/// Makes sure that there is a watch, with its thread running.
+///
+/// # Errors
+/// When the system has no descriptor, thread or memory for it.
+pub(crate) fn ready() -> Result<(), Errno> {
+    start_if_needed(&mut lock())
+}
+
+fn start_if_needed(watch: &mut Option<Watch>) -> Result<(), Errno> {
+    if watch.as_ref().is_none_or(|watch| watch.owner != std::process::id()) {
+        let new = start().map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::AGAIN))?;
+        // A forked copy forgets the links of its parent without closing what is registered there.
+        std::mem::forget(watch.replace(new));
+    }
+    Ok(())
+}
+
 /// The watch, with its thread running if that can be had.
 fn started() -> MutexGuard<'static, Option<Watch>> {
     let mut watch = lock();
-    if watch.as_ref().is_none_or(|watch| watch.owner != std::process::id()) {
-        match start() {
-            // A forked copy forgets the links of its parent without closing what is registered there.
-            Ok(new) => std::mem::forget(watch.replace(new)),
-            Err(error) => tracing::warn!(%error, "no thread watches over the shepherds"),
-        }
+    if let Err(error) = start_if_needed(&mut watch) {
+        tracing::warn!(%error, "no thread watches over the shepherds");
     }
     watch
 }
@@ -153,12 +165,7 @@ fn start() -> std::io::Result<Watch> {
     let timer = Arc::new(rustix::time::timerfd_create(TimerfdClockId::Monotonic, flags)?);
     epoll::add(&set, &timer, epoll::EventData::new_u64(TIMER), epoll::EventFlags::IN)?;
     let (watched, ringing) = (Arc::clone(&set), Arc::clone(&timer));
-    // Signals of the program are for the program's own threads.
-    let blocked = crate::sys::SignalsBlocked::new();
-    let thread = thread::Builder::new().name("ginnel-watch".to_owned()).stack_size(256 * 1024);
-    let started = thread.spawn(move || run(&watched, &ringing));
-    drop(blocked);
-    started?;
+    ginnel_base::thread::spawn_with_stack("ginnel-watch", 256 * 1024, move || run(&watched, &ringing))?;
     let (links, limits) = (HashMap::new(), BTreeMap::new());
     Ok(Watch { owner: std::process::id(), set, timer, limits, links, settling: None })
 }

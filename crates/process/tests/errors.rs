@@ -107,7 +107,7 @@ fn limits_the_kernel_refuses_are_named_as_the_stage() {
     fails(
         Command::new("true").env("X", "y").inherit_as(2_000_000_000, fs::File::open("/dev/null").unwrap()),
         Stage::Descriptors,
-        libc::EINVAL,
+        libc::EMFILE,
     );
 }
 

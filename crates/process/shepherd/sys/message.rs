@@ -1,6 +1,6 @@
 //! Messages and descriptors over the control socket.
 
-use super::{EINVAL, Fd, Result, nr, retry};
+use super::{EINVAL, EMFILE, EMSGSIZE, Fd, Result, nr, retry};
 use crate::frame::MAX_FDS;
 
 #[repr(C)]
@@ -59,10 +59,13 @@ pub(crate) fn next_length(socket: &Fd) -> Result<usize> {
     retry(nr::RECVMSG, [socket.0 as usize, &raw const message as usize, PEEK_TRUNC, 0, 0, 0])
 }
 
-/// One message and its descriptors, without waiting: their numbers are written to `fds`, their count is returned. A length of 0 is the end.
+/// One message and its descriptors, without waiting: their numbers are written to `fds`, their count is returned. A
+/// length of 0 is the end. `EMFILE`: there was no room for all of the descriptors; those that came are closed again.
+/// `EMSGSIZE`: the message was longer than `into`.
 pub(crate) fn receive(socket: &Fd, into: &mut [u8], fds: &mut [i32; MAX_FDS]) -> Result<(usize, usize)> {
     const CLOEXEC_DONTWAIT: usize = 0x4000_0000 | 0x40;
-    const TRUNCATED: u32 = 0x20 | 0x8;
+    const CONTROL_TRUNCATED: u32 = 0x8;
+    const TRUNCATED: u32 = 0x20;
     let mut control = Control { len: 0, level: 0, kind: 0, fds: [0; MAX_FDS + 1] };
     let vector = Vector { base: into.as_mut_ptr() as usize, len: into.len() };
     let message = message(&vector, &raw mut control as usize, size_of::<Control>());
@@ -73,5 +76,11 @@ pub(crate) fn receive(socket: &Fd, into: &mut [u8], fds: &mut [i32; MAX_FDS]) ->
     let rights = control.len > CONTROL_HEADER && control.level == SOL_SOCKET && control.kind == SCM_RIGHTS;
     let count = if rights { ((control.len - CONTROL_HEADER) / 4).min(MAX_FDS) } else { 0 };
     fds[..count].copy_from_slice(&control.fds[..count]);
-    if flags & TRUNCATED != 0 { Err(EINVAL) } else { Ok((len, count)) }
+    if flags & (CONTROL_TRUNCATED | TRUNCATED) == 0 {
+        return Ok((len, count));
+    }
+    for fd in &fds[..count] {
+        drop(Fd(*fd));
+    }
+    Err(if flags & CONTROL_TRUNCATED != 0 { EMFILE } else { EMSGSIZE })
 }

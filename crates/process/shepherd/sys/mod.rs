@@ -34,7 +34,12 @@ pub(crate) const EACCES: Errno = 13;
 pub(crate) const ENOTDIR: Errno = 20;
 pub(crate) const EXDEV: Errno = 18;
 pub(crate) const EINVAL: Errno = 22;
+pub(crate) const ENFILE: Errno = 23;
+pub(crate) const EMFILE: Errno = 24;
+pub(crate) const EPIPE: Errno = 32;
 pub(crate) const ENOSYS: Errno = 38;
+pub(crate) const EMSGSIZE: Errno = 90;
+pub(crate) const ECONNRESET: Errno = 104;
 
 pub(crate) const SIGHUP: u32 = 1;
 pub(crate) const SIGINT: u32 = 2;
@@ -119,6 +124,11 @@ impl Fd {
     }
 }
 
+/// Whether it was for want of a descriptor, here or in the whole machine.
+pub(crate) fn no_descriptor(errno: Errno) -> bool {
+    errno == EMFILE || errno == ENFILE
+}
+
 fn opened(result: Result<usize>) -> Result<Fd> {
     result.map(|number| Fd(number as i32))
 }
@@ -190,15 +200,22 @@ pub(crate) fn ioctl_bytes(fd: &Fd, request: usize, bytes: &mut [u8]) -> Result<u
     ioctl(fd, request, bytes.as_mut_ptr() as usize)
 }
 
-/// A copy of `fd` at `lowest` or above, closed by `execve`.
+/// A copy of `fd` at `lowest` or above, closed by `execve`. `EMFILE` also when `lowest` is beyond the limit.
 pub(crate) fn duplicate_above(fd: i32, lowest: i32) -> Result<i32> {
     const F_DUPFD_CLOEXEC: usize = 1030;
-    check(call(nr::FCNTL, [fd as usize, F_DUPFD_CLOEXEC, lowest as usize, 0, 0, 0])).map(|number| number as i32)
+    match check(call(nr::FCNTL, [fd as usize, F_DUPFD_CLOEXEC, lowest as usize, 0, 0, 0])) {
+        Err(EINVAL) => Err(EMFILE),
+        result => result.map(|number| number as i32),
+    }
 }
 
-/// A copy of `fd` at `number`, kept by `execve`.
+/// A copy of `fd`, which is open, at `number`, kept by `execve`. `EMFILE` when `number` is beyond the limit.
 pub(crate) fn duplicate_to(fd: i32, number: i32) -> Result<()> {
-    check(call(nr::DUP3, [fd as usize, number as usize, 0, 0, 0, 0])).map(drop)
+    const EBADF: Errno = 9;
+    match check(call(nr::DUP3, [fd as usize, number as usize, 0, 0, 0, 0])) {
+        Err(EBADF) => Err(EMFILE),
+        result => result.map(drop),
+    }
 }
 
 /// From now on `execve` closes it.

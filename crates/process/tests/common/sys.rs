@@ -14,12 +14,16 @@ pub fn play(roles: &[(&str, fn())]) {
 
 /// Gives up root: what follows runs as an ordinary user without groups or capabilities.
 pub fn become_nobody() {
-    const NOBODY: u32 = 65534;
+    become_user(65534);
+}
+
+/// The same as a user of whom there are no other processes.
+pub fn become_user(user: u32) {
     // SAFETY: plain system calls on this process, which has one thread; nothing points anywhere.
     unsafe {
         assert_eq!(libc::setgroups(0, std::ptr::null()), 0);
-        assert_eq!(libc::setresgid(NOBODY, NOBODY, NOBODY), 0);
-        assert_eq!(libc::setresuid(NOBODY, NOBODY, NOBODY), 0);
+        assert_eq!(libc::setresgid(user, user, user), 0);
+        assert_eq!(libc::setresuid(user, user, user), 0);
         // A change of user makes a process unreadable to its own user, as a program that was started by that user is not.
         assert_eq!(libc::prctl(libc::PR_SET_DUMPABLE, 1), 0);
     }
