@@ -2,10 +2,10 @@
 //! not panic, hang or be stopped for ever, and an honest reader gets every record intact, or an exact count of what it missed.
 #![no_main]
 
-use ginnel_fuzz::{Choices, beside_a_mad_writer};
+use ginnel_fuzz::{Choices, beside_a_mad_writer, reopen};
 use ginnel_memory::identity::Identity;
 use ginnel_memory::ring::{Blocked, Consumer, Control, Fault, Geometry, Mode, Producer};
-use ginnel_memory::{Segment, Spec};
+use ginnel_memory::{Access, Segment, Spec};
 use libfuzzer_sys::fuzz_target;
 use std::sync::atomic::Ordering;
 
@@ -36,11 +36,12 @@ fuzz_target!(|bytes: &[u8]| {
     let mad = Segment::memfd("fuzz-mad", &readers, false).unwrap();
     let own = Segment::memfd("fuzz-own", &readers, false).unwrap();
     let control = Control::new(mad.data_mut(), SLOTS).unwrap();
-    let mut producer = Producer::new(geometry, ring.header_mut(), ring.data_mut(), control.clone()).unwrap();
+    let reading = reopen(&ring, Access::Read);
+    let mut producer = Producer::new(geometry, ring.into_words().unwrap().0, control.clone()).unwrap();
     // The honest reader keeps its cursor where nobody else writes; the writer does not wait for it.
     let private = Control::new(own.data_mut(), SLOTS).unwrap();
     let slot = private.claim(1, Identity::own()).unwrap();
-    let honest = Consumer::new(geometry, ring.header_words(), ring.data(), private, slot, 1).unwrap();
+    let honest = Consumer::new(geometry, reading.header_words(), reading.data(), private, slot, 1).unwrap();
     let mut honest = Honest { consumer: honest, received: 0, skipped: 0, buffer: Vec::new() };
     let writable = [mad.data_mut()];
 

@@ -2,10 +2,10 @@
 //! The reader may see any record and any fault; it must not panic, hang, read out of bounds or go backwards.
 #![no_main]
 
-use ginnel_fuzz::{Choices, beside_a_mad_writer};
+use ginnel_fuzz::{Choices, beside_a_mad_writer, reopen};
 use ginnel_memory::identity::Identity;
 use ginnel_memory::ring::{Consumer, Control, Fault, Geometry, Mode, Producer, Start};
-use ginnel_memory::{Segment, Spec};
+use ginnel_memory::{Access, Segment, Spec};
 use libfuzzer_sys::fuzz_target;
 use std::sync::atomic::Ordering;
 
@@ -32,10 +32,12 @@ fuzz_target!(|bytes: &[u8]| {
     let readers = Spec { data: Control::bytes(4), mirror: false, ..spec };
     let readers = Segment::memfd("fuzz-readers", &readers, false).unwrap();
     let control = Control::new(readers.data_mut(), 4).unwrap();
-    let mut producer = Producer::new(geometry, ring.header_mut(), ring.data_mut(), control.clone()).unwrap();
+    // What spoils the ring is another mapping, as of another process that may write it.
+    let spoiled = reopen(&ring, Access::ReadWrite);
+    let mut producer = Producer::new(geometry, ring.into_words().unwrap().0, control.clone()).unwrap();
     let slot = control.claim(TOKEN, Identity::own()).unwrap();
-    let mut consumer = Consumer::new(geometry, ring.header_words(), ring.data(), control, slot, TOKEN).unwrap();
-    let writable = [ring.header_mut(), ring.data_mut()];
+    let mut consumer = Consumer::new(geometry, spoiled.header_words(), spoiled.data(), control, slot, TOKEN).unwrap();
+    let writable = [spoiled.header_mut(), spoiled.data_mut()];
 
     let mut steps = 0;
     while !choices.is_empty() && steps < 64 {

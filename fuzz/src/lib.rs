@@ -1,6 +1,7 @@
 //! What the fuzz targets share: a fuzzer's bytes read as a sequence of choices, and a peer that writes while others work.
 
-use ginnel_memory::WordsMut;
+use ginnel_memory::{Access, Expect, Segment, WordsMut};
+use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The fuzzer's bytes as choices. At the end every choice is zero.
@@ -81,4 +82,18 @@ pub fn beside_a_mad_writer<T>(words: &[WordsMut], seed: u64, work: impl FnOnce()
         mad.join().expect("the mad writer only writes");
         result
     })
+}
+
+/// The memfd `segment`, mapped once more.
+pub fn reopen(segment: &Segment, access: Access) -> Segment {
+    let header = segment.header();
+    let expect = Expect { kind: header.kind, layout: None, instance: Some(header.instance), owner: None };
+    // By its path: a descriptor of the writer's could not be mapped read-only and be another description.
+    let flags = match access {
+        Access::Read => rustix::fs::OFlags::RDONLY,
+        Access::ReadWrite => rustix::fs::OFlags::RDWR,
+    };
+    let path = format!("/proc/self/fd/{}", segment.fd().as_raw_fd());
+    let fd = rustix::fs::open(path, flags | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty()).unwrap();
+    Segment::inherit("fuzz-again", fd, access, &expect).unwrap()
 }

@@ -169,7 +169,10 @@ impl<T: ?Sized, C: Codec<T>> WriterBuilder<T, C> {
                 self.run_dir = dir.or(self.run_dir);
                 self.create(&name)
             }
-            Source::Inherited(parts) => self.adopt(parts),
+            Source::Inherited(parts) => {
+                let socket = parts.spare_socket();
+                self.adopt(parts).inspect_err(|_| socket.hang_up())
+            }
         }
     }
 
@@ -209,8 +212,11 @@ impl<T: ?Sized, C: Codec<T>> WriterBuilder<T, C> {
         let hub = Hub::new(listener).map_err(system)?;
         let small = SegmentError::Mismatch { name: "control".into(), field: "size", found: 0, expected: 1 };
         let slots = Control::new(control.data_mut(), geometry.max_readers).ok_or(small)?;
-        let producer = Producer::new(geometry, data.header_mut(), data.data_mut(), slots)
-            .expect("a segment is as large as the geometry that was read from it");
+        let (found, expected) = (data.header().data as u64, geometry.capacity);
+        let (words, data) = data.into_words()?;
+        // An inherited header may describe a ring that its segment, mapped once instead of twice, cannot hold.
+        let small = || SegmentError::Mismatch { name: "channel".into(), field: "data size", found, expected };
+        let producer = Producer::new(geometry, words, slots).ok_or_else(small)?;
         if let Some(claimed) = &mut claimed {
             claimed.complete()?;
         }
@@ -502,7 +508,10 @@ impl<T: ?Sized, C: Codec<T>> ReaderBuilder<T, C> {
                 self.run_dir = dir.or(self.run_dir);
                 self.open(&name)
             }
-            Source::Inherited(parts) => self.adopt(variable, parts),
+            Source::Inherited(parts) => {
+                let socket = parts.spare_socket();
+                self.adopt(variable, parts).inspect_err(|_| socket.hang_up())
+            }
         }
     }
 
@@ -559,12 +568,13 @@ impl<T: ?Sized, C: Codec<T>> ReaderBuilder<T, C> {
         let token = Spec::random_instance();
         let slot = slots.claim(token, Identity::own()).expect("a fresh control segment has a free slot");
         // Readers see an empty ring before the child has started.
-        drop(Producer::new(geometry, data.header_mut(), data.data_mut(), slots.clone()));
+        let (words, data) = data.into_words()?;
+        drop(Producer::new(geometry, words, slots.clone()));
         let system = |source| OpenError::System { what: "make the inherited channel", source };
         let (near, far) = tether::pair().map_err(system)?;
         let duplicate = |fd: rustix::fd::BorrowedFd<'_>| rustix::io::fcntl_dupfd_cloexec(fd, 3).map_err(system);
         let parts = Parts {
-            data: duplicate(data.fd())?,
+            data: duplicate(data.as_fd())?,
             control: duplicate(control.fd())?,
             socket: far,
             wake: None,
@@ -573,9 +583,7 @@ impl<T: ?Sized, C: Codec<T>> ReaderBuilder<T, C> {
         };
         // This end only reads: a mapping that cannot write, even though this process made the memory.
         let expect = Expect { kind: KIND_DATA, layout: None, instance: Some(spec.instance), owner: None };
-        let fd = duplicate(data.fd())?;
-        drop(data);
-        let data = Segment::inherit(name, fd, Access::Read, &expect)?;
+        let data = Segment::inherit(name, data, Access::Read, &expect)?;
         let mut consumer = self.consumer(name, geometry, &data, slots, slot, token)?;
         consumer.resume();
         let tether = Tether::new(near, None).map_err(system)?;

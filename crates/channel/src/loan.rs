@@ -3,33 +3,37 @@
 use crate::codec::Codec;
 use crate::codec::Plain;
 use crate::error::{PublishError, RecvError};
+use crate::hub::Hub;
 use crate::reader::Reader;
-use crate::writer::Writer;
+use crate::writer::announce;
+use ginnel_memory::ring::Grant;
+use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-/// The next record of a channel, to be filled in shared memory. Made by [`Writer::loan`].
+/// The next record of a channel, to be filled in shared memory. Made by [`Writer::loan`](crate::Writer::loan).
 #[derive(Debug)]
 #[must_use = "a loan that is dropped publishes nothing"]
 pub struct Loan<'a, T: ?Sized>
 where
     Plain: Codec<T>,
 {
-    writer: &'a mut Writer<T>,
-    len: usize,
+    grant: Grant<'a>,
+    hub: &'a mut Hub,
+    _type: PhantomData<&'a mut T>,
 }
 
 impl<'a, T: ?Sized> Loan<'a, T>
 where
     Plain: Codec<T>,
 {
-    pub(crate) fn new(writer: &'a mut Writer<T>, len: usize) -> Self {
-        Self { writer, len }
+    pub(crate) fn new(grant: Grant<'a>, hub: &'a mut Hub) -> Self {
+        Self { grant, hub, _type: PhantomData }
     }
 
     /// Publishes the record.
     pub fn publish(self) -> Result<(), PublishError> {
-        self.writer.loan_commit(self.len)
+        announce(self.grant.publish(), self.hub)
     }
 }
 
@@ -37,13 +41,13 @@ impl Deref for Loan<'_, [u8]> {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        self.writer.loan_peek(self.len)
+        &self.grant
     }
 }
 
 impl DerefMut for Loan<'_, [u8]> {
     fn deref_mut(&mut self) -> &mut [u8] {
-        self.writer.loan_bytes(self.len)
+        &mut self.grant
     }
 }
 
@@ -54,7 +58,7 @@ where
     type Target = T;
 
     fn deref(&self) -> &T {
-        T::ref_from_bytes(self.writer.loan_peek(self.len)).unwrap_or_else(|_| unreachable!("{ALIGNED}"))
+        T::ref_from_bytes(&self.grant).unwrap_or_else(|_| unreachable!("{ALIGNED}"))
     }
 }
 
@@ -63,7 +67,7 @@ where
     T: FromBytes + IntoBytes + Immutable + KnownLayout,
 {
     fn deref_mut(&mut self) -> &mut T {
-        T::mut_from_bytes(self.writer.loan_bytes(self.len)).unwrap_or_else(|_| unreachable!("{ALIGNED}"))
+        T::mut_from_bytes(&mut self.grant).unwrap_or_else(|_| unreachable!("{ALIGNED}"))
     }
 }
 

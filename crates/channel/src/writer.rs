@@ -11,9 +11,9 @@ use crate::loan::Loan;
 use crate::tether::{self, Waker};
 use ginnel_memory::fence::{self, Heavy};
 use ginnel_memory::identity::Identity;
-use ginnel_memory::ring::{Admission, Blocked, Consumer, Mode, Producer, Start};
+use ginnel_memory::ring::{Admission, Blocked, Grant, Mode, Producer, Start};
 use ginnel_memory::{Segment, Spec, Spin};
-use rustix::fd::{BorrowedFd, OwnedFd};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -46,7 +46,7 @@ pub struct Writer<T: ?Sized, C: Codec<T> = Plain> {
     spin: Spin,
     waits: u64,
     evicted: u64,
-    data: Segment,
+    data: OwnedFd,
     control: Segment,
     // Dropped after the producer has closed: then the name is free.
     claimed: Option<Claimed>,
@@ -103,7 +103,7 @@ impl<T: ?Sized, C: Codec<T>> Writer<T, C> {
     pub(crate) fn new(
         producer: Producer,
         hub: Hub,
-        data: Segment,
+        data: OwnedFd,
         control: Segment,
         claimed: Option<Claimed>,
         explicit_dir: bool,
@@ -187,24 +187,7 @@ impl<T: ?Sized, C: Codec<T>> Writer<T, C> {
     /// Tells those who sleep. Called after every publication.
     #[inline(always)]
     pub(crate) fn announce(&mut self) -> Result<(), PublishError> {
-        if self.producer.wanted() || self.producer.truncated() { self.attend() } else { Ok(()) }
-    }
-
-    #[cold]
-    fn attend(&mut self) -> Result<(), PublishError> {
-        if self.producer.truncated() {
-            return Err(PublishError::Truncated);
-        }
-        match self.hub.attend(&mut self.producer) {
-            Ok(()) => Ok(()),
-            // The record is out; a reader that cannot be welcomed for want of descriptors is tried again next time, and
-            // until then protected by the JOINED bit.
-            Err(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::NOBUFS) => {
-                tracing::warn!("a reader waits to be welcomed, but this process is out of file descriptors");
-                Ok(())
-            }
-            Err(source) => Err(PublishError::System { what: "welcome a reader", source }),
-        }
+        announce(&mut self.producer, &mut self.hub)
     }
 
     #[cold]
@@ -394,12 +377,8 @@ impl<T: ?Sized, C: Codec<T>> Writer<T, C> {
         let Some(slot) = self.producer.control().claim(token, Identity::own()) else {
             return Err(OpenError::Full { name: variable.to_owned(), max: geometry.max_readers });
         };
-        let control = self.producer.control().clone();
-        let mut place = Consumer::new(geometry, self.data.header_words(), self.data.data(), control, slot, token)
-            .expect("the writer's own segment is as large as its geometry");
-        match place.join(Start::Oldest, || Ok::<(), std::convert::Infallible>(())) {
-            Ok(Ok(())) => {}
-            Ok(Err(fault)) => return Err(OpenError::Join { name: variable.to_owned(), what: fault.into() }),
+        if let Err(fault) = self.producer.place(slot, token, Start::Oldest) {
+            return Err(OpenError::Join { name: variable.to_owned(), what: fault.into() });
         }
         if geometry.mode == Mode::Lossless && self.producer.admit(slot, token) == Admission::Refused {
             return Err(OpenError::Full { name: variable.to_owned(), max: geometry.max_readers });
@@ -408,7 +387,7 @@ impl<T: ?Sized, C: Codec<T>> Writer<T, C> {
             let ((near, far), waker) = (tether::pair()?, Waker::new()?);
             let duplicate = |fd: rustix::fd::BorrowedFd<'_>| rustix::io::fcntl_dupfd_cloexec(fd, 3);
             let parts = Parts {
-                data: duplicate(self.data.fd())?,
+                data: duplicate(self.data.as_fd())?,
                 control: duplicate(self.control.fd())?,
                 socket: far,
                 wake: Some(duplicate(rustix::fd::AsFd::as_fd(&waker.reading))?),
@@ -420,7 +399,6 @@ impl<T: ?Sized, C: Codec<T>> Writer<T, C> {
         })();
         match made {
             Ok(parts) => {
-                place.hand_over();
                 parts.export(command, variable, Role::Reader);
                 Ok(())
             }
@@ -482,21 +460,33 @@ impl<T: ?Sized, C: Codec<T>> Writer<T, C> {
         }
     }
 
-    pub(crate) fn loan_room(&mut self, len: usize) -> Result<(), PublishError> {
-        self.reserve(len, Patience::Policy)
+    fn grant(&mut self, len: usize) -> Result<(Grant<'_>, &mut Hub), PublishError> {
+        self.reserve(len, Patience::Policy)?;
+        let grant = self.producer.lend(len).expect("the room that was just made");
+        Ok((grant, &mut self.hub))
     }
+}
 
-    pub(crate) fn loan_bytes(&mut self, len: usize) -> &mut [u8] {
-        self.producer.lend(len)
+/// Tells those who sleep.
+#[inline(always)]
+pub(crate) fn announce(producer: &mut Producer, hub: &mut Hub) -> Result<(), PublishError> {
+    if producer.wanted() || producer.truncated() { attend(producer, hub) } else { Ok(()) }
+}
+
+#[cold]
+fn attend(producer: &mut Producer, hub: &mut Hub) -> Result<(), PublishError> {
+    if producer.truncated() {
+        return Err(PublishError::Truncated);
     }
-
-    pub(crate) fn loan_peek(&self, len: usize) -> &[u8] {
-        self.producer.lent(len)
-    }
-
-    pub(crate) fn loan_commit(&mut self, len: usize) -> Result<(), PublishError> {
-        self.producer.commit(len);
-        self.announce()
+    match hub.attend(producer) {
+        Ok(()) => Ok(()),
+        // The record is out; a reader that cannot be welcomed for want of descriptors is tried again next time, and
+        // until then protected by the JOINED bit.
+        Err(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::NOBUFS) => {
+            tracing::warn!("a reader waits to be welcomed, but this process is out of file descriptors");
+            Ok(())
+        }
+        Err(source) => Err(PublishError::System { what: "welcome a reader", source }),
     }
 }
 
@@ -519,8 +509,8 @@ impl Writer<[u8]> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn loan(&mut self, len: usize) -> Result<Loan<'_, [u8]>, PublishError> {
-        self.loan_room(len)?;
-        Ok(Loan::new(self, len))
+        let (grant, hub) = self.grant(len)?;
+        Ok(Loan::new(grant, hub))
     }
 }
 
@@ -597,8 +587,8 @@ where
     /// It holds what an older record left there. Dropping the loan publishes nothing.
     pub fn loan(&mut self) -> Result<Loan<'_, T>, PublishError> {
         const { assert!(align_of::<T>() <= 16, "payloads start at multiples of 16 bytes") };
-        self.loan_room(size_of::<T>())?;
-        Ok(Loan::new(self, size_of::<T>()))
+        let (grant, hub) = self.grant(size_of::<T>())?;
+        Ok(Loan::new(grant, hub))
     }
 }
 
@@ -609,7 +599,7 @@ impl<T: ?Sized, C: Codec<T>> Drop for Writer<T, C> {
         }
         self.producer.close();
         // The tethers hang up next, so nobody sleeps on, whether or not it was tied yet.
-        let _ = self.attend();
+        let _ = attend(&mut self.producer, &mut self.hub);
         if let Some(claimed) = &self.claimed {
             tracing::debug!(name = claimed.name().as_str(), counters = ?self.counters(), "channel closed");
         }

@@ -4,6 +4,7 @@
 //!
 //! * [`Segment`]: a sealed memfd or a fully backed file, with a header that is validated before anything else is read;
 //! * [`Words`] and [`WordsMut`]: the only access to mapped memory, through atomics and one hostile-safe copy;
+//! * [`WriterWords`]: the writable words of a segment, taken once: what a [`ring::Producer`] is made of and lends from;
 //! * [`ForeignFile`]: a file whose layout another protocol dictates, with the same guards;
 //! * [`ring`]: the single-writer, many-reader broadcast ring and its control area (cursors, arming);
 //! * [`fence`]: the asymmetric fence that makes "is anybody asleep?" free for a publisher;
@@ -19,6 +20,8 @@
 //!   is mapped, so a file that a peer shrinks reads as zero and marks the segment as truncated. A memfd of our own is sealed
 //!   against shrinking instead.
 //! * **M5** Bytes read from a peer are copied out first and judged afterwards.
+//! * **M6** Memory is lent as a slice by [`WriterWords`] alone, through `&mut`. Of one mapping there is no other access beside it, and
+//!   of one file there is one of it in a process.
 //!
 //! Linux only for now; the system calls are in `sys` so that another platform can be added beside it.
 
@@ -58,4 +61,4 @@ pub use segment::{Access, Expect, HEADER_BYTES, Header, Segment, SegmentError, S
 pub use segment_params::{PARAMS, WORD_PARAMS};
 pub use spin::Spin;
 pub use trust::Trust;
-pub use words::{Words, WordsMut};
+pub use words::{Words, WordsMut, WriterWords};

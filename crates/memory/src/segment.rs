@@ -24,12 +24,13 @@ use crate::run_dir::RunDir;
 use crate::segment_params::{PARAMS, WORD_PARAMS};
 use crate::sync::Ordering;
 use crate::sys::{Mapping, Protection};
-use crate::words::{Words, WordsMut};
+use crate::words::{Words, WordsMut, WriterWords};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{FallocateFlags, FileType, Gid, MemfdFlags, Mode, OFlags, SealFlags, Uid};
 use rustix::io::Errno;
 use rustix::process::Resource;
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
 
 const MAGIC: u64 = u64::from_ne_bytes(*b"GINNEL\0\x01");
 const VERSION: u32 = 1;
@@ -60,11 +61,7 @@ impl Spec {
     /// An instance number that no other segment has, for all practical purposes.
     #[must_use]
     pub fn random_instance() -> u64 {
-        use std::hash::{BuildHasher, Hasher};
-        // The standard library seeds this from the system's randomness; the clock tells two calls apart.
-        let mut hasher = std::collections::hash_map::RandomState::new().build_hasher();
-        hasher.write_u128(std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_nanos()));
-        hasher.finish().max(1)
+        ginnel_base::random_u64()
     }
 }
 
@@ -172,6 +169,14 @@ pub enum SegmentError {
         /// The segment's name.
         name: String,
     },
+    /// The writer's words are taken already, or somebody looks at words of this mapping, or it cannot be written.
+    #[error("the segment {name:?} cannot be written through: {why}")]
+    Taken {
+        /// The segment's name.
+        name: String,
+        /// Why not.
+        why: &'static str,
+    },
     /// There is less memory behind it than it says, so its creator is no Ginnel.
     #[error("segment {name:?} has holes: {backed} of its {size} bytes are backed by memory; refusing to map it")]
     Sparse {
@@ -196,6 +201,7 @@ impl SegmentError {
             | Self::Owner { name, .. }
             | Self::Mismatch { name, .. }
             | Self::Sparse { name, .. }
+            | Self::Taken { name, .. }
             | Self::Unsealed { name } => called.clone_into(name),
         }
         self
@@ -472,6 +478,48 @@ impl Segment {
         Words::new(&self.mapping, HEADER_BYTES, (self.mapping.len() - HEADER_BYTES) / 8)
     }
 
+    /// Takes the words for the segment's one writer, and returns the segment's file beside them.
+    ///
+    /// [`SegmentError::Taken`] while words of this mapping are in use, if it was opened for reading, and while the words of another
+    /// mapping of the same file are taken in this process. (Another process is kept out by a seal, or by who may open the file.)
+    ///
+    /// ```
+    /// # use ginnel_memory::{Segment, SegmentError, Spec, PARAMS};
+    /// let spec = Spec { kind: 1, layout: 0, instance: 7, params: [0; PARAMS], data: 4096, mirror: false };
+    /// let segment = Segment::memfd("example", &spec, true)?;
+    /// let (words, file) = segment.into_words()?;
+    /// # Ok::<(), SegmentError>(())
+    /// ```
+    ///
+    /// The segment is gone then, so there is no second take:
+    ///
+    /// ```compile_fail,E0382
+    /// # use ginnel_memory::{Segment, SegmentError};
+    /// fn twice(segment: Segment) -> Result<(), SegmentError> {
+    ///     let first = segment.into_words()?;
+    ///     let second = segment.into_words()?;
+    ///     Ok(())
+    /// }
+    /// ```
+    pub fn into_words(self) -> Result<(WriterWords, OwnedFd), SegmentError> {
+        let taken = |why| SegmentError::Taken { name: format!("{:016x}", self.header.instance), why };
+        if !self.mapping.writable() {
+            return Err(taken("it was opened for reading"));
+        }
+        // Whoever has words of it holds the mapping, and nobody else can get any: the segment is ours alone.
+        if Arc::strong_count(&self.mapping) > 1 {
+            return Err(taken("words of it are in use"));
+        }
+        let stat = rustix::fs::fstat(&self.fd).map_err(|source| SegmentError::System {
+            what: "examine",
+            name: format!("{:016x}", self.header.instance),
+            source,
+        })?;
+        let place = WriterPlace::take(stat.st_dev, stat.st_ino).ok_or_else(|| taken("its writer is here already"))?;
+        let words = WriterWords::new(self.header_mut(), self.data_mut(), place);
+        Ok((words, self.fd))
+    }
+
     /// The words of the data, to change.
     ///
     /// # Panics
@@ -480,6 +528,26 @@ impl Segment {
     #[must_use]
     pub fn data_mut(&self) -> WordsMut {
         WordsMut::new(&self.mapping, HEADER_BYTES, (self.mapping.len() - HEADER_BYTES) / 8)
+    }
+}
+
+/// The files whose writer's words are taken in this process, as device and inode.
+static WRITERS: Mutex<BTreeSet<(u64, u64)>> = Mutex::new(BTreeSet::new());
+
+/// The right to be the one writer of a file in this process. Given back on drop.
+#[derive(Debug)]
+pub(crate) struct WriterPlace(u64, u64);
+
+impl WriterPlace {
+    fn take(device: u64, inode: u64) -> Option<Self> {
+        let mut writers = WRITERS.lock().unwrap_or_else(PoisonError::into_inner);
+        writers.insert((device, inode)).then(|| Self(device, inode))
+    }
+}
+
+impl Drop for WriterPlace {
+    fn drop(&mut self) {
+        WRITERS.lock().unwrap_or_else(PoisonError::into_inner).remove(&(self.0, self.1));
     }
 }
 

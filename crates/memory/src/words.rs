@@ -9,9 +9,16 @@
 //! therefore inline assembly. For the compiler that is a foreign function that reads or writes memory it knows nothing
 //! about: it may neither split, repeat nor elide it, and the bytes that come out are arbitrary initialised bytes. The
 //! hardware gives each 8-byte aligned move without tearing and keeps loads in order with loads and stores with stores
-//! (x86-TSO; `rep movsb` is weakly ordered only
-//! inside itself), so acquire and release fences around the copy order it
-//! like the atomic loop that other machines, loom and ThreadSanitizer (`--cfg ginnel_atomic_copy`) use.
+//! (x86-TSO), so acquire and release fences around the copy order it like the atomic loop that other machines, loom and
+//! ThreadSanitizer (`--cfg ginnel_atomic_copy`) use.
+//!
+//! `rep movsb` is weakly ordered inside itself. Its **stores** as a whole are in order with other stores: "String operations are
+//! not reordered with other store operations" (Intel's manual, volume 3, "Memory-Ordering Model for String Operations on
+//! Write-Back Memory", item 3; the section before it asks for a discrete semaphore that is stored after the string operation,
+//! which our flag is). Of its **loads** no manual says as much by name: the rule "reads are not reordered with other reads" has no
+//! exception for them, but none of the examples shows one. So the copy out has an `lfence` on either side, which costs nothing
+//! beside so large a copy: an instruction that loads and precedes it has received its data before it completes, and nothing that
+//! follows begins before that.
 
 use crate::sync::{AtomicU64, Ordering};
 #[cfg(not(loom))]
@@ -65,7 +72,11 @@ impl Words {
     /// `len` words at byte `offset` of `owner`.
     #[cfg(not(loom))]
     pub(crate) fn new(owner: &Arc<Mapping>, offset: usize, len: usize) -> Self {
-        assert!(offset.is_multiple_of(WORD) && offset + len * WORD <= owner.len(), "words outside their mapping");
+        let end = len.checked_mul(WORD).and_then(|bytes| bytes.checked_add(offset));
+        assert!(
+            offset.is_multiple_of(WORD) && end.is_some_and(|end| end <= owner.len()),
+            "words outside their mapping"
+        );
         // SAFETY: the assertion keeps the pointer inside the mapping (M3).
         let base = unsafe { owner.base().add(offset).cast::<AtomicU64>() };
         Self { base, len, tripped: owner.tripped(), _owner: Arc::clone(owner) }
@@ -98,6 +109,13 @@ impl Words {
         return self.tripped.is_some_and(|tripped| tripped.load(std::sync::atomic::Ordering::Acquire));
         #[cfg(loom)]
         return false;
+    }
+
+    /// M3 for `len` bytes that start at word `index`.
+    #[inline(always)]
+    fn check(&self, index: usize, len: usize) {
+        let words = len.div_ceil(WORD);
+        assert!(index <= self.len && words <= self.len - index, "bytes outside their segment");
     }
 
     #[cfg(not(loom))]
@@ -133,12 +151,18 @@ impl Words {
     /// If the range leaves the segment.
     #[inline]
     pub fn copy_out(&self, index: usize, out: &mut [MaybeUninit<u8>]) {
-        let words = out.len().div_ceil(WORD);
-        assert!(index <= self.len() && words <= self.len() - index, "copy outside its segment");
+        self.check(index, out.len());
         #[cfg(all(target_arch = "x86_64", not(loom), not(ginnel_atomic_copy)))]
         // SAFETY: source range checked above (M3) and mapped (M1), destination is a live exclusive slice.
         unsafe {
-            asm_copy(self.base.add(index).as_ptr().cast(), out.as_mut_ptr().cast(), out.len(), MICROCODE_OUT);
+            let (from, to) = (self.base.add(index).as_ptr().cast(), out.as_mut_ptr().cast());
+            if out.len() >= MICROCODE_OUT {
+                asm_load_fence();
+                asm_copy(from, to, out.len(), MICROCODE_OUT);
+                asm_load_fence();
+            } else {
+                asm_copy(from, to, out.len(), MICROCODE_OUT);
+            }
         }
         #[cfg(not(all(target_arch = "x86_64", not(loom), not(ginnel_atomic_copy))))]
         for (i, chunk) in out.chunks_mut(WORD).enumerate() {
@@ -155,6 +179,7 @@ impl Words {
     ///
     /// If the range leaves the segment.
     pub fn copy_to_vec(&self, index: usize, len: usize, out: &mut Vec<u8>) {
+        self.check(index, len); // before it asks for memory
         out.clear();
         out.reserve(len);
         self.copy_out(index, &mut out.spare_capacity_mut()[..len]);
@@ -170,14 +195,15 @@ impl Words {
     #[cfg(not(loom))]
     #[must_use]
     pub fn borrow(&self, _: crate::Trust, index: usize, len: usize) -> &[u8] {
-        let words = len.div_ceil(WORD);
-        assert!(index <= self.len && words <= self.len - index, "borrow outside its segment");
+        self.check(index, len);
         // SAFETY: range checked (M3), mapped for the borrow's life (M1); nobody changes it: the holder of `Trust` said so.
         unsafe { std::slice::from_raw_parts(self.base.add(index).as_ptr().cast(), len) }
     }
 }
 
-/// Shared words that this process may read and write.
+/// Shared words that this process may read and write, word by word or by copying.
+///
+/// There may be many for the same memory, here and in other processes: it never lends a reference into it.
 #[derive(Clone, Debug)]
 pub struct WordsMut(Words);
 
@@ -244,8 +270,7 @@ impl WordsMut {
     /// If the range leaves the segment.
     #[inline]
     pub fn copy_in(&self, index: usize, bytes: &[u8]) {
-        let words = bytes.len().div_ceil(WORD);
-        assert!(index <= self.len() && words <= self.len() - index, "copy outside its segment");
+        self.0.check(index, bytes.len());
         #[cfg(all(target_arch = "x86_64", not(loom), not(ginnel_atomic_copy)))]
         // SAFETY: destination range checked above (M3), mapped (M1) and writable; source is a live slice.
         unsafe {
@@ -258,36 +283,66 @@ impl WordsMut {
             self.0.word(index + i).store(u64::from_ne_bytes(word), Ordering::Relaxed);
         }
     }
+}
 
-    /// Looks at `len` bytes that start at word `index`, like [`lend`](Self::lend).
+/// The words of a segment, in the hands of its one writer. Made by [`Segment::into_words`](crate::Segment::into_words), once.
+///
+/// Nobody else in this process has words of this mapping, nor the writer's words of another mapping of the same file. So memory
+/// may be lent from here, through `&mut`, and no other safe call reaches the same bytes (M6). It is not `Clone`:
+///
+/// ```compile_fail,E0599
+/// fn twice(words: &ginnel_memory::WriterWords) -> ginnel_memory::WriterWords {
+///     words.clone()
+/// }
+/// ```
+#[derive(Debug)]
+#[must_use]
+pub struct WriterWords {
+    pub(crate) head: WordsMut,
+    pub(crate) data: WordsMut,
+    #[cfg(not(loom))]
+    _place: crate::segment::WriterPlace,
+}
+
+impl WriterWords {
+    #[cfg(not(loom))]
+    pub(crate) fn new(head: WordsMut, data: WordsMut, place: crate::segment::WriterPlace) -> Self {
+        Self { head, data, _place: place }
+    }
+
+    /// Of a model.
+    #[cfg(all(test, loom))]
+    pub(crate) fn model(head: WordsMut, data: WordsMut) -> Self {
+        Self { head, data }
+    }
+
+    /// Looks at `len` bytes of the data that start at word `index`.
     ///
     /// # Panics
     ///
-    /// If the range leaves the segment.
+    /// If the range leaves the data.
     #[cfg(not(loom))]
     #[must_use]
     pub(crate) fn own(&self, index: usize, len: usize) -> &[u8] {
-        let words = len.div_ceil(WORD);
-        assert!(index <= self.len() && words <= self.len() - index, "loan outside its segment");
-        // SAFETY: as in `lend`; this process is the one writer, and writes through `&mut self` only.
-        unsafe { std::slice::from_raw_parts(self.0.base.add(index).as_ptr().cast(), len) }
+        self.data.check(index, len);
+        // SAFETY: range checked (M3), mapped for the borrow's life (M1). Only this value changes the bytes (M6), and only
+        // through `&mut self`.
+        unsafe { std::slice::from_raw_parts(self.data.0.base.add(index).as_ptr().cast(), len) }
     }
 
-    /// Lends `len` bytes that start at word `index` to be filled in place.
-    ///
-    /// For the segment's only writer: peers map it read-only, and what they read meanwhile they discard (overwrite mark).
+    /// Lends `len` bytes of the data that start at word `index` to be filled in place.
     ///
     /// # Panics
     ///
-    /// If the range leaves the segment.
+    /// If the range leaves the data.
     #[cfg(not(loom))]
     #[must_use]
     pub(crate) fn lend(&mut self, index: usize, len: usize) -> &mut [u8] {
-        let words = len.div_ceil(WORD);
-        assert!(index <= self.len() && words <= self.len() - index, "loan outside its segment");
-        // SAFETY: range checked (M3), mapped for the borrow's life (M1). This process is the one writer and lends through
-        // `&mut self`; readers in other processes only read, by the racing copy, and discard what the mark covers.
-        unsafe { std::slice::from_raw_parts_mut(self.0.base.add(index).as_ptr().cast(), len) }
+        self.data.check(index, len);
+        // SAFETY: range checked (M3), mapped for the borrow's life (M1). No other safe call reaches these bytes (M6): this value
+        // lends through `&mut self` only. Readers have mappings of their own, read by the racing copy, and discard what the
+        // overwrite mark covers.
+        unsafe { std::slice::from_raw_parts_mut(self.data.0.base.add(index).as_ptr().cast(), len) }
     }
 }
 
@@ -296,6 +351,14 @@ impl WordsMut {
 pub(crate) fn as_uninit(bytes: &mut [u8]) -> &mut [MaybeUninit<u8>] {
     // SAFETY: `MaybeUninit<u8>` has the layout of `u8`, and the only user writes nothing uninitialised into it.
     unsafe { std::slice::from_raw_parts_mut(bytes.as_mut_ptr().cast(), bytes.len()) }
+}
+
+/// Every load before it has its data before any load behind it begins.
+#[cfg(all(target_arch = "x86_64", not(loom), not(ginnel_atomic_copy)))]
+#[inline(always)]
+fn asm_load_fence() {
+    // SAFETY: orders; touches nothing.
+    unsafe { std::arch::asm!("lfence", options(nostack, preserves_flags)) };
 }
 
 /// Copies `len` bytes between shared and private memory without the compiler's knowledge of what is racing, from `microcode`

@@ -10,7 +10,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 fn file() -> (tempfile::TempDir, ForeignFile) {
     let dir = tempfile::tempdir().unwrap();
-    let file = ForeignFile::create(std::fs::File::open(dir.path()).unwrap(), "region", 8192).unwrap();
+    let file = ForeignFile::create(std::fs::File::open(dir.path()).unwrap(), "region", 8192, 0..64).unwrap();
     (dir, file)
 }
 

@@ -64,7 +64,7 @@ fn a_reader_of_a_ring_that_was_cut_short_is_told_so() {
     let writer = Segment::file(&place.dir, "ring", &ring, 0o600, None).unwrap();
     let control = Segment::memfd("control", &spec(Control::bytes(2)), false).unwrap();
     let control = Control::new(control.data_mut(), 2).unwrap();
-    let mut producer = Producer::new(geometry, writer.header_mut(), writer.data_mut(), control.clone()).unwrap();
+    let mut producer = Producer::new(geometry, writer.into_words().unwrap().0, control.clone()).unwrap();
     let reader = Segment::open(&place.dir, "ring", Access::Read, &EXPECT).unwrap();
     let slot = control.claim(5, Identity::own()).unwrap();
     let mut consumer = Consumer::new(geometry, reader.header_words(), reader.data(), control, slot, 5).unwrap();

@@ -47,6 +47,29 @@ fn a_memfd_that_peers_write_cannot_be_sealed_against_the_next_one() {
 }
 
 #[test]
+fn the_writers_words_are_taken_once() {
+    let place = Place::new();
+    let taken = |result: Result<_, SegmentError>| match result {
+        Err(SegmentError::Taken { why, .. }) => why,
+        other => panic!("{other:?}"),
+    };
+    let open = |access| Segment::open(&place.dir, "one", access, &EXPECT).unwrap();
+    let made = Segment::file(&place.dir, "one", &spec(4096), 0o600, None).unwrap();
+    assert_eq!(taken(open(Access::Read).into_words()), "it was opened for reading");
+    let looking = made.data();
+    assert_eq!(taken(made.into_words()), "words of it are in use", "a look at what is lent would be a second access");
+    drop(looking);
+    let (words, file) = open(Access::ReadWrite).into_words().unwrap();
+    assert_eq!(taken(open(Access::ReadWrite).into_words()), "its writer is here already", "by another mapping");
+    let inherited = Segment::memfd("two", &spec(4096), false).unwrap();
+    let again = Segment::inherit("two", reopen(&inherited, OFlags::RDWR), Access::ReadWrite, &EXPECT).unwrap();
+    let other = inherited.into_words().unwrap();
+    assert_eq!(taken(again.into_words()), "its writer is here already");
+    drop((words, file, other));
+    assert!(open(Access::ReadWrite).into_words().is_ok(), "taken over from a writer that is gone");
+}
+
+#[test]
 fn a_segment_with_holes_is_refused_before_anything_is_allocated() {
     const HUGE: u64 = 4 << 30;
     let place = Place::new();

@@ -29,7 +29,6 @@ fn payload(geometry: &Geometry, seq: u64, out: &mut Vec<u8>) {
 struct Ring {
     place: Place,
     geometry: Geometry,
-    data: Segment,
     control: Segment,
     /// Stands for the listening socket: readers that have announced themselves, and those that have left.
     joined: Mutex<Vec<(usize, u64)>>,
@@ -40,14 +39,15 @@ impl Ring {
     fn new(geometry: Geometry) -> Self {
         let place = Place::new();
         let ring = Spec { params: geometry.params(), mirror: geometry.mirror(), ..spec(geometry.data_bytes()) };
-        let data = Segment::file(&place.dir, "data", &ring, 0o600, None).unwrap();
+        Segment::file(&place.dir, "data", &ring, 0o600, None).unwrap();
         let control = Segment::file(&place.dir, "control", &spec(Control::bytes(READERS)), 0o600, None).unwrap();
-        Self { place, geometry, data, control, joined: Mutex::default(), left: Mutex::default() }
+        Self { place, geometry, control, joined: Mutex::default(), left: Mutex::default() }
     }
 
     fn producer(&self) -> Producer {
         let control = Control::new(self.control.data_mut(), READERS).unwrap();
-        Producer::new(self.geometry, self.data.header_mut(), self.data.data_mut(), control).unwrap()
+        let data = Segment::open(&self.place.dir, "data", Access::ReadWrite, &EXPECT).unwrap();
+        Producer::new(self.geometry, data.into_words().unwrap().0, control).unwrap()
     }
 
     /// A reader with mappings of its own.

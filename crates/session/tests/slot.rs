@@ -25,6 +25,8 @@ struct Lane {
 const REQUEST: Lane = Lane { seq: 32, len: 48, signal: 56, area: 64 };
 const RESPONSE: Lane = Lane { seq: 40, len: 52, signal: 60, area: 4224 };
 const FILE: usize = 69824;
+/// Lengths and signals are words of 32 bits.
+const NARROW: std::ops::Range<usize> = 48..64;
 
 /// Publishes as the contract says, step by step. Returns how many sleepers were woken.
 fn publish(file: &ForeignFile, lane: Lane, message: &[u8]) -> usize {
@@ -84,7 +86,7 @@ fn a_scripted_client_is_served_and_woken_by_our_server() {
     let mut session = listener.accept(&patience()).unwrap().handshake(&patience()).unwrap();
     raw.recv();
     let path = dir.path().join("svc-0000000000000001.ipcshm");
-    let file = ForeignFile::open(rustix::fs::CWD, &path).unwrap();
+    let file = ForeignFile::open(rustix::fs::CWD, &path, NARROW).unwrap();
     assert_eq!(file.len(), FILE);
     std::thread::scope(|scope| {
         let (tell, told) = std::sync::mpsc::channel();
@@ -139,7 +141,7 @@ fn a_count_that_jumps_ends_the_session_and_brings_no_message_twice() {
         raw.send(&hello.packet());
         let mut session = listener.accept(&patience()).unwrap().handshake(&patience()).unwrap();
         raw.recv();
-        let file = ForeignFile::open(rustix::fs::CWD, dir.path().join("svc-0000000000000001.ipcshm")).unwrap();
+        let file = ForeignFile::open(rustix::fs::CWD, dir.path().join("svc-0000000000000001.ipcshm"), NARROW).unwrap();
         publish(&file, REQUEST, &message(&Envelope::request(3, 1, 0), b"once"));
         let request = session.recv(&patience()).unwrap();
         let answer = Envelope::response_to(&request.envelope, Status::OK, 0);
@@ -155,7 +157,7 @@ fn a_count_that_jumps_ends_the_session_and_brings_no_message_twice() {
 
 /// A region as a server of the field makes it.
 fn make_region(path: &Path) -> ForeignFile {
-    let file = ForeignFile::create(rustix::fs::CWD, path, FILE).unwrap();
+    let file = ForeignFile::create(rustix::fs::CWD, path, FILE, NARROW).unwrap();
     let mut header = Vec::new();
     header.extend(0x4e53_484d_u32.to_ne_bytes());
     header.extend(3u16.to_ne_bytes());

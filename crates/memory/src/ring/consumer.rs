@@ -78,7 +78,8 @@ impl Consumer {
         5_000
     };
 
-    /// A reader in `slot`, which it has claimed as `token`. `None` if the words are smaller than the geometry says.
+    /// A reader in `slot`, which it has claimed as `token`. `None` if the words are smaller than the geometry says, or there is no
+    /// such slot.
     #[must_use]
     pub fn new(
         geometry: Geometry,
@@ -89,7 +90,7 @@ impl Consumer {
         token: u64,
     ) -> Option<Self> {
         let words = data.len() as u64 * 8;
-        if words < geometry.capacity * if geometry.mirror() { 2 } else { 1 } {
+        if words < geometry.capacity * if geometry.mirror() { 2 } else { 1 } || slot >= control.slots() {
             return None;
         }
         let (at, published, flushed, missed, stalls) = (Place::START, 0, 0, 0, 0);
@@ -350,8 +351,13 @@ impl Consumer {
 
     /// Copies the record that [`peek`](Self::peek) announced, `out.len()` bytes of it, and moves on. The fault says why
     /// the copy must not be used.
+    ///
+    /// # Panics
+    ///
+    /// If the ring has no records of `out.len()` bytes.
     #[inline]
     pub fn take(&mut self, out: &mut [u8]) -> Result<(), Fault> {
+        self.check_len(out.len());
         self.data.copy_out(self.geometry.payload(self.at.word, out.len()), crate::words::as_uninit(out));
         self.finish(out.len())
     }
@@ -366,7 +372,7 @@ impl Consumer {
     #[inline]
     pub fn take_many(&mut self, out: &mut [u8], most: usize) -> Result<usize, Fault> {
         let len = self.geometry.max_record;
-        let out = &mut out[..most * len];
+        let out = &mut out[..most.checked_mul(len).expect("more records than memory holds")];
         let mut most = most.min(if self.geometry.mode == Mode::Latest { 1 } else { self.geometry.run() });
         if self.geometry.bare() {
             let there = self.published.saturating_sub(self.at.pos).div_ceil(self.geometry.slot_bytes());
@@ -390,21 +396,41 @@ impl Consumer {
     }
 
     /// Like [`take`](Self::take), into a vector that becomes exactly the record. It grows but never shrinks.
+    ///
+    /// # Panics
+    ///
+    /// If the ring has no records of `len` bytes.
     pub fn take_vec(&mut self, len: usize, out: &mut Vec<u8>) -> Result<(), Fault> {
+        self.check_len(len);
         self.data.copy_to_vec(self.geometry.payload(self.at.word, len), len, out);
         self.finish(len)
     }
 
     /// Borrows the record that [`peek`](Self::peek) announced. Call [`release`](Self::release) with its length afterwards.
+    ///
+    /// # Panics
+    ///
+    /// If the ring has no records of `len` bytes.
     #[cfg(not(loom))]
     #[must_use]
     pub fn borrow(&self, trust: crate::Trust, len: usize) -> &[u8] {
+        self.check_len(len);
         self.data.borrow(trust, self.geometry.payload(self.at.word, len), len)
     }
 
     /// Moves on behind a borrowed record; the fault says that it was overwritten meanwhile.
+    ///
+    /// # Panics
+    ///
+    /// If the ring has no records of `len` bytes.
     pub fn release(&mut self, len: usize) -> Result<(), Fault> {
+        self.check_len(len);
         self.finish(len)
+    }
+
+    #[inline(always)]
+    fn check_len(&self, len: usize) {
+        assert!(self.geometry.allows(len), "the ring has no record of this length");
     }
 
     #[inline(always)]

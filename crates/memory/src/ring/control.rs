@@ -67,7 +67,7 @@ impl Control {
     /// Bytes that a control area of `slots` readers takes.
     #[must_use]
     pub const fn bytes(slots: usize) -> usize {
-        (FIRST_SLOT + slots * SLOT_WORDS) * 8
+        slots.saturating_mul(SLOT_WORDS).saturating_add(FIRST_SLOT).saturating_mul(8)
     }
 
     /// The control area in `words`, `None` if it is too small for `slots` readers.
@@ -82,9 +82,17 @@ impl Control {
         self.words.truncated()
     }
 
+    /// Index of a word of `slot`. Panics if there is no such slot: numbers that come from elsewhere are judged before.
     #[inline(always)]
-    fn at(slot: usize, field: usize) -> usize {
+    fn at(&self, slot: usize, field: usize) -> usize {
+        assert!(slot < self.slots, "no such slot");
         FIRST_SLOT + slot * SLOT_WORDS + field
+    }
+
+    /// How many slots there are.
+    #[must_use]
+    pub fn slots(&self) -> usize {
+        self.slots
     }
 
     /// The hint that a reader wants something. One load of a line that rarely changes.
@@ -108,10 +116,10 @@ impl Control {
     /// Takes a free slot for the reader `token`, or one whose reader is dead. `None` if all are in use.
     pub fn claim(&self, token: u64, identity: Identity) -> Option<usize> {
         let slot = (0..self.slots)
-            .find(|&slot| self.words.replace(Self::at(slot, TOKEN), 0, token))
+            .find(|&slot| self.words.replace(self.at(slot, TOKEN), 0, token))
             .or_else(|| (0..self.slots).find(|&slot| self.inherit(slot, token)))?;
-        self.words.store(Self::at(slot, ARMED), 0, Ordering::Relaxed);
-        self.words.store(Self::at(slot, MISSED), 0, Ordering::Relaxed);
+        self.words.store(self.at(slot, ARMED), 0, Ordering::Relaxed);
+        self.words.store(self.at(slot, MISSED), 0, Ordering::Relaxed);
         self.sign(slot, identity);
         Some(slot)
     }
@@ -122,33 +130,37 @@ impl Control {
         let info = self.read(slot);
         info.token != 0
             && info.identity.pid != 0
-            && self.words.load(Self::at(slot, NAMESPACE), Ordering::Relaxed) == pid_namespace()
+            && self.words.load(self.at(slot, NAMESPACE), Ordering::Relaxed) == pid_namespace()
             && !info.identity.alive()
-            && self.words.replace(Self::at(slot, PID), u64::from(info.identity.pid), 0)
-            && self.words.replace(Self::at(slot, TOKEN), info.token, token)
+            && self.words.replace(self.at(slot, PID), u64::from(info.identity.pid), 0)
+            && self.words.replace(self.at(slot, TOKEN), info.token, token)
     }
 
     /// Records who reads through `slot`: for a slot that was claimed on behalf of a child.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such slot.
     pub fn sign(&self, slot: usize, identity: Identity) {
         // Never the pid of one process beside the start time of another: that would look like a dead reader.
-        self.words.store(Self::at(slot, PID), 0, Ordering::Relaxed);
-        self.words.store(Self::at(slot, NAMESPACE), pid_namespace(), Ordering::Relaxed);
-        self.words.store(Self::at(slot, START), identity.start, Ordering::Release);
-        self.words.store(Self::at(slot, PID), u64::from(identity.pid), Ordering::Release); // SYNC control.identity
+        self.words.store(self.at(slot, PID), 0, Ordering::Relaxed);
+        self.words.store(self.at(slot, NAMESPACE), pid_namespace(), Ordering::Relaxed);
+        self.words.store(self.at(slot, START), identity.start, Ordering::Release);
+        self.words.store(self.at(slot, PID), u64::from(identity.pid), Ordering::Release); // SYNC control.identity
     }
 
     /// Frees `slot` if `token` still has it.
     pub fn release(&self, slot: usize, token: u64) {
         if self.holds(slot, token) {
-            self.words.store(Self::at(slot, PID), 0, Ordering::Relaxed);
-            self.words.replace(Self::at(slot, TOKEN), token, 0);
+            self.words.store(self.at(slot, PID), 0, Ordering::Relaxed);
+            self.words.replace(self.at(slot, TOKEN), token, 0);
         }
     }
 
     /// Whether `slot` exists and belongs to `token`.
     #[must_use]
     pub fn holds(&self, slot: usize, token: u64) -> bool {
-        slot < self.slots && token != 0 && self.words.load(Self::at(slot, TOKEN), Ordering::Acquire) == token
+        slot < self.slots && token != 0 && self.words.load(self.at(slot, TOKEN), Ordering::Acquire) == token
     }
 
     /// The slots in use.
@@ -157,10 +169,10 @@ impl Control {
     }
 
     fn read(&self, slot: usize) -> SlotInfo {
-        let word = |field| self.words.load(Self::at(slot, field), Ordering::Relaxed);
+        let word = |field| self.words.load(self.at(slot, field), Ordering::Relaxed);
         let token = word(TOKEN);
         // SYNC control.identity: Acquire, so that the start time belongs to the pid.
-        let pid = self.words.load(Self::at(slot, PID), Ordering::Acquire);
+        let pid = self.words.load(self.at(slot, PID), Ordering::Acquire);
         SlotInfo {
             slot,
             token,
@@ -174,41 +186,45 @@ impl Control {
 
     #[inline]
     pub(super) fn set_cursor(&self, slot: usize, cursor: u64, sequence: u64) {
-        self.words.store(Self::at(slot, SEQUENCE), sequence, Ordering::Relaxed);
+        self.words.store(self.at(slot, SEQUENCE), sequence, Ordering::Relaxed);
         // SYNC control.cursor: Release, so that the copy out comes before the release of its bytes.
-        self.words.store(Self::at(slot, CURSOR), cursor, Ordering::Release);
+        self.words.store(self.at(slot, CURSOR), cursor, Ordering::Release);
     }
 
     pub(super) fn cursor(&self, slot: usize) -> u64 {
-        self.words.load(Self::at(slot, CURSOR), Ordering::Acquire) // SYNC control.cursor
+        self.words.load(self.at(slot, CURSOR), Ordering::Acquire) // SYNC control.cursor
     }
 
     pub(super) fn place(&self, slot: usize) -> (u64, u64) {
         let cursor = self.cursor(slot);
-        (cursor, self.words.load(Self::at(slot, SEQUENCE), Ordering::Relaxed))
+        (cursor, self.words.load(self.at(slot, SEQUENCE), Ordering::Relaxed))
     }
 
     pub(super) fn set_missed(&self, slot: usize, missed: u64) {
-        self.words.store(Self::at(slot, MISSED), missed, Ordering::Relaxed);
+        self.words.store(self.at(slot, MISSED), missed, Ordering::Relaxed);
     }
 
     /// Announces that the reader of `slot` is about to sleep. A fence and another look follow (see `Consumer::arm`).
     pub(super) fn arm(&self, slot: usize) {
         // SYNC control.armed: a read-modify-write on both sides, so that the taking of an earlier arm comes before this one.
-        self.words.swap(Self::at(slot, ARMED), 1, Ordering::AcqRel);
+        self.words.swap(self.at(slot, ARMED), 1, Ordering::AcqRel);
         self.raise(ATTENTION_ARMED);
     }
 
     /// Takes the announcement back.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such slot.
     pub fn disarm(&self, slot: usize) {
-        self.words.store(Self::at(slot, ARMED), 0, Ordering::Relaxed);
+        self.words.store(self.at(slot, ARMED), 0, Ordering::Relaxed);
     }
 
     /// Whether the reader of `slot` sleeps; if so the caller must wake it, since the announcement is taken.
     #[must_use]
     pub fn take_armed(&self, slot: usize) -> bool {
         slot < self.slots
-            && self.words.load(Self::at(slot, ARMED), Ordering::Relaxed) != 0
-            && self.words.swap(Self::at(slot, ARMED), 0, Ordering::AcqRel) != 0 // SYNC control.armed
+            && self.words.load(self.at(slot, ARMED), Ordering::Relaxed) != 0
+            && self.words.swap(self.at(slot, ARMED), 0, Ordering::AcqRel) != 0 // SYNC control.armed
     }
 }

@@ -79,6 +79,14 @@ pub enum GeometryError {
         /// The ring's bytes.
         capacity: u64,
     },
+    /// A ring for nobody, or for more readers than one can have.
+    #[error("a channel for {asked} readers cannot be made: ask for 1 to {max}")]
+    Readers {
+        /// How many were asked for.
+        asked: usize,
+        /// The most that there can be.
+        max: usize,
+    },
     /// Sizes that no ring of ours has.
     #[error("ring parameter {index} has the impossible value {value:#x}")]
     Parameter {
@@ -100,6 +108,9 @@ impl Geometry {
 
     /// A ring of at least `records` records of exactly `len` bytes.
     pub fn fixed(mode: Mode, len: usize, records: usize, max_readers: usize) -> Result<Self, GeometryError> {
+        if len as u64 > Self::MAX_BYTES {
+            return Err(GeometryError::Record { max_record: len, capacity: Self::MAX_BYTES });
+        }
         let slots = (records as u64).max(Self::MIN_SLOTS).checked_next_power_of_two();
         let capacity = slots.and_then(|slots| slots.checked_mul(slot(mode, len as u64).1)).unwrap_or(u64::MAX);
         Self::unchecked(mode, Some(len), capacity, len, max_readers).check()
@@ -119,7 +130,7 @@ impl Geometry {
     fn check(mut self) -> Result<Self, GeometryError> {
         let bad = |index, value| Err(GeometryError::Parameter { index, value });
         if !(1..=Self::MAX_READERS).contains(&self.max_readers) {
-            return bad(4, self.max_readers as u64);
+            return Err(GeometryError::Readers { asked: self.max_readers, max: Self::MAX_READERS });
         }
         let too_large = GeometryError::Record { max_record: self.max_record, capacity: self.capacity };
         if self.capacity > Self::MAX_BYTES || self.max_record as u64 > Self::MAX_BYTES {
@@ -195,6 +206,15 @@ impl Geometry {
             return Err(bad(1));
         }
         Self::unchecked(mode, fixed, params[2], max_record, size(4)?).check()
+    }
+
+    /// Whether a record may have `len` bytes.
+    #[inline(always)]
+    pub(super) fn allows(&self, len: usize) -> bool {
+        match self.fixed {
+            Some(fixed) => len == fixed,
+            None => len <= self.max_record,
+        }
     }
 
     /// Index of the first word of the payload, `len` bytes, of the record that begins at `word`.

@@ -47,6 +47,8 @@
 
 mod consumer;
 mod control;
+#[cfg(not(loom))]
+mod grant;
 mod layout;
 #[cfg(all(test, loom))]
 mod models;
@@ -55,6 +57,8 @@ mod view;
 
 pub use consumer::{Consumer, Fault, Start};
 pub use control::{ATTENTION_ARMED, ATTENTION_JOINED, Control, SlotInfo};
+#[cfg(not(loom))]
+pub use grant::Grant;
 pub use layout::{Geometry, GeometryError, Mode};
 pub use producer::{Admission, Blocked, Producer};
 pub use view::View;

@@ -22,7 +22,7 @@ use super::layout::{Geometry, Mode};
 use super::{Blocked, Consumer, Fault, Producer, Start};
 use crate::fence;
 use crate::identity::Identity;
-use crate::words::{Words, WordsMut};
+use crate::words::{Words, WordsMut, WriterWords};
 use loom::sync::mpsc::{Receiver, Sender, channel};
 use loom::sync::{Arc, Mutex};
 use loom::thread;
@@ -68,7 +68,8 @@ impl Ring {
     }
 
     fn producer(&self) -> Producer {
-        Producer::new(self.geometry, self.head.clone(), self.data.clone(), self.control.clone()).unwrap()
+        let words = WriterWords::model(self.head.clone(), self.data.clone());
+        Producer::new(self.geometry, words, self.control.clone()).unwrap()
     }
 
     fn consumer(&self, token: u64) -> Consumer {

@@ -1,12 +1,13 @@
 //! The writer's side of a ring.
 
+use super::consumer::{Consumer, Fault, Start};
 use super::control::{ATTENTION_JOINED, Control};
 use super::layout::{
     CLAIM, CLOSED, FENCED, Geometry, LAST, MARK, Mode, NO_RECORD, Place, RECORD_HEADER, TAIL, WAITING,
 };
 use crate::fence;
 use crate::sync::{Ordering, fence as full_fence};
-use crate::words::WordsMut;
+use crate::words::{Words, WriterWords};
 
 /// The one writer of a ring.
 ///
@@ -14,8 +15,7 @@ use crate::words::WordsMut;
 #[derive(Debug)]
 pub struct Producer {
     geometry: Geometry,
-    head: WordsMut,
-    data: WordsMut,
+    words: WriterWords,
     control: Control,
     /// Where the next record goes.
     at: Place,
@@ -91,20 +91,32 @@ impl Producer {
     const IDLE_LOOKS: u32 = 16;
 
     /// A writer at the start of a fresh, zeroed ring. `None` if the words are smaller than the geometry says.
+    ///
+    /// It owns the writable words, which were taken once; so there is no second writer, and nothing of it can be copied:
+    ///
+    /// ```compile_fail,E0382
+    /// use ginnel_memory::WriterWords;
+    /// use ginnel_memory::ring::{Control, Geometry, Producer};
+    ///
+    /// fn twice(geometry: Geometry, words: WriterWords, control: Control) {
+    ///     let first = Producer::new(geometry, words, control.clone());
+    ///     let second = Producer::new(geometry, words, control);
+    /// }
+    /// ```
     #[must_use]
-    pub fn new(geometry: Geometry, head: WordsMut, data: WordsMut, control: Control) -> Option<Self> {
-        let words = data.len() as u64 * 8;
-        if words < geometry.capacity * if geometry.mirror() { 2 } else { 1 } {
+    pub fn new(geometry: Geometry, words: WriterWords, control: Control) -> Option<Self> {
+        let bytes = words.data.len() as u64 * 8;
+        if bytes < geometry.capacity * if geometry.mirror() { 2 } else { 1 } {
             return None;
         }
+        let head = &words.head;
         head.store(LAST, NO_RECORD, Ordering::Relaxed);
         head.store(MARK, geometry.capacity, Ordering::Relaxed);
         head.store(CLAIM, geometry.capacity, Ordering::Release);
         let mark = geometry.capacity;
         Some(Self {
             geometry,
-            head,
-            data,
+            words,
             control,
             at: Place::START,
             mark,
@@ -147,15 +159,19 @@ impl Producer {
     #[inline(always)]
     #[must_use]
     pub fn truncated(&self) -> bool {
-        self.data.truncated() // header and data are one mapping
+        self.words.data.truncated() // header and data are one mapping
     }
 
     /// Makes room for a record of `len` bytes. Costs a comparison, but once in a sixteenth of the capacity.
     ///
-    /// `len` must be at most the geometry's `max_record`. An open batch that would push its own start out of the ring, or that
-    /// holds what blocks it, is published and begun anew.
+    /// An open batch that would push its own start out of the ring, or that holds what blocks it, is published and begun anew.
+    ///
+    /// # Panics
+    ///
+    /// If the ring has no records of `len` bytes: more than the geometry's `max_record`, or (where it is fixed) another length.
     #[inline]
     pub fn reserve(&mut self, len: usize) -> Result<(), Blocked> {
+        assert!(self.geometry.allows(len), "a record longer than the ring's");
         let end = self.at.pos + self.geometry.record_bytes(self.at.word, len) + self.geometry.lookahead();
         if end <= self.mark { Ok(()) } else { self.advance(end) }
     }
@@ -207,13 +223,13 @@ impl Producer {
             while self.tail.0 + capacity < want && self.tail.1 < self.at.seq {
                 let word = self.geometry.word(self.tail.0, self.tail.1);
                 // Our own words: readers cannot write them.
-                let len = self.data.load(word + 1, Ordering::Relaxed) as usize;
+                let len = self.words.data.load(word + 1, Ordering::Relaxed) as usize;
                 self.tail = (self.tail.0 + self.geometry.record_bytes(word, len), self.tail.1 + 1);
             }
         }
-        self.head.store(TAIL, self.tail.0, Ordering::Release);
+        self.words.head.store(TAIL, self.tail.0, Ordering::Release);
         // SYNC ring.tail: Release, so that whoever is overtaken by this mark finds a tail that is not.
-        self.head.store(MARK, want, Ordering::Release);
+        self.words.head.store(MARK, want, Ordering::Release);
         self.mark = want;
         full_fence(Ordering::Release); // SYNC ring.mark: before any store that it covers
         Ok(())
@@ -236,7 +252,7 @@ impl Producer {
             return Ok(want);
         }
         // SYNC ring.claim: Release, so that a reader that must choose again finds the newest record of this claim.
-        self.head.store(CLAIM, want, Ordering::Release);
+        self.words.head.store(CLAIM, want, Ordering::Release);
         // Dekker with a joining reader (see `Consumer::join`): it stores cursor and bit, fences, and checks the claim. Readers
         // join rarely, so theirs is the heavy side; a full fence here would wait for the lines that readers hold.
         fence::light();
@@ -255,7 +271,7 @@ impl Producer {
 
     fn withdraw(&mut self) {
         self.announced = 0;
-        self.head.store(CLAIM, self.mark, Ordering::Release);
+        self.words.head.store(CLAIM, self.mark, Ordering::Release);
     }
 
     /// How far the slowest member lets the mark go, at least to `end`.
@@ -289,6 +305,17 @@ impl Producer {
         Admission::Admitted
     }
 
+    /// Chooses the first record of a reader that will read elsewhere through `slot`, which was claimed for it as `token`, and
+    /// announces it. The slot stays claimed, but on a fault, which says why there is no place to begin.
+    pub fn place(&self, slot: usize, token: u64, start: Start) -> Result<(), Fault> {
+        // This reader uses the writer's own mapping, so it must not outlive the call (M6).
+        let (head, data): (Words, Words) = ((*self.words.head).clone(), (*self.words.data).clone());
+        let reader = Consumer::new(self.geometry, head, data, self.control.clone(), slot, token);
+        let mut reader = reader.ok_or(Fault::Position { value: slot as u64 })?;
+        let Ok(joined) = reader.join(start, || Ok::<(), std::convert::Infallible>(()));
+        joined.map(|()| reader.hand_over())
+    }
+
     /// Forgets a reader that is gone. Its slot becomes free.
     pub fn dismiss(&mut self, slot: usize, token: u64) {
         self.evict(slot, token);
@@ -310,20 +337,25 @@ impl Producer {
     /// Says that the writer waits for space: readers then tell it when they release some. Look again after saying so, before
     /// sleeping.
     pub fn start_waiting(&self) -> fence::Heavy {
-        self.head.store(WAITING, 1, Ordering::Relaxed);
+        self.words.head.store(WAITING, 1, Ordering::Relaxed);
         fence::heavy() // pairs with the light fence in `Consumer::flush`
     }
 
     /// Says that the writer no longer waits.
     pub fn stop_waiting(&self) {
-        self.head.store(WAITING, 0, Ordering::Relaxed);
+        self.words.head.store(WAITING, 0, Ordering::Relaxed);
     }
 
     /// Writes one record into the room that [`reserve`](Self::reserve) made, and publishes it unless a batch is open.
+    ///
+    /// # Panics
+    ///
+    /// If there is no room for it.
     #[inline(always)]
     pub fn push(&mut self, payload: &[u8]) {
+        assert!(self.has_room(payload.len()), "a record beyond the room that was made for it");
         let word = self.at.word;
-        self.data.copy_in(self.geometry.payload(word, payload.len()), payload);
+        self.words.data.copy_in(self.geometry.payload(word, payload.len()), payload);
         self.seal(word, payload.len());
     }
 
@@ -332,11 +364,13 @@ impl Producer {
     ///
     /// # Panics
     ///
-    /// If `payloads` has another length than so many records.
+    /// If `payloads` has another length than so many records, or there is no room for them.
     #[inline]
     pub fn push_many(&mut self, payloads: &[u8], records: usize) {
         let len = self.geometry.max_record;
-        assert_eq!(payloads.len(), records * len, "payloads of another size than the ring's");
+        assert_eq!(Some(payloads.len()), records.checked_mul(len), "payloads of another size than the ring's");
+        let bytes = self.geometry.slot_bytes().saturating_mul(records as u64);
+        assert!(bytes <= self.mark - self.at.pos, "records beyond the room that was made for them");
         let single = self.batch.is_none();
         if single {
             self.open_batch();
@@ -346,7 +380,7 @@ impl Producer {
             let run = self.geometry.contiguous(self.at.word, records - done);
             let bytes = &payloads[done * len..(done + run) * len];
             if run > 1 {
-                self.data.copy_in(self.at.word, bytes);
+                self.words.data.copy_in(self.at.word, bytes);
                 let last = self.at.pos + (run as u64 - 1) * self.geometry.slot_bytes();
                 self.batch.as_mut().expect("opened above").last = last;
                 self.at.advance_many(&self.geometry, run);
@@ -360,26 +394,55 @@ impl Producer {
         }
     }
 
-    /// Lends the payload of the next record, `len` bytes, in the room that [`reserve`](Self::reserve) made. Its content is
-    /// whatever an older record left there.
+    /// Lends the payload of the next record, `len` bytes, in the room that [`reserve`](Self::reserve) made for it. `None` if there
+    /// is no such room. Its content is whatever an older record left there.
+    ///
+    /// The grant holds the producer, so nothing else can be written, lent or published while it lives:
+    ///
+    /// ```compile_fail,E0499
+    /// # use ginnel_memory::ring::Producer;
+    /// fn two(producer: &mut Producer) {
+    ///     let first = producer.lend(8).unwrap();
+    ///     let second = producer.lend(8).unwrap();
+    ///     first.publish();
+    /// }
+    /// ```
+    ///
+    /// ```compile_fail,E0505
+    /// # use ginnel_memory::ring::Producer;
+    /// fn kept(producer: &mut Producer) -> u8 {
+    ///     let mut grant = producer.lend(8).unwrap();
+    ///     let bytes: &mut [u8] = &mut grant;
+    ///     grant.publish();
+    ///     bytes[0]
+    /// }
+    /// ```
     #[cfg(not(loom))]
     #[must_use]
-    pub fn lend(&mut self, len: usize) -> &mut [u8] {
-        let word = self.at.word;
-        self.data.lend(self.geometry.payload(word, len), len)
+    pub fn lend(&mut self, len: usize) -> Option<super::Grant<'_>> {
+        self.has_room(len).then(|| super::Grant::new(self, len))
     }
 
-    /// The payload that [`lend`](Self::lend) lends, to look at.
     #[cfg(not(loom))]
-    #[must_use]
-    pub fn lent(&self, len: usize) -> &[u8] {
-        self.data.own(self.geometry.payload(self.at.word, len), len)
+    pub(super) fn lent(&self, len: usize) -> &[u8] {
+        self.words.own(self.geometry.payload(self.at.word, len), len)
     }
 
-    /// Publishes the record that was filled through [`lend`](Self::lend).
-    pub fn commit(&mut self, len: usize) {
-        let word = self.at.word;
-        self.seal(word, len);
+    #[cfg(not(loom))]
+    pub(super) fn lent_mut(&mut self, len: usize) -> &mut [u8] {
+        self.words.lend(self.geometry.payload(self.at.word, len), len)
+    }
+
+    #[cfg(not(loom))]
+    pub(super) fn commit(&mut self, len: usize) {
+        self.seal(self.at.word, len);
+    }
+
+    /// Whether there is room for a record of `len` bytes: it fits the ring, and `reserve` has moved the mark beyond it.
+    #[inline(always)]
+    fn has_room(&self, len: usize) -> bool {
+        self.geometry.allows(len)
+            && self.at.pos + self.geometry.record_bytes(self.at.word, len) + self.geometry.lookahead() <= self.mark
     }
 
     #[inline(always)]
@@ -387,20 +450,20 @@ impl Producer {
         let bytes = self.geometry.record_bytes(word, len);
         if self.geometry.fixed.is_none() {
             // The next flag's place may hold anything that an older payload left there.
-            self.data.store(word + (bytes / 8) as usize, 0, Ordering::Relaxed);
-            self.data.store(word + 1, len as u64, Ordering::Relaxed);
+            self.words.data.store(word + (bytes / 8) as usize, 0, Ordering::Relaxed);
+            self.words.data.store(word + 1, len as u64, Ordering::Relaxed);
         }
         match &mut self.batch {
             None => {
                 if !self.geometry.bare() {
-                    self.data.store(word, self.at.seq + 1, Ordering::Release); // SYNC ring.flag
+                    self.words.data.store(word, self.at.seq + 1, Ordering::Release); // SYNC ring.flag
                 }
-                self.head.store(LAST, self.at.pos, Ordering::Release); // SYNC ring.last
+                self.words.head.store(LAST, self.at.pos, Ordering::Release); // SYNC ring.last
             }
             Some(batch) => {
                 // The first one's flag is stored by `publish_batch`.
                 if !self.geometry.bare() && batch.seq != self.at.seq {
-                    self.data.store(word, self.at.seq + 1, Ordering::Relaxed);
+                    self.words.data.store(word, self.at.seq + 1, Ordering::Relaxed);
                 }
                 batch.last = self.at.pos;
             }
@@ -421,9 +484,9 @@ impl Producer {
             && seq < self.at.seq
         {
             if !self.geometry.bare() {
-                self.data.store(self.geometry.word(pos, seq), seq + 1, Ordering::Release); // SYNC ring.flag
+                self.words.data.store(self.geometry.word(pos, seq), seq + 1, Ordering::Release); // SYNC ring.flag
             }
-            self.head.store(LAST, last, Ordering::Release); // SYNC ring.last
+            self.words.head.store(LAST, last, Ordering::Release); // SYNC ring.last
         }
     }
 
@@ -480,7 +543,7 @@ impl Producer {
     /// Begins or ends to fence each look for sleepers.
     pub(super) fn set_fenced(&mut self, fenced: bool) {
         // SYNC ring.fenced: Release, so that who sees 1 sees what was published before, perhaps without a fence.
-        self.head.store(FENCED, u64::from(fenced), Ordering::Release);
+        self.words.head.store(FENCED, u64::from(fenced), Ordering::Release);
         // Pairs with the fence in `Consumer::arm`: who armed and still saw 1 is seen by every look from here on, fence or not.
         full_fence(Ordering::SeqCst);
         (self.fenced, self.run) = (fenced, 0);
@@ -489,7 +552,7 @@ impl Producer {
     /// Says that no more records will come.
     pub fn close(&mut self) {
         self.publish_batch();
-        self.head.store(CLOSED, 1, Ordering::Release); // SYNC ring.closed
+        self.words.head.store(CLOSED, 1, Ordering::Release); // SYNC ring.closed
     }
 }
 

@@ -16,6 +16,8 @@ use ginnel_wire::ENVELOPE_LEN;
 pub(super) const MAGIC: u32 = 0x4e53_484d;
 pub(super) const VERSION: u16 = 3;
 pub(super) const HEADER_LEN: usize = 64;
+/// Lengths and signals: what is accessed as words of 32 bits.
+pub(super) const NARROW: std::ops::Range<usize> = 48..64;
 
 pub(super) const AT_MAGIC: usize = 0;
 pub(super) const AT_VERSION: usize = 4;

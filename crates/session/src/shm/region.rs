@@ -1,6 +1,6 @@
 //! The file of a session's region: made by the server, attached by the client.
 
-use super::layout::{HEADER_LEN, Layout, LayoutError};
+use super::layout::{HEADER_LEN, Layout, LayoutError, NARROW};
 use super::stale;
 use crate::error::ConnectError;
 use crate::wait::Wait;
@@ -55,9 +55,9 @@ pub(crate) fn create(
     if run_dir.join(&name).as_os_str().len() > MAX_PATH {
         return Err(Errno::NAMETOOLONG);
     }
-    let made = ForeignFile::create(&**dir, &name, layout.file_len()).or_else(|errno| {
+    let made = ForeignFile::create(&**dir, &name, layout.file_len(), NARROW).or_else(|errno| {
         if errno == Errno::EXIST && stale::remove_if_stale(dir, &name) {
-            return ForeignFile::create(&**dir, &name, layout.file_len());
+            return ForeignFile::create(&**dir, &name, layout.file_len(), NARROW);
         }
         Err(errno)
     });
@@ -93,7 +93,7 @@ enum Attach {
 }
 
 fn try_attach(path: &Path) -> Result<Region, Attach> {
-    let file = ForeignFile::open(CWD, path).map_err(|errno| match errno {
+    let file = ForeignFile::open(CWD, path, NARROW).map_err(|errno| match errno {
         // An empty file is one whose size is still to come. An absent one never comes: it exists before its name is told.
         Errno::INVAL => Attach::NotReady(errno.to_string()),
         errno => Attach::Never(errno.to_string()),
