@@ -8,8 +8,8 @@
 //! ```
 
 use crate::error::EnvError;
-use crate::sys;
-use rustix::fd::{AsRawFd, OwnedFd, RawFd};
+use crate::{sys, tether};
+use rustix::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::ffi::OsStr;
 use std::path::PathBuf;
 
@@ -39,7 +39,24 @@ pub(crate) enum Source {
     Inherited(Parts),
 }
 
+/// A second descriptor of an inherited socket, to hang up where taking the channel over fails: whoever exported it must not wait for
+/// this process, in which the inherited descriptor stays open.
+#[derive(Debug)]
+pub(crate) struct SpareSocket(Option<OwnedFd>);
+
+impl SpareSocket {
+    pub(crate) fn hang_up(&self) {
+        if let Some(socket) = &self.0 {
+            tether::hang_up(socket.as_fd());
+        }
+    }
+}
+
 impl Parts {
+    pub(crate) fn spare_socket(&self) -> SpareSocket {
+        SpareSocket(rustix::io::fcntl_dupfd_cloexec(&self.socket, 3).ok())
+    }
+
     /// Gives the parts to the next children of `command`, in the variable `variable`.
     pub(crate) fn export(self, command: &mut impl Inherit, variable: &str, role: Role) {
         let role = match role {

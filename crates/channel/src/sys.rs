@@ -1,6 +1,6 @@
 //! Handing file descriptors to a child, and locks that can be asked about without being taken (Linux).
 
-use rustix::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use rustix::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use rustix::io::{Errno, FdFlags};
 use std::collections::BTreeSet;
 use std::os::unix::process::CommandExt;
@@ -15,7 +15,11 @@ pub(crate) fn inherit(command: &mut Command, fd: OwnedFd) {
     }
 }
 
-/// Takes the inherited descriptor `fd`. `None` if it is not open, was not inherited (close-on-exec is set), or has been taken.
+/// A descriptor of our own for what the inherited descriptor `fd` refers to. `None` if that is not open, was not inherited
+/// (close-on-exec is set), or has been taken.
+///
+/// Its number stays open until this process ends, and close-on-exec from now on: the program may own it, and closing what another
+/// owns would make its next use of that number a use of something else.
 pub(crate) fn take_inherited(fd: RawFd) -> Option<OwnedFd> {
     static TAKEN: Mutex<BTreeSet<RawFd>> = Mutex::new(BTreeSet::new());
     if fd <= 2 {
@@ -26,14 +30,16 @@ pub(crate) fn take_inherited(fd: RawFd) -> Option<OwnedFd> {
     if flags < 0 || flags & libc::FD_CLOEXEC != 0 {
         return None;
     }
-    if !TAKEN.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(fd) {
+    let mut taken = TAKEN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if taken.contains(&fd) {
         return None;
     }
-    // SAFETY: open, inherited (Rust's own descriptors are close-on-exec), and taken once: nobody else here owns it.
-    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-    rustix::io::fcntl_setfd(&fd, FdFlags::CLOEXEC).ok()?;
-    debug_assert!(fd.as_raw_fd() > 2);
-    Some(fd)
+    // SAFETY: borrowed for two calls that neither keep nor close it; were it closed meanwhile, they would fail.
+    let inherited = unsafe { BorrowedFd::borrow_raw(fd) };
+    let own = rustix::io::fcntl_dupfd_cloexec(inherited, 3).ok()?;
+    rustix::io::fcntl_setfd(inherited, FdFlags::CLOEXEC).ok()?;
+    taken.insert(fd);
+    Some(own)
 }
 
 /// Takes an exclusive lock on a file for as long as this description of it is open anywhere. False if somebody has it.

@@ -242,6 +242,17 @@ impl Tether {
     }
 }
 
+impl Drop for Tether {
+    fn drop(&mut self) {
+        hang_up(self.socket.as_fd());
+    }
+}
+
+/// Tells the other end that this one is gone, also while a copy of the descriptor is open elsewhere (an inherited one stays open).
+pub(crate) fn hang_up(socket: BorrowedFd<'_>) {
+    let _ = rustix::net::shutdown(socket, rustix::net::Shutdown::Both);
+}
+
 impl AsFd for Tether {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.epoll.as_fd()

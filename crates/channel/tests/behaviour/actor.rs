@@ -38,6 +38,8 @@ const ROLES: &[(&str, fn())] = &[
     ("link_parent", crate::exports::parent),
     ("env_errors", crate::exports::env_errors),
     ("descriptors", crate::exports::descriptors),
+    ("owner_of_inherited", crate::exports::owner),
+    ("heir_of_an_odd_header", crate::exports::heir),
     ("producer", crate::producers::producer),
 ];
 

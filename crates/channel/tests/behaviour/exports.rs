@@ -258,3 +258,72 @@ fn a_child_that_goes_without_taking_over_is_noticed_when_the_command_goes() {
     assert!(matches!(link.incoming.recv(), Err(RecvError::Closed { cause: CloseCause::Died })));
     assert!(before.elapsed() < PATIENCE);
 }
+
+/// Role: owns the descriptors that its parent exported, as a program does that collects all it was given, and uses the channel.
+pub(crate) fn owner() {
+    let variable = std::env::var("NUMBERS").expect("exported");
+    let numbers = variable.trim_start_matches("fd:r:").split(',').take(4).map(|fd| fd.parse().expect("a descriptor"));
+    let own: Vec<_> = numbers.map(sys::own_descriptor).collect();
+    let mut reader: Reader<u64> = Reader::from_env("NUMBERS").expect("inherited");
+    assert_eq!(reader.recv().expect("receive"), 77);
+    drop(reader);
+    tell("left");
+    listen();
+    // All of them are open still, and closed by their owner: the standard library ends the process where one is not.
+    assert!(own.iter().all(|fd| rustix::io::fcntl_getfd(fd).is_ok()));
+    drop(own);
+    tell("closed");
+    let wrong = Writer::<u32>::from_env("OTHERS").map(drop).expect_err("of another type");
+    tell(wrong);
+    listen();
+}
+
+#[test]
+fn a_program_may_own_what_it_inherited_and_its_parent_learns_when_it_leaves() {
+    let mut command = command("owner_of_inherited", &[]);
+    let mut writer: Writer<u64> = Writer::builder().mode(Mode::Lossless).anonymous().unwrap();
+    writer.export(&mut command, "NUMBERS").unwrap();
+    let mut other: Reader<u64> = Reader::builder().export_writer(&mut command, "OTHERS").unwrap();
+    writer.publish(&77).unwrap();
+    let mut actor = Actor::spawn(&mut command);
+    drop(command);
+    assert_eq!(actor.hear(), "left");
+    until("its place is free", || writer.readers().unwrap() == 0);
+    actor.say("close");
+    assert_eq!(actor.hear(), "closed");
+    assert!(actor.hear().contains("layout hash"), "refused");
+    let refused = other.recv_timeout(PATIENCE);
+    assert!(matches!(refused, Err(RecvError::Closed { cause: CloseCause::Died })), "nobody will write: {refused:?}");
+    actor.say("end");
+    actor.finish();
+}
+
+/// Role: takes over the writer's part of a channel whose header describes another mapping.
+pub(crate) fn heir() {
+    tell(Writer::<[u8]>::from_env("BYTES").map(drop).expect_err("an impossible header"));
+}
+
+/// Keeps the first descriptor, the memory of the data, in sight.
+struct Spy(Command, Option<std::os::fd::OwnedFd>);
+
+impl ginnel_channel::Inherit for Spy {
+    fn inherit_fd(&mut self, fd: std::os::fd::OwnedFd) -> std::os::fd::RawFd {
+        self.1.get_or_insert_with(|| fd.try_clone().unwrap());
+        self.0.inherit_fd(fd)
+    }
+
+    fn set_env(&mut self, variable: &str, value: &std::ffi::OsStr) {
+        ginnel_channel::Inherit::set_env(&mut self.0, variable, value);
+    }
+}
+
+#[test]
+fn an_heir_of_a_header_without_the_mirror_flag_gets_an_error_and_no_panic() {
+    let mut spy = Spy(command("heir_of_an_odd_header", &[]), None);
+    let _reader: Reader<[u8]> = Reader::builder().export_writer(&mut spy, "BYTES").unwrap();
+    rustix::io::pwrite(spy.1.as_ref().unwrap(), &[0; 8], 56).unwrap();
+    let mut actor = Actor::spawn(&mut spy.0);
+    let said = actor.hear();
+    assert!(said.contains("data size"), "{said}");
+    actor.finish();
+}

@@ -231,3 +231,9 @@ pub(crate) fn cpu_time() -> std::time::Duration {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     std::time::Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
 }
+
+/// Takes the inherited descriptor `number` as this program's own.
+pub(crate) fn own_descriptor(number: std::os::fd::RawFd) -> std::os::fd::OwnedFd {
+    // SAFETY: a role that was handed the number owns it; that nobody else closes it is what the test is about.
+    unsafe { std::os::fd::FromRawFd::from_raw_fd(number) }
+}
