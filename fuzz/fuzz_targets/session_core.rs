@@ -2,38 +2,74 @@
 //! ends, and asks for no more memory than has arrived.
 #![no_main]
 
-use ginnel_session::proto::{Core, Framing, Role};
-use ginnel_wire::{Envelope, HelloAck, Kind, Profiles, Status};
+use ginnel_session::proto::{Body, Connection, Event, Framing, Input, Offer, Pool, Role, Timing, Verdict, propose};
+use ginnel_session::{ClientConfig, Limits, ServerConfig};
+use ginnel_wire::{Envelope, HelloAck, Kind, Status};
 use libfuzzer_sys::fuzz_target;
+use std::time::Instant;
 
 const LIMIT: u32 = 4096;
 
+/// A session that stands, and the memory for its messages.
+fn open(role: Role, framing: Framing, now: Instant) -> (Connection, Pool) {
+    let limits = Limits { max_payload: LIMIT, max_items: 8 };
+    let packet = if let Framing::Packets(size) = framing { size } else { 4096 };
+    let packets = framing != Framing::Stream;
+    let hello = propose(&ClientConfig { request: limits, response: limits, ..Default::default() }, packet);
+    let server = ServerConfig { max_request_payload: LIMIT, max_response_payload: LIMIT, ..Default::default() };
+    let mut pool = Pool::new(1 << 20);
+    let say = |connection: &mut Connection, pool: &mut Pool, packet: &[u8]| {
+        let mut said = packet;
+        while !said.is_empty() {
+            let space = connection.space(0, pool);
+            let len = said.len().min(space.len());
+            space[..len].copy_from_slice(&said[..len]);
+            connection.handle(now, Input::Received(len));
+            said = &said[len..];
+        }
+    };
+    let ack = |hello: &ginnel_wire::Hello| -> HelloAck {
+        match ginnel_session::proto::judge_hello(&hello.packet(), &Offer::new(&server, packet, 1)) {
+            Verdict::Accept(ack) => ack,
+            other => panic!("{other:?}"),
+        }
+    };
+    let mut connection = match role {
+        Role::Client => Connection::client(hello, packets, Timing::default(), now),
+        Role::Server => Connection::server(packets, Timing::default(), now),
+    };
+    match role {
+        Role::Client => say(&mut connection, &mut pool, &ack(&hello).packet()),
+        Role::Server => {
+            say(&mut connection, &mut pool, &hello.packet());
+            connection.accept(&ack(&hello), now);
+        }
+    }
+    while let Some(transmit) = connection.poll_transmit(&[]) {
+        let len = transmit.head.len() + transmit.body.len();
+        connection.transmitted(now, len, &mut pool);
+    }
+    connection.set_framing(framing);
+    (connection, pool)
+}
+
 fuzz_target!(|input: (u8, &[u8], &[u8])| {
     let (choice, steps, mut data) = input;
+    let now = Instant::now();
     let role = if choice & 1 == 0 { Role::Server } else { Role::Client };
     let framing = match choice >> 1 & 3 {
         0 => Framing::Stream,
         1 => Framing::Slot(LIMIT + 64),
         _ => Framing::Packets(33 + u32::from(choice >> 3) * 8),
     };
-    let ack = HelloAck {
-        supported: Profiles(1),
-        intersection: Profiles(1),
-        selected: Profiles(1),
-        max_request_payload: LIMIT,
-        max_request_items: 8,
-        max_response_payload: LIMIT,
-        max_response_items: 8,
-        packet_size: 100,
-        session_id: 1,
-    };
-    let mut core = Core::new(role, framing, &ack);
+    let (mut connection, mut pool) = open(role, framing, now);
+    while connection.poll_event(&mut pool).is_some() {}
     for id in 0..4 {
-        let _ = core.begin_send(&Envelope::request(1, id, 0), 0);
+        let _ = connection.send(now, &Envelope::request(1, id, 0), Body::Owned(Vec::new()));
     }
     for step in steps {
-        let space = core.space();
         let len = (usize::from(*step & 0x3f) * 3 + 1).min(data.len());
+        let space = connection.space(len, &mut pool);
         let put = len.min(space.len());
         space[..put].copy_from_slice(&data[..put]);
         // With the constants in place now and then, so that what lies behind their check is reached.
@@ -48,15 +84,20 @@ fuzz_target!(|input: (u8, &[u8], &[u8])| {
         // A slot or a stream never delivers more than there is room for; a packet may have been longer.
         let told = if matches!(framing, Framing::Packets(_)) { len } else { put };
         data = &data[len..];
-        if told == 0 || core.received(told).is_err() {
+        if told == 0 {
             return;
         }
-        while let Some(message) = core.message() {
-            assert!(message.payload.len() <= LIMIT as usize);
-            assert_eq!(message.payload.len(), message.envelope.payload_len as usize);
-            assert!(message.envelope.item_count <= 8);
-            if core.consume().is_err() {
-                return;
+        connection.handle(now, Input::Received(told));
+        while let Some(event) = connection.poll_event(&mut pool) {
+            match event {
+                Event::Message(message) => {
+                    assert!(message.payload().len() <= LIMIT as usize);
+                    assert_eq!(message.payload().len(), message.envelope.payload_len as usize);
+                    assert!(message.envelope.item_count <= 8);
+                    pool.put(message.into_buffer());
+                }
+                Event::Ended(_) => return,
+                other => panic!("{other:?}"),
             }
         }
     }

@@ -122,6 +122,17 @@ pub enum SessionError {
         /// What was to be sent.
         kind: Kind,
     },
+    /// The handshake is not over. Nothing was sent.
+    #[error("the handshake is not over")]
+    NotEstablished,
+    /// A client has as much on its way as it may. Nothing was sent; try again when a response has come or bytes were written.
+    #[error("{in_flight} requests are in flight and {queued} bytes wait to be written: no more can be sent now")]
+    Full {
+        /// Requests without a response.
+        in_flight: usize,
+        /// Payload bytes that are queued.
+        queued: usize,
+    },
     /// In shared memory a server has one request at a time to answer, and there is none. Nothing was sent.
     #[error("there is no request to answer")]
     NothingToAnswer,

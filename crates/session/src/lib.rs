@@ -16,27 +16,24 @@
 mod bind;
 mod carrier;
 mod config;
-mod core;
 mod credentials;
 mod directory;
+mod drive;
 mod endpoint;
 mod error;
-mod greeting;
-mod handshake;
-mod inbound;
 mod listener;
-mod mailbox;
+pub mod proto;
 mod session;
 mod shm;
 mod socket;
 #[allow(unsafe_code)]
 mod sys;
-#[cfg(feature = "tokio")]
-pub mod tokio;
 mod wait;
 
 pub use config::{ClientConfig, DEFAULT_HANDSHAKE_TIMEOUT, DEFAULT_MAX_PAYLOAD, Limits, ServerConfig};
 pub use credentials::{InvocationIdError, PeerCredentials, UidPolicy, token_from_invocation_id};
+#[cfg(feature = "tokio")]
+pub use drive::tokio;
 pub use endpoint::Endpoint;
 pub use error::{
     CloseReason, ConnectError, EndpointError, HandshakeError, ListenError, ProtocolError, Refusal, RefuseReason,
@@ -45,17 +42,3 @@ pub use error::{
 pub use listener::{Incoming, Listener};
 pub use session::{Agreement, Session};
 pub use wait::{Abort, Wait};
-
-/// The protocol without I/O: verdicts on handshakes, and the state of a session. For drivers, tests and fuzzers.
-pub mod proto {
-    pub use crate::core::{Core, Role, Transmit};
-    pub use crate::handshake::{Offer, Verdict, judge_ack, judge_hello, propose};
-    pub use crate::inbound::Framing;
-
-    /// Reads a shared-memory region's header and checks that what is accepted lies within a file of `len` bytes. For the
-    /// fuzzers.
-    #[cfg(fuzzing)]
-    pub fn check_region_header(header: &[u8; 64], len: usize) {
-        crate::shm::Layout::check(header, len);
-    }
-}

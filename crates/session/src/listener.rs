@@ -1,19 +1,18 @@
 //! The server's side: a socket that listens, and connections on their way to becoming sessions.
 
 use crate::bind::{Bound, bind};
-use crate::carrier::Carrier;
+use crate::carrier::{Carrier, Link, Slot, Socket, send};
 use crate::config::ServerConfig;
-use crate::core::Role;
 use crate::credentials::PeerCredentials;
+use crate::drive::blocking::Drive;
 use crate::endpoint::Endpoint;
 use crate::error::{HandshakeError, ListenError, RefuseReason, SessionError};
-use crate::greeting::Greeting;
-use crate::handshake::{Offer, Verdict, judge_hello};
-use crate::session::{Established, Link, Session, receive_greeting, socket_framing};
+use crate::proto::{Connection, Event, Offer, Pool, Timing, Transmit, Verdict};
+use crate::session::{Established, Session};
 use crate::shm;
-use crate::socket::{self, Socket};
+use crate::socket;
 use crate::wait::Wait;
-use ginnel_wire::{ENVELOPE_LEN, Hello, HelloAck, Profiles};
+use ginnel_wire::{Hello, HelloAck, Profiles, Status};
 use rustix::event::PollFlags;
 use rustix::fd::OwnedFd;
 use rustix::fs::{CWD, Mode, OFlags};
@@ -22,6 +21,7 @@ use rustix::net::SocketFlags;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 const SHARED_MEMORY: Profiles = Profiles(Profiles::SHM_HYBRID.0 | Profiles::SHM_FUTEX.0);
 
@@ -119,11 +119,12 @@ impl Listener {
             offer.refuse = Some(RefuseReason::User { uid: peer.uid });
         }
         let packets = self.endpoint.is_seqpacket();
+        let now = Instant::now();
+        let connection = Connection::server(packets, Timing::default(), now);
         Incoming {
-            carrier: Socket::new(socket, packets),
+            drive: Drive::new(connection, Socket::new(socket, packets), now),
             endpoint: Arc::clone(&self.endpoint),
             regions: self.regions.clone(),
-            greeting: Greeting::new(packets),
             offer,
             peer,
         }
@@ -143,10 +144,9 @@ impl AsFd for Listener {
 /// that says nothing delays nobody.
 #[derive(Debug)]
 pub struct Incoming {
-    carrier: Socket,
+    drive: Drive<Socket>,
     endpoint: Arc<Endpoint>,
     regions: Option<Arc<OwnedFd>>,
-    greeting: Greeting,
     offer: Offer,
     peer: Option<PeerCredentials>,
 }
@@ -154,7 +154,7 @@ pub struct Incoming {
 impl AsFd for Incoming {
     /// Readable when more of the HELLO may be there.
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.carrier.fd()
+        self.drive.carrier.socket()
     }
 }
 
@@ -181,10 +181,9 @@ impl Incoming {
     /// # Errors
     /// The client left.
     pub fn try_receive_hello(&mut self) -> Result<bool, HandshakeError> {
-        while self.greeting.packet().is_none() {
-            match self.carrier.try_recv(self.greeting.space()).map_err(HandshakeError::NoHello)? {
-                Some(len) => self.greeting.received(len),
-                None => return Ok(false),
+        while self.drive.connection.greeting().is_none() {
+            if !self.drive.try_receive().map_err(HandshakeError::NoHello)? {
+                return Ok(false);
             }
         }
         Ok(true)
@@ -193,7 +192,7 @@ impl Incoming {
     /// The client's proposal, once it has arrived and can be read.
     #[must_use]
     pub fn hello(&self) -> Option<Hello> {
-        Hello::decode(self.greeting.packet()?.get(ENVELOPE_LEN..)?).ok()
+        self.drive.connection.hello()
     }
 
     /// Waits for the HELLO and answers it.
@@ -201,7 +200,11 @@ impl Incoming {
     /// # Errors
     /// Why there is no session. The client was told if [`HandshakeError::Refused`].
     pub fn handshake(mut self, wait: &Wait<'_>) -> Result<Session, HandshakeError> {
-        receive_greeting(&mut self.carrier, &mut self.greeting, wait).map_err(HandshakeError::NoHello)?;
+        while self.drive.connection.greeting().is_none() {
+            if let Event::Ended(end) = self.drive.event(wait).map_err(HandshakeError::NoHello)? {
+                return Err(HandshakeError::NoHello(end.to_error()));
+            }
+        }
         self.finish()
     }
 
@@ -210,71 +213,77 @@ impl Incoming {
     /// # Errors
     /// Why there is no session. The client was told if [`HandshakeError::Refused`].
     pub fn finish(self) -> Result<Session, HandshakeError> {
-        let (established, peer) = self.establish()?;
-        Ok(Session::new(Role::Server, established, peer))
+        Ok(Session::new(self.establish()?))
     }
 
     /// Judges and answers; what is left is to put a driver on it.
-    pub(crate) fn establish(mut self) -> Result<(Established, Option<PeerCredentials>), HandshakeError> {
-        let mut verdict = self.judge();
+    pub(crate) fn establish(mut self) -> Result<Established, HandshakeError> {
+        let mut verdict = self.drive.connection.judge(&self.offer);
         let mut region = None;
         if let Verdict::Accept(ack) = &verdict
             && ack.selected.is_shared_memory()
         {
-            match self.make_region(ack) {
+            match self.make_region(ack.session_id) {
                 Some(made) => region = Some(made),
                 None => {
                     // This session goes without: judged again, as a server that never had shared memory.
                     self.offer.supported = self.offer.supported.without(SHARED_MEMORY);
-                    verdict = self.judge();
+                    verdict = self.drive.connection.judge(&self.offer);
                 }
             }
         }
         match verdict {
             Verdict::Accept(ack) => self.accept(ack, region),
             Verdict::Refuse(reason) => {
-                answer(self.carrier.fd(), &HelloAck::rejection(reason.status()))?;
-                Err(HandshakeError::Refused { status: reason.status(), reason })
+                let status = reason.status();
+                self.refuse(status)?;
+                Err(HandshakeError::Refused { status, reason })
             }
             Verdict::Close(reason) => Err(HandshakeError::Closed(reason)),
         }
     }
 
-    fn judge(&self) -> Verdict {
-        judge_hello(self.greeting.packet().unwrap_or_default(), &self.offer)
-    }
-
-    fn make_region(&self, ack: &HelloAck) -> Option<shm::OwnedRegion> {
+    fn make_region(&self, session_id: u64) -> Option<shm::OwnedRegion> {
         let (run_dir, service) = self.endpoint.service()?;
         let layout = shm::Layout::for_limits(self.offer.max_request_payload, self.offer.max_response_payload)?;
-        shm::create(self.regions.as_ref()?, run_dir, service, ack.session_id, layout)
-            .inspect_err(|errno| tracing::warn!(%errno, session = ack.session_id, "no shared memory for this session"))
+        shm::create(self.regions.as_ref()?, run_dir, service, session_id, layout)
+            .inspect_err(|errno| tracing::warn!(%errno, session = session_id, "no shared memory for this session"))
             .ok()
     }
 
-    fn accept(
-        self,
-        ack: HelloAck,
-        region: Option<shm::OwnedRegion>,
-    ) -> Result<(Established, Option<PeerCredentials>), HandshakeError> {
+    fn refuse(mut self, status: Status) -> Result<(), HandshakeError> {
+        self.drive.connection.refuse(status, self.drive.begun);
+        answer(&mut self.drive.connection, self.drive.carrier.socket(), self.drive.begun)
+    }
+
+    fn accept(self, ack: HelloAck, region: Option<shm::OwnedRegion>) -> Result<Established, HandshakeError> {
+        let begun = self.drive.begun;
+        let Drive { mut connection, carrier, .. } = self.drive;
+        connection.accept(&ack, begun);
         let link = match region {
             // This side listens to the region before the client is told of it.
             Some(region) => {
-                Link::Slot(shm::Slot::server(region, self.carrier.into_fd()).map_err(HandshakeError::Answer)?)
+                let slot = Slot::server(region, carrier.into_fd()).map_err(HandshakeError::Answer)?;
+                Link::Slot(Box::new(slot))
             }
-            None => Link::Socket(self.carrier, socket_framing(&self.endpoint, &ack)),
+            None => Link::Socket(carrier),
         };
-        answer(link.fd(), &ack.packet())?;
+        answer(&mut connection, link.socket(), begun)?;
         tracing::debug!(session = ack.session_id, profile = %ack.selected, peer = ?self.peer, "session accepted");
-        Ok((Established { ack, link }, self.peer))
+        Ok(Established { connection, ack, link, peer: self.peer })
     }
 }
 
-fn answer(socket: BorrowedFd<'_>, packet: &[u8]) -> Result<(), HandshakeError> {
-    // A fresh connection has room for 80 bytes; a peer that made it otherwise gets none.
-    match socket::send(socket, packet, &[]) {
-        Ok(Some(len)) if len == packet.len() => Ok(()),
-        Ok(_) => Err(HandshakeError::Answer(SessionError::Closed)),
-        Err(error) => Err(HandshakeError::Answer(error)),
+/// Sends the answer, which a fresh connection has room for. A peer that made it otherwise gets none.
+fn answer(connection: &mut Connection, socket: BorrowedFd<'_>, now: Instant) -> Result<(), HandshakeError> {
+    // Nothing of a handshake is worth keeping.
+    let mut pool = Pool::new(0);
+    while let Some(Transmit { head, body, .. }) = connection.poll_transmit(&[]) {
+        match send(socket, head, body) {
+            Ok(Some(len)) => connection.transmitted(now, len, &mut pool),
+            Ok(None) => return Err(HandshakeError::Answer(SessionError::Closed)),
+            Err(error) => return Err(HandshakeError::Answer(error)),
+        }
     }
+    Ok(())
 }

@@ -1,22 +1,20 @@
-//! A session with blocking operations: the core, driven over a carrier.
+//! A session with blocking operations: a connection, driven over a carrier.
 
-use crate::carrier::{Carrier, Interest};
+use crate::carrier::{Carrier, Link, Slot, Socket};
 use crate::config::{ClientConfig, Limits};
-use crate::core::{Core, Role, Transmit};
 use crate::credentials::PeerCredentials;
 use crate::directory::Trust;
+use crate::drive::blocking::Drive;
 use crate::endpoint::Endpoint;
 use crate::error::{ConnectError, SessionError};
-use crate::greeting::Greeting;
-use crate::handshake::{judge_ack, propose};
-use crate::inbound::Framing;
-use crate::mailbox::Mailbox;
+use crate::proto::{Body, Connection, End, Event, Framing, Received, Role, Timing, propose};
 use crate::shm;
-use crate::socket::{self, Socket};
+use crate::socket;
 use crate::wait::{Abort, Wait};
 use ginnel_wire::{Envelope, Hello, HelloAck, Message, Profiles};
 use rustix::fd::OwnedFd;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
 
 /// What both sides agreed on, and with whom.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,9 +77,9 @@ impl Agreement {
 /// ```
 #[derive(Debug)]
 pub struct Session {
-    role: Role,
-    mailbox: Mailbox,
-    carrier: Box<dyn Carrier>,
+    drive: Drive<Link>,
+    // The message that was handed out last.
+    current: Option<Received>,
     agreement: Agreement,
 }
 
@@ -97,26 +95,31 @@ impl Session {
         let peer = socket::peer_credentials(&socket, endpoint);
         trust.accept(peer)?;
         let hello = client_hello(&socket, endpoint, config);
-        let mut carrier = Socket::new(socket, endpoint.is_seqpacket());
-        greet(&mut carrier, &hello, wait).map_err(ConnectError::Session)?;
-        let mut answer = Greeting::new(endpoint.is_seqpacket());
-        receive_greeting(&mut carrier, &mut answer, wait).map_err(ConnectError::Session)?;
-        let ack = judge_ack(answer.packet().unwrap_or_default(), &hello)?;
-        let established = establish(endpoint, carrier.into_fd(), ack, wait)?;
-        Ok(Self::new(Role::Client, established, peer))
+        let packets = endpoint.is_seqpacket();
+        let begun = Instant::now();
+        let connection = Connection::client(hello, packets, Timing::default(), begun);
+        let mut drive = Drive::new(connection, Socket::new(socket, packets), begun);
+        drive.flush(&[], wait).map_err(ConnectError::Session)?;
+        let ack = match drive.event(wait).map_err(ConnectError::Session)? {
+            Event::Established(ack) => ack,
+            Event::Ended(End::Refused(refusal)) => return Err(refusal.into()),
+            Event::Ended(end) => return Err(ConnectError::Session(end.to_error())),
+            // A client is told nothing else before its session stands.
+            _ => return Err(ConnectError::Session(SessionError::Closed)),
+        };
+        let Drive { connection, carrier, .. } = drive;
+        let link = attach(endpoint, carrier.into_fd(), &ack, wait)?;
+        Ok(Self::new(Established { connection, ack, link, peer }))
     }
 
-    pub(crate) fn new(role: Role, established: Established, peer: Option<PeerCredentials>) -> Self {
-        let Established { ack, link } = established;
-        let (framing, carrier): (_, Box<dyn Carrier>) = match link {
-            Link::Socket(mut socket, framing) => {
-                socket.allow_sleep();
-                (framing, Box::new(socket))
-            }
-            Link::Slot(slot) => (Framing::Slot(slot.longest()), Box::new(slot)),
-        };
-        let mailbox = Mailbox::new(Core::new(role, framing, &ack));
-        Self { role, mailbox, carrier, agreement: Agreement::new(&ack, peer) }
+    pub(crate) fn new(established: Established) -> Self {
+        let Established { mut connection, ack, link, peer } = established;
+        if let Link::Slot(slot) = &link {
+            connection.set_framing(Framing::Slot(slot.longest()));
+        }
+        let mut drive = Drive::new(connection, link, Instant::now());
+        drive.allow_sleep();
+        Self { drive, current: None, agreement: Agreement::new(&ack, peer) }
     }
 
     /// Allows `abort` to end the session, and not only a wait: over a socket, raising it hangs up. A server still sends what it
@@ -125,7 +128,7 @@ impl Session {
     /// In return a [`Session::recv`] whose wait watches this abort and no other costs one system call instead of two. Without
     /// an abort it does so anyway.
     pub fn end_with(&mut self, abort: &Abort) {
-        self.carrier.end_with(abort, self.role);
+        self.drive.end_with(abort);
     }
 
     /// What both sides agreed on.
@@ -137,7 +140,10 @@ impl Session {
     /// Requests that wait for their response. Always 0 for a server.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        self.mailbox.in_flight()
+        match self.drive.connection.role() {
+            Role::Client => self.drive.connection.in_flight(),
+            Role::Server => 0,
+        }
     }
 
     /// Sends one message; `envelope.payload_len` is set to the payload's.
@@ -149,37 +155,18 @@ impl Session {
     /// Limits, ids and kinds are refused before anything is sent, and the session goes on. A wait that ends in the middle
     /// of a message leaves the session [`SessionError::Broken`].
     pub fn send(&mut self, envelope: &Envelope, payload: &[u8], wait: &Wait<'_>) -> Result<(), SessionError> {
-        let mut transmit = self.mailbox.begin_send(envelope, payload.len())?;
-        let sent = self.transmit(&mut transmit, payload, wait);
-        self.mailbox.end_send(&transmit, sent.is_ok());
+        self.drop_current();
+        self.drive.queue(envelope, Body::Lent(payload.len()))?;
+        let sent = self.drive.flush(payload, wait);
+        if sent.is_err() {
+            self.drive.connection.take_back();
+        }
         sent
     }
 
-    fn transmit(&mut self, transmit: &mut Transmit, payload: &[u8], wait: &Wait<'_>) -> Result<(), SessionError> {
-        while let Some((head, body)) = transmit.next(payload) {
-            match self.carrier.try_send(head, body)? {
-                Some(len) => transmit.advance(len),
-                None if self.mailbox.expects_responses() => {
-                    if self.carrier.wait(Interest::Both, wait)?.receive {
-                        self.receive_early()?;
-                    }
-                }
-                None => {
-                    self.carrier.wait(Interest::Send, wait)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Takes what has arrived out of the carrier, so that the peer can go on.
-    fn receive_early(&mut self) -> Result<(), SessionError> {
-        loop {
-            self.mailbox.stash()?;
-            match self.carrier.try_recv(self.mailbox.core.space())? {
-                Some(len) => self.mailbox.core.received(len)?,
-                None => return Ok(()),
-            }
+    fn drop_current(&mut self) {
+        if let Some(read) = self.current.take() {
+            self.drive.pool.put(read.into_buffer());
         }
     }
 
@@ -192,33 +179,38 @@ impl Session {
     /// After [`SessionError::TimedOut`] and [`SessionError::Aborted`] it may be called again; what has arrived is kept.
     /// Any other error ends the session.
     pub fn recv(&mut self, wait: &Wait<'_>) -> Result<Message<'_>, SessionError> {
-        self.mailbox.drop_current()?;
-        while !self.mailbox.hand_out() {
-            let len = self.carrier.recv(self.mailbox.core.space(), wait)?;
-            self.mailbox.core.received(len)?;
+        self.drop_current();
+        loop {
+            match self.drive.event(wait)? {
+                Event::Message(message) => return Ok(self.current.insert(message).message()),
+                Event::Ended(end) => return Err(end.to_error()),
+                // Of the handshake, which is over.
+                _ => {}
+            }
         }
-        self.mailbox.message().ok_or(SessionError::Broken)
     }
 
     /// The message that the last [`Session::recv`] returned, until the next call that changes the session.
     #[must_use]
     pub fn message(&self) -> Option<Message<'_>> {
-        self.mailbox.message()
+        self.current.as_ref().map(Received::message)
     }
 
     /// Closes so that the peer still reads what was sent: a close with unread bytes would reset the connection, which some
     /// peers see before the last message. What still arrives is dropped until the peer hangs up or `wait` is over.
-    pub fn close_gently(self, wait: &Wait<'_>) {
-        let fd = self.carrier.fd();
-        if rustix::net::shutdown(fd, rustix::net::Shutdown::Write).is_err() {
-            return;
-        }
-        let mut scratch = [0; 4096];
-        loop {
-            match socket::recv(fd, &mut scratch, false) {
-                Ok(Some(_)) if wait.check().is_ok() => {}
-                Ok(None) if wait.poll(fd, rustix::event::PollFlags::IN).is_ok() => {}
-                _ => return,
+    pub fn close_gently(mut self, wait: &Wait<'_>) {
+        // The end of the wait is the wait's.
+        self.drive.conclude(Duration::MAX);
+        while let Ok(event) = self.drive.event(wait) {
+            match event {
+                Event::Flushed => {
+                    let socket = self.drive.carrier.socket();
+                    if rustix::net::shutdown(socket, rustix::net::Shutdown::Write).is_err() {
+                        return;
+                    }
+                }
+                Event::Ended(_) => return,
+                _ => {}
             }
         }
     }
@@ -227,7 +219,7 @@ impl Session {
     #[must_use]
     pub fn is_hung_up(&self) -> bool {
         use rustix::event::{PollFd, PollFlags, Timespec, poll};
-        let mut fds = [PollFd::from_borrowed_fd(self.carrier.fd(), PollFlags::RDHUP)];
+        let mut fds = [PollFd::from_borrowed_fd(self.drive.carrier.socket(), PollFlags::RDHUP)];
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         poll(&mut fds, Some(&now)).is_ok() && !fds[0].revents().is_empty()
     }
@@ -237,50 +229,32 @@ impl AsFd for Session {
     /// The socket, for `poll` and the like: readable when [`Session::recv`] may find a message. In shared memory nothing
     /// travels there, and it only tells that the peer has hung up. Do not read from it or write to it.
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.carrier.fd()
+        self.drive.carrier.socket()
     }
 }
 
 /// A handshake that succeeded, and what carries its messages: the part of a session that both faces share.
 pub(crate) struct Established {
+    pub(crate) connection: Connection,
     pub(crate) ack: HelloAck,
     pub(crate) link: Link,
+    pub(crate) peer: Option<PeerCredentials>,
 }
 
-pub(crate) enum Link {
-    Socket(Socket, Framing),
-    Slot(shm::Slot),
-}
-
-impl Link {
-    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Self::Socket(socket, _) => socket.fd(),
-            Self::Slot(slot) => slot.fd(),
-        }
-    }
-}
-
-/// The client's side of an accepted handshake. Blocks only where a server is still writing its region.
-pub(crate) fn establish(
+/// The client's carrier after an accepted handshake. Blocks only where a server is still writing its region.
+pub(crate) fn attach(
     endpoint: &Endpoint,
     socket: OwnedFd,
-    ack: HelloAck,
+    ack: &HelloAck,
     wait: &Wait<'_>,
-) -> Result<Established, ConnectError> {
-    let link = match endpoint.service() {
-        Some((run_dir, service)) if ack.selected.is_shared_memory() => {
-            let path = run_dir.join(shm::region_name(service, ack.session_id));
-            let region = shm::attach(&path, wait)?;
-            Link::Slot(shm::Slot::client(region, socket, ack.max_response_payload).map_err(ConnectError::Session)?)
-        }
-        _ => Link::Socket(Socket::new(socket, endpoint.is_seqpacket()), socket_framing(endpoint, &ack)),
+) -> Result<Link, ConnectError> {
+    let Some((run_dir, service)) = endpoint.service().filter(|_| ack.selected.is_shared_memory()) else {
+        return Ok(Link::Socket(Socket::new(socket, endpoint.is_seqpacket())));
     };
-    Ok(Established { ack, link })
-}
-
-pub(crate) fn socket_framing(endpoint: &Endpoint, ack: &HelloAck) -> Framing {
-    if endpoint.is_seqpacket() { Framing::Packets(ack.packet_size) } else { Framing::Stream }
+    let path = run_dir.join(shm::region_name(service, ack.session_id));
+    let region = shm::attach(&path, wait)?;
+    let slot = Slot::client(region, socket, ack.max_response_payload).map_err(ConnectError::Session)?;
+    Ok(Link::Slot(Box::new(slot)))
 }
 
 /// The HELLO for this socket. Shared memory is proposed only where it can be: on seqpacket sockets.
@@ -291,34 +265,4 @@ pub(crate) fn client_hello(socket: &OwnedFd, endpoint: &Endpoint, config: &Clien
         hello.supported = hello.supported.without(shared) | Profiles::BASELINE;
     }
     hello
-}
-
-fn greet(carrier: &mut Socket, hello: &Hello, wait: &Wait<'_>) -> Result<(), SessionError> {
-    let packet = hello.packet();
-    let mut sent = 0;
-    while sent < packet.len() {
-        match carrier.try_send(&packet[sent..], &[])? {
-            Some(len) => sent += len,
-            None => {
-                carrier.wait(Interest::Send, wait)?;
-            }
-        }
-    }
-    Ok(())
-}
-
-pub(crate) fn receive_greeting(
-    carrier: &mut Socket,
-    greeting: &mut Greeting,
-    wait: &Wait<'_>,
-) -> Result<(), SessionError> {
-    while greeting.packet().is_none() {
-        match carrier.try_recv(greeting.space())? {
-            Some(len) => greeting.received(len),
-            None => {
-                carrier.wait(Interest::Receive, wait)?;
-            }
-        }
-    }
-    Ok(())
 }

@@ -31,18 +31,18 @@ pub(super) const AT_RESPONSE_CAPACITY: usize = 28;
 /// One direction: its control words and its area.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Lane {
-    pub(super) seq: usize,
-    pub(super) len: usize,
-    pub(super) signal: usize,
-    pub(super) offset: usize,
-    pub(super) capacity: u32,
+    pub(crate) seq: usize,
+    pub(crate) len: usize,
+    pub(crate) signal: usize,
+    pub(crate) offset: usize,
+    pub(crate) capacity: u32,
 }
 
 /// Private copy of a region's geometry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Layout {
-    pub(super) request: Lane,
-    pub(super) response: Lane,
+    pub(crate) request: Lane,
+    pub(crate) response: Lane,
 }
 
 /// Why a header describes no region.
@@ -83,7 +83,7 @@ impl Layout {
     }
 
     /// Bytes of the whole file.
-    pub(super) fn file_len(&self) -> usize {
+    pub(crate) fn file_len(&self) -> usize {
         self.response.offset + self.response.capacity as usize
     }
 

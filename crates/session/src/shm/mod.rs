@@ -3,11 +3,9 @@
 
 mod layout;
 mod region;
-mod slot;
 mod stale;
-mod watch;
+pub(crate) mod watch;
 
-pub(crate) use layout::Layout;
-pub(crate) use region::{OwnedRegion, attach, create, region_name};
-pub(crate) use slot::Slot;
+pub(crate) use layout::{Lane, Layout};
+pub(crate) use region::{OwnedRegion, Region, attach, create, region_name};
 pub(crate) use stale::sweep;

@@ -21,8 +21,8 @@ const ATTACH_TIMEOUT: Duration = Duration::from_secs(5);
 /// A mapped region.
 #[derive(Debug)]
 pub(crate) struct Region {
-    pub(super) file: ForeignFile,
-    pub(super) layout: Layout,
+    pub(crate) file: ForeignFile,
+    pub(crate) layout: Layout,
 }
 
 /// A region that this process made, and the duty to remove its name.

@@ -14,7 +14,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Told what has happened to a session. Must not block.
-pub(super) trait Target: Send + Sync + Debug {
+pub(crate) trait Target: Send + Sync + Debug {
     /// The peer is gone. Told once.
     fn hang_up(&self);
 
@@ -43,7 +43,7 @@ struct State {
 
 /// Ends the watching on drop, which must come before the socket is closed.
 #[derive(Debug)]
-pub(super) struct Watched {
+pub(crate) struct Watched {
     watch: Arc<Watch>,
     id: u64,
     file: Option<i32>,
@@ -63,7 +63,7 @@ impl Drop for Watched {
 }
 
 /// Watches `socket` and `file` until the result is dropped.
-pub(super) fn watch(socket: BorrowedFd<'_>, file: BorrowedFd<'_>, target: Arc<dyn Target>) -> io::Result<Watched> {
+pub(crate) fn watch(socket: BorrowedFd<'_>, file: BorrowedFd<'_>, target: Arc<dyn Target>) -> io::Result<Watched> {
     let watch = running()?;
     let socket = socket.try_clone_to_owned()?;
     let (id, file) = {

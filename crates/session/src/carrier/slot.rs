@@ -6,20 +6,19 @@
 //! sleeper reads bell and signal, then looks at message, hang-up, region and abort, then sleeps on the values it has read;
 //! whoever raises one of them does so *before* ringing.
 
-use super::layout::Lane;
-use super::region::{OwnedRegion, Region};
-use super::watch::{self, Watched};
-use crate::carrier::{Carrier, Interest, Ready};
-use crate::core::Role;
+use super::{Carrier, Source};
 use crate::error::{ProtocolError, SessionError};
-use crate::wait::{Wait, Wake};
-use ginnel_memory::{Bell, Spin};
+use crate::proto::Role;
+use crate::shm::{Lane, OwnedRegion, Region, watch};
+use crate::wait::Wake;
+use ginnel_memory::Bell;
 use ginnel_wire::ENVELOPE_LEN;
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 #[derive(Debug)]
 pub(crate) struct Slot {
@@ -28,15 +27,30 @@ pub(crate) struct Slot {
     send: Lane,
     recv: Lane,
     received: u64,
+    // The message that was found and not handed out. Its count and its length were read once, here they are kept.
+    found: Option<Found>,
     longest: u32,
     // Client: a request waits for its response. Server: a request waits for its answer. One at a time, says the profile.
     pending: bool,
-    spin: Spin,
+    // Signal and bell when this side looked last before a wait.
+    armed: Armed,
     sleeper: Arc<Sleeper>,
     // Field order is drop order: no longer watched, then closed, then unlinked.
-    _watched: Watched,
+    _watched: watch::Watched,
     socket: OwnedFd,
     _owned: Option<OwnedRegion>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Found {
+    seq: u64,
+    len: u32,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Armed {
+    rung: u32,
+    signal: u32,
 }
 
 #[derive(Debug)]
@@ -121,9 +135,10 @@ impl Slot {
             send,
             recv,
             received,
+            found: None,
             longest,
             pending: false,
-            spin: Spin::default(),
+            armed: Armed::default(),
             sleeper,
             _watched: watched,
             socket,
@@ -150,59 +165,58 @@ impl Slot {
         self.sleeper.hung_up.load(Ordering::Acquire)
     }
 
-    fn can_send(&self) -> bool {
-        self.role == Role::Server || !self.pending
-    }
-}
-
-/// Waits for a slot's next message without the slot: for the async face, whose waits are dropped at will.
-#[cfg(feature = "tokio")]
-pub(crate) struct Waiter {
-    region: Arc<Region>,
-    recv: Lane,
-    received: u64,
-    sleeper: Arc<Sleeper>,
-}
-
-#[cfg(feature = "tokio")]
-impl Waiter {
-    /// Looks for as long as the known peers do before they sleep.
-    pub(crate) fn spin(&self) -> bool {
-        (0..128).any(|_| {
-            std::hint::spin_loop();
-            self.found()
-        })
+    /// Whether a receive has something to say.
+    fn has_news(&self) -> bool {
+        self.has_message() || self.hung_up() || self.sleeper.is_cut_short()
     }
 
-    /// Sleeps until there is a message, a hang-up or an abort. Spurious returns are possible.
-    pub(crate) fn sleep(&self, abort: &crate::Abort) {
-        let _registered = abort.register(Arc::clone(&self.sleeper) as _);
-        loop {
-            let rung = self.sleeper.bell.count();
-            let signal = self.region.file.load_u32(self.recv.signal, Ordering::Acquire);
-            if self.found() || abort.is_raised() {
-                return;
-            }
-            match self.region.file.sleep(self.recv.signal, signal, &self.sleeper.bell, rung, None) {
-                Ok(()) | Err(Errno::AGAIN | Errno::INTR | Errno::TIMEDOUT) => {}
-                Err(_) => return,
-            }
+    /// The message that is there, if one is.
+    fn look(&mut self) -> Result<Option<Found>, SessionError> {
+        if self.found.is_some() {
+            return Ok(self.found);
         }
-    }
-
-    fn found(&self) -> bool {
-        let file = &self.region.file;
-        file.load_u64(self.recv.seq, Ordering::Acquire) != self.received
-            || self.sleeper.hung_up.load(Ordering::Acquire)
-            || self.sleeper.is_cut_short()
+        let (file, lane) = (&self.region.file, &self.recv);
+        // Read once, judged here, used from here.
+        let seq = file.load_u64(lane.seq, Ordering::Acquire); // SYNC slot.seq
+        if seq == self.received {
+            return Ok(None);
+        }
+        let expected = self.received.wrapping_add(1);
+        if seq != expected {
+            self.check_region()?;
+            // The slot holds one message: a count that jumps would make it come again and again.
+            return Err(ProtocolError::SlotSequence { seq, expected }.into());
+        }
+        let len = file.load_u32(lane.len, Ordering::Acquire);
+        if len == 0 || len > lane.capacity || len > self.longest {
+            self.check_region()?;
+            return Err(ProtocolError::SlotLength { len, capacity: lane.capacity }.into());
+        }
+        self.found = Some(Found { seq, len });
+        Ok(self.found)
     }
 }
 
-#[cfg(feature = "tokio")]
-impl Slot {
-    pub(crate) fn waiter(&self) -> Waiter {
-        let (region, sleeper) = (Arc::clone(&self.region), Arc::clone(&self.sleeper));
-        Waiter { region, recv: self.recv, received: self.received, sleeper }
+/// Where to sleep until a slot has news, without the slot: a sleep may outlast the interest in it.
+#[derive(Debug)]
+pub(crate) struct Doorbell {
+    sleeper: Arc<Sleeper>,
+    armed: Armed,
+}
+
+impl Doorbell {
+    /// What ends the sleep, for an abort.
+    pub(crate) fn wake(&self) -> Arc<dyn Wake> {
+        Arc::clone(&self.sleeper) as _
+    }
+
+    /// Sleeps until something has come since [`Carrier::arm`], or for `timeout`. Spurious returns are possible.
+    pub(crate) fn sleep(&self, timeout: Option<Duration>) -> Result<(), SessionError> {
+        let (Sleeper { region, signal, bell, .. }, armed) = (&*self.sleeper, self.armed);
+        match region.file.sleep(*signal, armed.signal, bell, armed.rung, timeout) {
+            Ok(()) | Err(Errno::AGAIN | Errno::INTR | Errno::TIMEDOUT) => Ok(()),
+            Err(_) => Err(ProtocolError::RegionTruncated.into()),
+        }
     }
 }
 
@@ -242,59 +256,33 @@ impl Carrier for Slot {
 
     fn try_recv(&mut self, space: &mut [u8]) -> Result<Option<usize>, SessionError> {
         self.check_region()?;
-        let (file, lane) = (&self.region.file, &self.recv);
-        // Read once, judged here, used from here.
-        let seq = file.load_u64(lane.seq, Ordering::Acquire); // SYNC slot.seq
-        if seq == self.received {
+        let Some(Found { seq, len }) = self.look()? else {
             return if self.hung_up() { Err(SessionError::Closed) } else { Ok(None) };
-        }
-        let expected = self.received.wrapping_add(1);
-        if seq != expected {
-            self.check_region()?;
-            // The slot holds one message: a count that jumps would make it come again and again.
-            return Err(ProtocolError::SlotSequence { seq, expected }.into());
-        }
-        let len = file.load_u32(lane.len, Ordering::Acquire);
-        self.received = seq;
-        let fits = len > 0 && len <= lane.capacity && len as usize <= space.len();
-        if !fits {
-            self.check_region()?;
-            return Err(ProtocolError::SlotLength { len, capacity: lane.capacity }.into());
-        }
-        file.copy_out(lane.offset, &mut space[..len as usize]);
+        };
+        let Some(space) = space.get_mut(..len as usize) else { return Ok(None) };
+        self.region.file.copy_out(self.recv.offset, space);
         self.check_region()?;
+        (self.received, self.found) = (seq, None);
         self.pending = self.role == Role::Server;
         Ok(Some(len as usize))
     }
 
-    fn wait(&mut self, interest: Interest, wait: &Wait<'_>) -> Result<Ready, SessionError> {
-        let send = interest != Interest::Receive && self.can_send();
-        let found = |slot: &Self| slot.has_message() || slot.hung_up() || slot.sleeper.is_cut_short();
-        if send || found(self) {
-            return Ok(Ready { receive: found(self), send });
-        }
-        let mut spin = self.spin.clone();
-        let seen = spin.until(|| found(self).then_some(()));
-        self.spin = spin;
-        if seen.is_some() {
-            return Ok(Ready { receive: true, send });
-        }
-        let _registered = wait.abort().map(|abort| abort.register(Arc::clone(&self.sleeper) as _));
-        loop {
-            let rung = self.sleeper.bell.count();
-            let signal = self.region.file.load_u32(self.recv.signal, Ordering::Acquire);
-            if found(self) {
-                return Ok(Ready { receive: true, send });
-            }
-            wait.check()?;
-            match self.region.file.sleep(self.recv.signal, signal, &self.sleeper.bell, rung, wait.remaining()) {
-                Ok(()) | Err(Errno::AGAIN | Errno::INTR | Errno::TIMEDOUT) => {}
-                Err(_) => return Err(ProtocolError::RegionTruncated.into()),
-            }
-        }
+    fn due(&mut self) -> usize {
+        // What is wrong with it is said by the receive.
+        self.look().ok().flatten().map_or(0, |found| found.len as usize)
     }
 
-    fn fd(&self) -> BorrowedFd<'_> {
+    fn source(&self) -> Source<'_> {
+        Source::Doorbell(Doorbell { sleeper: Arc::clone(&self.sleeper), armed: self.armed })
+    }
+
+    fn arm(&mut self) -> bool {
+        let rung = self.sleeper.bell.count();
+        self.armed = Armed { rung, signal: self.region.file.load_u32(self.recv.signal, Ordering::Acquire) };
+        !self.has_news()
+    }
+
+    fn socket(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
 }

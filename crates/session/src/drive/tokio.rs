@@ -5,20 +5,15 @@
 //! outlasts a short spin occupies a thread of the runtime's blocking pool, since only a thread can sleep on the profile's
 //! futex.
 
-use crate::carrier::Carrier;
+use crate::carrier::{self, Carrier, Doorbell, Link, Slot, Source};
 use crate::config::{ClientConfig, ServerConfig};
-use crate::core::{Core, Role, Transmit};
 use crate::credentials::PeerCredentials;
 use crate::directory::Trust;
 use crate::endpoint::Endpoint;
 use crate::error::{ConnectError, HandshakeError, ListenError, SessionError};
-use crate::greeting::Greeting;
-use crate::handshake::judge_ack;
-use crate::inbound::Framing;
 use crate::listener;
-use crate::mailbox::Mailbox;
-use crate::session::{Agreement, Established, Link, client_hello, establish};
-use crate::shm::Slot;
+use crate::proto::{Body, Connection, End, Event, Framing, Input, Pool, Received, Role, Timing, Transmit};
+use crate::session::{Agreement, Established, attach, client_hello};
 use crate::socket;
 use crate::sys;
 use crate::wait::{Abort, Wait};
@@ -27,8 +22,10 @@ use ::tokio::io::unix::AsyncFd;
 use ginnel_wire::{Envelope, Message};
 use rustix::io::Errno;
 use std::os::fd::OwnedFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+/// Memory that a session keeps for the next messages. Larger ones are allocated each time.
+const KEEP: usize = 16 << 20;
 /// A full backlog has no event to wait for.
 const BACKLOG_PAUSE: Duration = Duration::from_millis(2);
 
@@ -117,8 +114,8 @@ impl Incoming {
         // Making a region may touch a disk's worth of memory: not on the reactor.
         let inner = self.inner;
         let done = ::tokio::task::spawn_blocking(move || inner.establish()).await;
-        let (established, peer) = done.map_err(|_| no_hello(SessionError::Aborted))??;
-        Session::new(Role::Server, established, peer).map_err(HandshakeError::Answer)
+        let established = done.map_err(|_| no_hello(SessionError::Aborted))??;
+        Session::new(established).map_err(HandshakeError::Answer)
     }
 }
 
@@ -148,15 +145,26 @@ impl Incoming {
 /// ```
 #[derive(Debug)]
 pub struct Session {
-    mailbox: Mailbox,
-    link: AsyncLink,
+    drive: Drive,
+    // The message that was handed out last.
+    current: Option<Received>,
     agreement: Agreement,
+}
+
+/// A connection and what carries it.
+#[derive(Debug)]
+struct Drive {
+    connection: Connection,
+    link: AsyncLink,
+    pool: Pool,
+    // No silence is timed here: deadlines are the runtime's, see the top of this file.
+    begun: Instant,
 }
 
 #[derive(Debug)]
 enum AsyncLink {
     Socket { fd: AsyncFd<OwnedFd>, packets: bool },
-    Slot(Slot),
+    Slot(Box<Slot>),
 }
 
 impl Session {
@@ -170,42 +178,46 @@ impl Session {
         let peer = socket::peer_credentials(&fd, endpoint);
         trust.accept(peer)?;
         let hello = client_hello(fd.get_ref(), endpoint, config);
-        let packet = hello.packet();
-        let mut sent = 0;
-        while sent < packet.len() {
-            let done = fd.async_io(Interest::WRITABLE, |fd| would_block(socket::send(fd, &packet[sent..], &[]))).await;
-            sent += done.map_err(io("send")).and_then(|done| done).map_err(ConnectError::Session)?;
-        }
         let packets = endpoint.is_seqpacket();
-        let mut answer = Greeting::new(packets);
-        while answer.packet().is_none() {
-            let received = receive(&fd, answer.space(), packets).await.map_err(ConnectError::Session)?;
-            answer.received(received);
-        }
-        let ack = judge_ack(answer.packet().unwrap_or_default(), &hello)?;
+        let begun = Instant::now();
+        let connection = Connection::client(hello, packets, Timing::default(), begun);
+        let mut drive = Drive { connection, link: AsyncLink::Socket { fd, packets }, pool: Pool::new(KEEP), begun };
+        drive.flush(&[]).await.map_err(ConnectError::Session)?;
+        let ack = match drive.event().await.map_err(ConnectError::Session)? {
+            Event::Established(ack) => ack,
+            Event::Ended(End::Refused(refusal)) => return Err(refusal.into()),
+            Event::Ended(end) => return Err(ConnectError::Session(end.to_error())),
+            // A client is told nothing else before its session stands.
+            _ => return Err(ConnectError::Session(SessionError::Closed)),
+        };
+        let Drive { connection, link: AsyncLink::Socket { fd, .. }, .. } = drive else {
+            return Err(ConnectError::Session(SessionError::Closed));
+        };
         let fd = fd.into_inner();
-        let established = if ack.selected.is_shared_memory() {
+        let link = if ack.selected.is_shared_memory() {
             let endpoint = endpoint.clone();
-            let attach = move || establish(&endpoint, fd, ack, &Wait::forever());
+            let attach = move || attach(&endpoint, fd, &ack, &Wait::forever());
             ::tokio::task::spawn_blocking(attach).await.map_err(|_| ConnectError::Session(SessionError::Aborted))??
         } else {
-            establish(endpoint, fd, ack, &Wait::forever())?
+            attach(endpoint, fd, &ack, &Wait::forever())?
         };
-        Self::new(Role::Client, established, peer).map_err(ConnectError::Session)
+        Self::new(Established { connection, ack, link, peer }).map_err(ConnectError::Session)
     }
 
-    fn new(role: Role, established: Established, peer: Option<PeerCredentials>) -> Result<Self, SessionError> {
-        let Established { ack, link } = established;
-        let (framing, link) = match link {
-            Link::Slot(slot) => (Framing::Slot(slot.longest()), AsyncLink::Slot(slot)),
-            Link::Socket(socket, framing) => {
-                let packets = framing != Framing::Stream;
-                let fd = register(socket.into_fd())?;
-                (framing, AsyncLink::Socket { fd, packets })
+    fn new(established: Established) -> Result<Self, SessionError> {
+        let Established { mut connection, ack, link, peer } = established;
+        let link = match link {
+            Link::Slot(slot) => {
+                connection.set_framing(Framing::Slot(slot.longest()));
+                AsyncLink::Slot(slot)
+            }
+            Link::Socket(socket) => {
+                let packets = socket.packets();
+                AsyncLink::Socket { fd: register(socket.into_fd())?, packets }
             }
         };
-        let mailbox = Mailbox::new(Core::new(role, framing, &ack));
-        Ok(Self { mailbox, link, agreement: Agreement::new(&ack, peer) })
+        let drive = Drive { connection, link, pool: Pool::new(KEEP), begun: Instant::now() };
+        Ok(Self { drive, current: None, agreement: Agreement::new(&ack, peer) })
     }
 
     /// What both sides agreed on.
@@ -217,7 +229,10 @@ impl Session {
     /// Requests that wait for their response. Always 0 for a server.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        self.mailbox.in_flight()
+        match self.drive.connection.role() {
+            Role::Client => self.drive.connection.in_flight(),
+            Role::Server => 0,
+        }
     }
 
     /// Sends one message; see [`crate::Session::send`].
@@ -225,26 +240,50 @@ impl Session {
     /// # Errors
     /// As [`crate::Session::send`].
     pub async fn send(&mut self, envelope: &Envelope, payload: &[u8]) -> Result<(), SessionError> {
-        let mut transmit = self.mailbox.begin_send(envelope, payload.len())?;
-        let sent = self.transmit(&mut transmit, payload).await;
-        self.mailbox.end_send(&transmit, sent.is_ok());
+        self.drop_current();
+        self.drive.connection.send(self.drive.begun, envelope, Body::Lent(payload.len()))?;
+        let sent = self.drive.flush(payload).await;
+        if sent.is_err() {
+            self.drive.connection.take_back();
+        }
         sent
     }
 
-    async fn transmit(&mut self, transmit: &mut Transmit, payload: &[u8]) -> Result<(), SessionError> {
-        while let Some((head, body)) = transmit.next(payload) {
+    /// Receives the next message; see [`crate::Session::recv`]. The future may be dropped and asked for again.
+    ///
+    /// # Errors
+    /// As [`crate::Session::recv`].
+    pub async fn recv(&mut self) -> Result<Message<'_>, SessionError> {
+        self.drop_current();
+        loop {
+            match self.drive.event().await? {
+                Event::Message(message) => return Ok(self.current.insert(message).message()),
+                Event::Ended(end) => return Err(end.to_error()),
+                // Of the handshake, which is over.
+                _ => {}
+            }
+        }
+    }
+
+    fn drop_current(&mut self) {
+        // A send that was dropped has left its payload to nobody.
+        self.drive.connection.take_back();
+        if let Some(read) = self.current.take() {
+            self.drive.pool.put(read.into_buffer());
+        }
+    }
+}
+
+impl Drive {
+    /// Writes all that is queued; see the blocking driver's.
+    async fn flush(&mut self, lent: &[u8]) -> Result<(), SessionError> {
+        while let Some(Transmit { head, body, .. }) = self.connection.poll_transmit(lent) {
             let sent = match &mut self.link {
-                AsyncLink::Socket { fd, .. } => {
-                    match fd.try_io(Interest::WRITABLE, |fd| would_block(socket::send(fd, head, body))) {
-                        Ok(sent) => Some(sent?),
-                        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => None,
-                        Err(error) => return Err(io("send")(error)),
-                    }
-                }
+                AsyncLink::Socket { fd, .. } => attempt(fd, Interest::WRITABLE, |fd| carrier::send(fd, head, body))?,
                 AsyncLink::Slot(slot) => slot.try_send(head, body)?,
             };
             match sent {
-                Some(len) => transmit.advance(len),
+                Some(len) => self.connection.transmitted(self.begun, len, &mut self.pool),
                 None => self.wait_to_send().await?,
             }
         }
@@ -253,69 +292,106 @@ impl Session {
 
     /// Waits until more can be sent, receiving responses meanwhile.
     async fn wait_to_send(&mut self) -> Result<(), SessionError> {
-        let pump = self.mailbox.expects_responses();
+        let early = self.connection.expects_responses();
         match &mut self.link {
+            AsyncLink::Socket { fd, .. } => {
+                let interest = if early { Interest::READABLE | Interest::WRITABLE } else { Interest::WRITABLE };
+                // Cleared by the attempt that finds nothing.
+                let _ = fd.ready(interest).await.map_err(io("wait"))?;
+            }
+            AsyncLink::Slot(slot) => wait_for_slot(slot).await,
+        }
+        if !early {
+            return Ok(());
+        }
+        loop {
+            self.connection.gather(&mut self.pool);
+            if let Some(end) = self.connection.end() {
+                return Err(end.to_error());
+            }
+            if !self.try_receive()? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Receives once, if there is something.
+    fn try_receive(&mut self) -> Result<bool, SessionError> {
+        let received = match &mut self.link {
             AsyncLink::Socket { fd, packets } => {
-                let interest = if pump { Interest::READABLE | Interest::WRITABLE } else { Interest::WRITABLE };
-                let ready = fd.ready(interest).await.map_err(io("wait"))?.ready();
-                if pump && ready.is_readable() {
-                    self.mailbox.stash()?;
-                    let space = self.mailbox.core.space();
-                    match fd.try_io(Interest::READABLE, |fd| would_block(socket::recv(fd, space, *packets))) {
-                        Ok(received) => self.mailbox.core.received(received?)?,
-                        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-                        Err(error) => return Err(io("receive")(error)),
-                    }
-                }
+                let space = self.connection.space(0, &mut self.pool);
+                attempt(fd, Interest::READABLE, |fd| carrier::recv(fd, space, *packets))?
             }
             AsyncLink::Slot(slot) => {
-                wait_for_slot(slot).await;
-                self.mailbox.stash()?;
-                if let Some(len) = slot.try_recv(self.mailbox.core.space())? {
-                    self.mailbox.core.received(len)?;
-                }
+                let due = slot.due();
+                slot.try_recv(self.connection.space(due, &mut self.pool))?
+            }
+        };
+        if let Some(len) = received {
+            self.connection.handle(self.begun, Input::Received(len));
+        }
+        Ok(received.is_some())
+    }
+
+    /// The next event. After [`Event::Ended`] it is an error.
+    async fn event(&mut self) -> Result<Event, SessionError> {
+        loop {
+            if let Some(event) = self.connection.poll_event(&mut self.pool) {
+                return Ok(event);
+            }
+            if let Some(end) = self.connection.end() {
+                return Err(end.to_error());
+            }
+            match self.try_receive() {
+                Ok(true) => {}
+                Ok(false) => match &mut self.link {
+                    AsyncLink::Socket { fd, .. } => {
+                        let _ = fd.ready(Interest::READABLE).await.map_err(io("wait"))?;
+                    }
+                    AsyncLink::Slot(slot) => wait_for_slot(slot).await,
+                },
+                Err(SessionError::Closed) => self.connection.handle(self.begun, Input::HungUp),
+                Err(error) => return Err(error),
             }
         }
-        self.mailbox.stash()
     }
+}
 
-    /// Receives the next message; see [`crate::Session::recv`]. The future may be dropped and asked for again.
-    ///
-    /// # Errors
-    /// As [`crate::Session::recv`].
-    pub async fn recv(&mut self) -> Result<Message<'_>, SessionError> {
-        self.mailbox.drop_current()?;
-        while !self.mailbox.hand_out() {
-            let space = self.mailbox.core.space();
-            let len = match &mut self.link {
-                AsyncLink::Socket { fd, packets } => receive(fd, space, *packets).await?,
-                AsyncLink::Slot(slot) => match slot.try_recv(space)? {
-                    Some(len) => len,
-                    None => {
-                        wait_for_slot(slot).await;
-                        continue;
-                    }
-                },
-            };
-            self.mailbox.core.received(len)?;
+/// Attempts what the descriptor may be ready for; `None`: not now, and the reactor knows.
+fn attempt<T>(
+    fd: &AsyncFd<OwnedFd>,
+    interest: Interest,
+    attempt: impl FnOnce(&OwnedFd) -> Result<Option<T>, SessionError>,
+) -> Result<Option<T>, SessionError> {
+    match fd.try_io(interest, |fd| would_block(attempt(fd))) {
+        Ok(done) => done.map(Some),
+        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(None),
+        Err(error) => Err(io("use the socket")(error)),
+    }
+}
+
+async fn wait_for_slot(slot: &mut Slot) {
+    // As long as the known peers look before they sleep.
+    for _ in 0..128 {
+        if !slot.arm() {
+            return;
         }
-        self.mailbox.message().ok_or(SessionError::Broken)
+        std::hint::spin_loop();
     }
-}
-
-async fn receive(fd: &AsyncFd<OwnedFd>, space: &mut [u8], packets: bool) -> Result<usize, SessionError> {
-    fd.async_io(Interest::READABLE, |fd| would_block(socket::recv(fd, space, packets))).await.map_err(io("receive"))?
-}
-
-async fn wait_for_slot(slot: &Slot) {
-    let waiter = slot.waiter();
-    if waiter.spin() {
-        return;
-    }
-    let Ok(abort) = Abort::new() else { return ::tokio::task::yield_now().await };
+    let (Ok(abort), Source::Doorbell(bell)) = (Abort::new(), slot.source()) else {
+        return ::tokio::task::yield_now().await;
+    };
     let _raised_on_drop = RaiseOnDrop(abort.clone());
     // Fails only when the runtime shuts down, and then nobody asks again.
-    let _ = ::tokio::task::spawn_blocking(move || waiter.sleep(&abort)).await;
+    let _ = ::tokio::task::spawn_blocking(move || sleep(&bell, &abort)).await;
+}
+
+fn sleep(bell: &Doorbell, abort: &Abort) {
+    let _registered = abort.register(bell.wake());
+    if !abort.is_raised() {
+        // What is wrong with it, the next attempt says.
+        let _ = bell.sleep(None);
+    }
 }
 
 struct RaiseOnDrop(Abort);

@@ -1,5 +1,8 @@
 //! The handshake as decisions: bytes in, one verdict out, one function a field. No I/O, no clock.
 //!
+//! The first message of a connection is gathered before limits are known ([`Greeting`]); then a server judges it against its
+//! [`Offer`], and a client judges the answer against its own HELLO.
+//!
 //! The order of the server's checks is the order in which the known servers make them: envelope, kind, layout,
 //! profiles, token, request limit, packet size.
 
@@ -242,4 +245,48 @@ fn check_ack_packet_size(ack: &HelloAck, hello: &Hello) -> Result<(), Refusal> {
 
 fn or_baseline(profiles: Profiles) -> Profiles {
     if profiles.is_empty() { Profiles::BASELINE } else { profiles }
+}
+
+/// What the known servers receive a HELLO into; a longer packet is cut, and its tail ignored.
+const MAX_GREETING: usize = 128;
+
+/// The first message of a connection: never more than 128 bytes, and on a stream never a byte of what follows it.
+#[derive(Debug)]
+pub(super) struct Greeting {
+    bytes: [u8; MAX_GREETING],
+    len: usize,
+    packets: bool,
+    complete: bool,
+}
+
+impl Greeting {
+    pub(super) fn new(packets: bool) -> Self {
+        Self { bytes: [0; MAX_GREETING], len: 0, packets, complete: false }
+    }
+
+    /// Where the next bytes go.
+    pub(super) fn space(&mut self) -> &mut [u8] {
+        let end = if self.packets { MAX_GREETING } else { self.due() };
+        &mut self.bytes[self.len..end]
+    }
+
+    /// `len` bytes were received; more than fit, if a packet was cut.
+    pub(super) fn received(&mut self, len: usize) {
+        self.len = (self.len + len).min(MAX_GREETING);
+        self.complete = self.packets || self.len == self.due();
+    }
+
+    /// The whole message, once it is there.
+    pub(super) fn packet(&self) -> Option<&[u8]> {
+        self.complete.then_some(&self.bytes[..self.len])
+    }
+
+    /// Length of the message as far as it is known. What is no envelope is complete as it stands: there is no more to say.
+    fn due(&self) -> usize {
+        if self.len < ENVELOPE_LEN {
+            return ENVELOPE_LEN;
+        }
+        let payload = Envelope::decode(&self.bytes).map_or(0, |envelope| envelope.payload_len as usize);
+        ENVELOPE_LEN + payload.min(MAX_GREETING - ENVELOPE_LEN)
+    }
 }

@@ -1,0 +1,96 @@
+//! What carries the bytes of a session: sockets and shared memory behind one contract. Nothing here sleeps.
+
+mod slot;
+mod socket;
+
+pub(crate) use slot::{Doorbell, Slot};
+#[cfg(feature = "tokio")]
+pub(crate) use socket::recv;
+pub(crate) use socket::{Socket, recv_with, send};
+
+use crate::error::SessionError;
+use std::fmt::Debug;
+use std::os::fd::BorrowedFd;
+
+/// A way to move bytes. Attempts never block; where to wait is said by [`Carrier::source`].
+pub(crate) trait Carrier: Debug + Send {
+    /// Sends `head` and `body` as one packet, or as much of them as a stream takes. `None`: not now.
+    fn try_send(&mut self, head: &[u8], body: &[u8]) -> Result<Option<usize>, SessionError>;
+
+    /// Receives into `space`; the length of a packet that was cut exceeds it. `None`: not now.
+    fn try_recv(&mut self, space: &mut [u8]) -> Result<Option<usize>, SessionError>;
+
+    /// Length of the message that the next receive will hand out, if the carrier can tell; else 0. Asked before each receive,
+    /// because such a carrier hands nothing out into less.
+    fn due(&mut self) -> usize {
+        0
+    }
+
+    /// Where to wait until an attempt is worth making.
+    fn source(&self) -> Source<'_>;
+
+    /// To be called right before a wait: whatever comes after it ends the wait. False if there is something already.
+    fn arm(&mut self) -> bool {
+        true
+    }
+
+    /// The socket: readable when a message may be there, or (in shared memory) when the peer has hung up.
+    fn socket(&self) -> BorrowedFd<'_>;
+}
+
+/// Where a carrier tells that an attempt is worth making.
+#[derive(Debug)]
+pub(crate) enum Source<'a> {
+    /// A descriptor: readable or writable, as `poll` says. `packets` if it keeps their boundaries.
+    Socket { fd: BorrowedFd<'a>, packets: bool },
+    /// A word of shared memory that tells what arrives, and the hang-up.
+    Doorbell(Doorbell),
+}
+
+/// The carrier that a session has agreed on.
+#[derive(Debug)]
+pub(crate) enum Link {
+    Socket(Socket),
+    Slot(Box<Slot>),
+}
+
+impl Link {
+    fn carrier(&mut self) -> &mut dyn Carrier {
+        match self {
+            Self::Socket(socket) => socket,
+            Self::Slot(slot) => &mut **slot,
+        }
+    }
+}
+
+impl Carrier for Link {
+    fn try_send(&mut self, head: &[u8], body: &[u8]) -> Result<Option<usize>, SessionError> {
+        self.carrier().try_send(head, body)
+    }
+
+    fn try_recv(&mut self, space: &mut [u8]) -> Result<Option<usize>, SessionError> {
+        self.carrier().try_recv(space)
+    }
+
+    fn due(&mut self) -> usize {
+        self.carrier().due()
+    }
+
+    fn source(&self) -> Source<'_> {
+        match self {
+            Self::Socket(socket) => socket.source(),
+            Self::Slot(slot) => slot.source(),
+        }
+    }
+
+    fn arm(&mut self) -> bool {
+        self.carrier().arm()
+    }
+
+    fn socket(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Socket(socket) => socket.socket(),
+            Self::Slot(slot) => slot.socket(),
+        }
+    }
+}
