@@ -382,6 +382,8 @@ pub struct Exit {
     pub duration_ns: u64,
     /// Processes the ladder had to SIGKILL.
     pub killed: u32,
+    /// Processes that ended when the ladder had begun, without being killed.
+    pub obeyed: u32,
     /// Processes reaped in all, the leader among them.
     pub reaped: u32,
     pub survivors: u32,
@@ -402,7 +404,7 @@ impl Exit {
             put.u64(word);
         }
         put.u64(self.duration_ns);
-        for word in [self.killed, self.reaped, self.survivors] {
+        for word in [self.killed, self.obeyed, self.reaped, self.survivors] {
             put.u32(word);
         }
         for pid in self.named {
@@ -426,6 +428,7 @@ impl Exit {
         }
         exit.duration_ns = take.u64()?;
         exit.killed = take.u32()?;
+        exit.obeyed = take.u32()?;
         exit.reaped = take.u32()?;
         exit.survivors = take.u32()?;
         for pid in &mut exit.named {
@@ -516,6 +519,7 @@ mod tests {
             rusage: [1, 2, 3, 4, 5, 6, 7, 8, u64::MAX],
             duration_ns: 10,
             killed: 11,
+            obeyed: 17,
             reaped: 12,
             survivors: 13,
             named: [1, 2, 3, 4, 5, 6, 7, 8],

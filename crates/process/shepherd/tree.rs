@@ -22,10 +22,23 @@ pub(crate) struct Member {
     group: i32,
     session: i32,
     state: u8,
-    /// Whether the chain of its parents ends at the shepherd.
+    /// Whether the chain of its parents ends at the shepherd: `NOT_OURS`, `OURS` or `SHELTERED`.
     ours: u8,
+    /// It is a shepherd too, by its name. (A process that only bears the name is asked itself, and its children are
+    /// not, until all are killed.)
+    nested: u8,
     /// The bytes that would be padding.
-    zero: [u8; 6],
+    zero: [u8; 5],
+}
+
+const NOT_OURS: u8 = 0;
+const OURS: u8 = 1;
+/// Below another shepherd of the tree, which passes on what it is sent.
+const SHELTERED: u8 = 2;
+
+/// What a shepherd that is sent it passes on to its own tree.
+pub(crate) fn is_passed_on(signal: u32) -> bool {
+    matches!(signal, sys::SIGTERM | sys::SIGINT | sys::SIGQUIT | sys::SIGHUP)
 }
 
 impl Member {
@@ -90,8 +103,31 @@ impl Scan {
 
     /// Sends `signal` to the tree, or only to those of it in process group `group`.
     pub(crate) fn signal(&mut self, signal: u32, group: Option<i32>) -> Reached {
+        self.deliver(signal, |member| group.is_none_or(|group| member.group == group))
+    }
+
+    /// Sends `signal` to the tree, so that no process gets it twice: what is below a shepherd gets it from that one.
+    ///
+    /// The shepherds come first. Their parents may react by a request to them, or by their death, and then they must
+    /// know that it was this signal.
+    pub(crate) fn ask(&mut self, signal: u32) -> Reached {
+        let mut reached = self.deliver(signal, |member| member.ours == OURS && member.nested != 0);
+        let others = self.deliver(signal, |member| member.ours == OURS && member.nested == 0);
+        reached.count += others.count;
+        if reached.errno == 0 {
+            reached.errno = others.errno;
+        }
+        reached
+    }
+
+    /// Whether there is another shepherd in the tree.
+    pub(crate) fn has_shepherd(&mut self) -> bool {
+        self.list.tree().iter().any(|member| member.nested != 0)
+    }
+
+    fn deliver(&mut self, signal: u32, wanted: impl Fn(&Member) -> bool) -> Reached {
         let mut reached = Reached::default();
-        for member in self.list.tree().iter().filter(|member| group.is_none_or(|group| member.group == group)) {
+        for member in self.list.tree().iter().filter(|member| wanted(member)) {
             match deliver(&self.proc_dir, member, signal) {
                 Ok(()) => reached.count += 1,
                 Err(sys::ESRCH) => {}
@@ -155,12 +191,21 @@ impl List {
             let mut changed = false;
             for index in 0..members.len() {
                 let parent = members[index].parent;
-                let ours = members[index].ours != 0 || parent == shepherd || {
+                if members[index].ours != NOT_OURS {
+                    continue;
+                }
+                let ours = if parent == shepherd {
+                    OURS
+                } else {
                     let at = members.partition_point(|other| other.pid < parent);
-                    members.get(at).is_some_and(|other| other.pid == parent && other.ours != 0)
+                    match members.get(at).filter(|other| other.pid == parent) {
+                        Some(other) if other.ours == OURS && other.nested != 0 => SHELTERED,
+                        Some(other) => other.ours,
+                        None => NOT_OURS,
+                    }
                 };
-                changed |= ours != (members[index].ours != 0);
-                members[index].ours = u8::from(ours);
+                changed |= ours != NOT_OURS;
+                members[index].ours = ours;
             }
             if !changed {
                 return;
@@ -243,6 +288,7 @@ fn look(dir: &Fd, pid: i32, below: bool) -> Option<Member> {
     let line = &bytes[..len];
     // The name in parentheses may hold anything, also spaces and parentheses.
     let after = line.iter().rposition(|&byte| byte == b')')? + 2;
+    let nested = line[..after - 2].ends_with(b"(ginnel-shepherd");
     let mut fields = line.get(after..)?.split(|&byte| byte == b' ');
     let state = *fields.next()?.first()?;
     let parent = text::parse(fields.next()?)? as i32;
@@ -253,5 +299,5 @@ fn look(dir: &Fd, pid: i32, below: bool) -> Option<Member> {
     let start = text::parse(fields.nth(1)?)?;
     // One whose main thread alone has ended shows as a zombie, and goes on.
     let state = if state == b'Z' && threads > 1 { b'R' } else { state };
-    Some(Member { start, pid, parent, group, session, state, ours: 0, zero: [0; 6] })
+    Some(Member { start, pid, parent, group, session, state, ours: NOT_OURS, nested: u8::from(nested), zero: [0; 5] })
 }

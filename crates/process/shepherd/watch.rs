@@ -57,6 +57,12 @@ struct Watch<'a> {
     exit: Exit,
     /// The parent is there, or the tree does not depend on it.
     listening: bool,
+    /// What the tree was sent by the ladder or by us: a bit for each signal that we pass on.
+    sent: u64,
+    /// Those of them that were passed on beside the ladder.
+    passed_on: u64,
+    /// A child may have ended.
+    reap_due: bool,
     /// No child is left.
     empty: bool,
     /// The leader, who led a session, has ended not before this clock tick, and others go on: the parent must know, in case it has to end
@@ -69,7 +75,9 @@ struct Watch<'a> {
 /// killed.
 pub(crate) fn keep(socket: &Fd, flock: Flock<'_>, args: Args, doomed: bool) {
     let exit = Exit { cause: cause::LEADER, ..Exit::default() };
-    let mut watch = Watch { flock, phase: Phase::Running, asked: None, exit, listening: true, empty: false, untold: None, args };
+    let (phase, asked, sent, passed_on, reap_due) = (Phase::Running, None, 0, 0, false);
+    let (listening, empty, untold) = (true, false, None);
+    let mut watch = Watch { flock, phase, asked, exit, listening, sent, passed_on, reap_due, empty, untold, args };
     watch.reap();
     if doomed {
         watch.end(cause::STOPPED, 0, true);
@@ -116,7 +124,11 @@ impl Watch<'_> {
             while self.request(socket) {}
         }
         if watched[1].ready != 0 {
-            self.signals();
+            self.hear();
+        }
+        if self.reap_due {
+            self.reap_due = false;
+            self.reap();
         }
         if watched[2].ready != 0 {
             self.parent_died();
@@ -166,7 +178,9 @@ impl Watch<'_> {
         }
     }
 
-    fn signals(&mut self) {
+    /// Takes the signals that have come to us. Comes before what a parent asks for or its death: if the same signal
+    /// has made it do so, the tree is sent that signal, and only once.
+    fn hear(&mut self) {
         // `struct signalfd_siginfo`: the number is the first word.
         const INFO: usize = 128;
         let mut infos = [0u8; 8 * INFO];
@@ -174,16 +188,29 @@ impl Watch<'_> {
         while more && let Ok(len @ 1..) = sys::read(&self.flock.signals, &mut infos) {
             more = len == infos.len();
             for info in infos[..len].chunks_exact(INFO) {
-                match u32::from(info[0]) {
-                    signal @ (sys::SIGTERM | sys::SIGINT | sys::SIGQUIT | sys::SIGHUP) => {
-                        self.exit.cause_signal = signal;
-                        self.end(cause::SHEPHERD_SIGNALLED, 0, false);
-                    }
-                    _ => {}
+                let signal = u32::from(info[0]);
+                self.reap_due |= signal == sys::SIGCHLD;
+                if tree::is_passed_on(signal) {
+                    self.pass_on(signal);
                 }
             }
         }
-        self.reap();
+    }
+
+    /// The signal takes the place of the first rung's. On a later rung it is passed on beside that, once.
+    fn pass_on(&mut self, signal: u32) {
+        match self.phase {
+            Phase::Running => {
+                self.exit.cause_signal = signal;
+                self.end(cause::SHEPHERD_SIGNALLED, signal, false);
+            }
+            Phase::Asked(..) if self.sent & bit(signal) == 0 => {
+                self.sent |= bit(signal);
+                self.passed_on |= bit(signal);
+                let _ = self.signal_tree(signal);
+            }
+            _ => {}
+        }
     }
 
     /// Reaps whoever has ended. `ECHILD` is the proof that the tree is empty.
@@ -214,7 +241,11 @@ impl Watch<'_> {
         if let Phase::Killing { next, latest, .. } = &mut self.phase {
             // As long as they end, a look at all of them would only be in their way.
             *next = (sys::now() + SILENCE).min(*latest);
-            self.exit.killed += u32::from(status & 0x7f == sys::SIGKILL);
+        }
+        match self.phase {
+            Phase::Running => {}
+            Phase::Killing { .. } if status & 0x7f == sys::SIGKILL => self.exit.killed += 1,
+            _ => self.exit.obeyed += 1,
         }
         if let Some(asked) = &mut self.asked {
             let now = sys::now();
@@ -235,6 +266,7 @@ impl Watch<'_> {
 
     fn parent_died(&mut self) {
         self.listening = false;
+        self.hear();
         if self.flock.spawn.flags & flag::OUTLIVE_PARENT == 0 {
             self.end(cause::PARENT_DEATH, 0, false);
         }
@@ -270,17 +302,22 @@ impl Watch<'_> {
         let wake = (signal != sys::SIGCONT && signal != sys::SIGSTOP).then_some(sys::SIGCONT);
         let signals = [Some(signal), wake];
         self.asked = None;
-        if self.alone() {
-            for signal in signals.into_iter().flatten() {
+        // Passed on before, beside an earlier rung.
+        let repeated = self.passed_on & bit(signal) != 0;
+        self.sent |= bit(signal);
+        let mut scan = self.scan();
+        if self.alone() && !scan.as_mut().is_ok_and(Scan::has_shepherd) {
+            // Pid 1 of a namespace of its own: the kernel reaches everybody else in it, at once and without /proc.
+            for signal in signals.into_iter().flatten().filter(|_| !repeated) {
                 let _ = sys::signal_namespace(signal);
             }
-        } else if let Ok(mut scan) = self.scan() {
-            for signal in signals.into_iter().flatten() {
-                scan.signal(signal, None);
+        } else if let Ok(mut scan) = scan {
+            for signal in signals.into_iter().flatten().filter(|_| !repeated) {
+                scan.ask(signal);
             }
             self.asked = Some(Asked { signal, scan, look: Some((now + SILENCE, now + ROUND)) });
         } else {
-            for signal in signals.into_iter().flatten() {
+            for signal in signals.into_iter().flatten().filter(|_| !repeated) {
                 self.signal_children(signal);
             }
         }
@@ -297,17 +334,18 @@ impl Watch<'_> {
     }
 
     fn signal_tree(&self, signal: u32) -> Reached {
-        if self.alone() {
-            // Pid 1 of a namespace of its own: the kernel reaches everybody else in it, at once and without /proc.
+        let mut scan = self.scan();
+        if self.alone() && !(tree::is_passed_on(signal) && scan.as_mut().is_ok_and(Scan::has_shepherd)) {
             let errno = sys::signal_namespace(signal).err().unwrap_or(0);
             return Reached { count: u32::from(errno == 0), errno };
         }
-        let reached = match (&self.flock.proc_dir, signal) {
-            (Some(own), sys::SIGSTOP) => tree::stop(own),
-            (Some(own), _) => Scan::new(own).map(|mut scan| scan.signal(signal, None)),
-            (None, _) => Ok(self.signal_children(signal)),
-        };
-        reached.unwrap_or_else(refused)
+        match (&self.flock.proc_dir, scan) {
+            (Some(own), Ok(_)) if signal == sys::SIGSTOP => tree::stop(own).unwrap_or_else(refused),
+            (_, Ok(mut scan)) if tree::is_passed_on(signal) => scan.ask(signal),
+            (_, Ok(mut scan)) => scan.signal(signal, None),
+            (None, _) => self.signal_children(signal),
+            (_, Err(errno)) => refused(errno),
+        }
     }
 
     fn alone(&self) -> bool {
@@ -386,6 +424,11 @@ impl Watch<'_> {
             },
             kind::STOP => match (payload.u8(), payload.u32(), payload.u8()) {
                 (Some(cause), Some(signal), Some(at_once)) => {
+                    self.hear();
+                    if self.exit.cause == cause::SHEPHERD_SIGNALLED && matches!(self.phase, Phase::Asked(..)) {
+                        // The parent has got the same signal, and wants the same.
+                        self.exit.cause = cause;
+                    }
                     self.end(cause, signal, at_once != 0);
                     Reached::default()
                 }
@@ -437,6 +480,11 @@ impl Watch<'_> {
         let _ = sys::send(socket, &buf[..len], &[]);
         self.flock.groups.remove();
     }
+}
+
+/// Of a signal that is passed on; none for any other.
+fn bit(signal: u32) -> u64 {
+    if tree::is_passed_on(signal) { 1 << signal } else { 0 }
 }
 
 fn refused(errno: Errno) -> Reached {

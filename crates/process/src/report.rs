@@ -109,9 +109,12 @@ pub struct ExitReport {
     pub usage: ResourceUsage,
     /// From the start to the end of the leader.
     pub duration: Duration,
-    /// Processes that had to be killed (those that ended on the ladder's signals are not counted). A lower bound: one whose own parent is
-    /// quick enough to collect its status is not seen here.
+    /// Processes that had to be killed, because the ladder's signals had not ended them. A lower bound: one whose own
+    /// parent is quick enough to collect its status is not seen here.
     pub killed: u32,
+    /// Processes that the ladder's signals have ended, or that ended by themselves after the first of them: without a
+    /// kill. A lower bound, as [`killed`](Self::killed).
+    pub obeyed: u32,
     /// Processes that could not be killed, because the kernel or another user holds them. 0 unless something is very wrong.
     pub survivors: u32,
     /// The first of the survivors.
@@ -150,6 +153,7 @@ impl ExitReport {
             },
             duration: Duration::from_nanos(exit.duration_ns),
             killed: exit.killed,
+            obeyed: exit.obeyed,
             survivors: exit.survivors,
             survivor_pids: exit.named.iter().copied().filter(|pid| *pid != 0).collect(),
             oom_kills: exit.oom_kills,

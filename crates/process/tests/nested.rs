@@ -3,11 +3,12 @@
 mod common;
 
 use common::{LONG, Mark, groups_of, inherited_mark, role, wait_until};
-use ginnel_process::{Command, Isolation, KillLadder, Stdio};
+use ginnel_process::{Cause, Command, Isolation, KillLadder, Signal, Stdio};
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
+use std::time::Duration;
 
-roles!(inner, one_spawn);
+roles!(inner, one_spawn, level);
 
 /// Runs a command with a limit, so that it has groups of each kind this machine has.
 fn inner() {
@@ -81,4 +82,67 @@ fn groups_of_a_parent_and_a_shepherd_killed_together_go_with_the_next_command() 
     assert!(!swept(pid) || groups.is_empty(), "a group in use was removed");
     drop(mark);
     assert!(wait_until(LONG, || swept(pid)), "{:?}", groups_of(&[pid]));
+}
+
+const ISOLATIONS: [Isolation; 3] = [Isolation::Auto, Isolation::Subreaper, Isolation::PidNamespace];
+/// Of every level. The command needs most of it.
+const GRACE: Duration = Duration::from_secs(4);
+const NEEDED: &str = "3";
+
+/// The command of one level: at the last one a shell that writes down what it gets, else this program again.
+fn level_command(mark: &Mark, isolation: usize, level: u32, log: &str) -> Command {
+    let on = |signal: &str| {
+        format!("trap 'echo {signal} >> {log}; sleep {NEEDED} && echo done >> {log}; exit 7' {signal}; ")
+    };
+    let mut command = if level == 0 {
+        mark.shell(&(on("TERM") + &on("INT") + "echo ready; while :; do sleep 0.01; done"))
+    } else {
+        let mut command = mark.command(&common::own_program());
+        command.env(common::sys::ROLE, "level").env("LEVEL", level.to_string()).env("LOG", log);
+        command.env("ISOLATION", isolation.to_string());
+        command
+    };
+    command.isolation(ISOLATIONS[isolation]).kill_ladder(KillLadder::grace(GRACE));
+    command
+}
+
+/// What the command is to see, and how it comes about.
+type Stop = (&'static str, fn(&ginnel_process::Child));
+
+/// Runs the next level. It has no handlers: what it is sent ends it at once, and its shepherd has lost its parent.
+fn level() {
+    let number = |name: &str| std::env::var(name).unwrap().parse::<u32>().unwrap();
+    let (level, isolation) = (number("LEVEL") - 1, number("ISOLATION") as usize);
+    let command = level_command(&inherited_mark(), isolation, level, &std::env::var("LOG").unwrap());
+    command.spawn().unwrap().wait().unwrap();
+}
+
+#[test]
+fn five_levels_down_a_command_gets_one_signal_once_and_has_its_grace() {
+    let stops: [Stop; 3] = [
+        ("TERM", |child| child.handle().stop()),
+        ("INT", |child| child.handle().stop_with(Signal::INT)),
+        ("TERM", |child| assert!(child.signal_tree(Signal::TERM).is_ok())),
+    ];
+    let one = |isolation: usize, (signal, stop): Stop| {
+        let (mark, dir) = (Mark::new(), tempfile::tempdir().unwrap());
+        let log = dir.path().join("log");
+        let mut command = level_command(&mark, isolation, 5, log.to_str().unwrap());
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line, "ready\n");
+        stop(&child);
+        let report = child.wait().unwrap();
+        let seen = std::fs::read_to_string(&log).unwrap();
+        assert_eq!(seen, format!("{signal}\ndone\n"), "{:?}: {report:?}", ISOLATIONS[isolation]);
+        assert_eq!((report.killed, report.survivors), (0, 0), "{report:?}");
+        assert!(matches!(report.cause, Cause::Stopped | Cause::Signaled { .. }), "{report:?}");
+        mark.assert_gone();
+    };
+    std::thread::scope(|scope| {
+        for (isolation, stop) in (0..3).flat_map(|isolation| stops.map(|stop| (isolation, stop))) {
+            scope.spawn(move || one(isolation, stop));
+        }
+    });
 }
