@@ -7,6 +7,7 @@
 //! * [`WriterWords`]: the writable words of a segment, taken once: what a [`ring::Producer`] is made of and lends from;
 //! * [`ForeignFile`]: a file whose layout another protocol dictates, with the same guards;
 //! * [`ring`]: the single-writer, many-reader broadcast ring and its control area (cursors, arming);
+//! * [`byte_ring`]: the two-sided ring of a session: one producer, one consumer, records of any size;
 //! * [`fence`]: the asymmetric fence that makes "is anybody asleep?" free for a publisher;
 //! * [`Spin`]: the adaptive spin budget that precedes every sleep;
 //! * [`RunDir`]: the directory where named segments live, checked for owner and mode.
@@ -29,6 +30,7 @@
 
 #[cfg(not(loom))]
 mod bell;
+pub mod byte_ring;
 pub mod fence;
 #[cfg(not(loom))]
 #[allow(unsafe_code)]

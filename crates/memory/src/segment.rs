@@ -9,7 +9,8 @@
 //!   32  owner pid        u64                                      creator; again by the process that adopts it
 //!   40  owner start time u64  clock ticks since boot              the same
 //!   48  instance         u64  random, ties a segment to its twin  creator
-//!   56  flags            u64  bit 0: data is mapped twice         creator
+//!   56  flags            u64  bit 0: data is mapped twice;        creator
+//!                             bit 1: the data are two areas, of params[0] and params[1] bytes, each mapped twice
 //!   64  params     24 x  u64  meaning by kind                     creator
 //!  256  unused up to 512, then up to HEADER_BYTES: words that the kind defines, changed while in use
 //!  HEADER_BYTES  data, a multiple of the page size
@@ -35,6 +36,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 const MAGIC: u64 = u64::from_ne_bytes(*b"GINNEL\0\x01");
 const VERSION: u32 = 1;
 const FLAG_MIRROR: u64 = 1;
+const FLAG_AREAS: u64 = 2;
 
 /// Size of the header, and offset of the data. One page on most machines; the page size where pages are larger.
 pub const HEADER_BYTES: usize = if cfg!(target_arch = "x86_64") { 4096 } else { 65536 };
@@ -103,6 +105,14 @@ pub struct Header {
     /// Bytes of data.
     pub data: usize,
     mirror: bool,
+    /// The data are these two, each mapped twice.
+    areas: Option<[usize; 2]>,
+}
+
+impl Header {
+    fn flags(&self) -> u64 {
+        (if self.mirror { FLAG_MIRROR } else { 0 }) | (if self.areas.is_some() { FLAG_AREAS } else { 0 })
+    }
 }
 
 /// Why a segment cannot be made or opened.
@@ -231,16 +241,31 @@ impl Segment {
     ///
     /// With `readers_only_read` nobody can map it writable from now on, whoever gets its fd; this mapping stays writable.
     pub fn memfd(label: &str, spec: &Spec, readers_only_read: bool) -> Result<Self, SegmentError> {
+        Self::sealed_memfd(label, spec, readers_only_read, None)
+    }
+
+    fn sealed_memfd(
+        label: &str,
+        spec: &Spec,
+        readers_only_read: bool,
+        areas: Option<[usize; 2]>,
+    ) -> Result<Self, SegmentError> {
         let fail = |what| move |source| SegmentError::System { what, name: label.to_owned(), source };
         let fd = rustix::fs::memfd_create(label, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)
             .map_err(fail("create a memfd for"))?;
-        let segment = Self::initialise(label, fd, spec, false)?;
+        let segment = Self::initialise(label, fd, spec, false, areas)?;
         let mut seals = SealFlags::SHRINK | SealFlags::GROW;
         if readers_only_read {
             seals |= SealFlags::FUTURE_WRITE | SealFlags::SEAL;
         }
         rustix::fs::fcntl_add_seals(&segment.fd, seals).map_err(fail("seal"))?;
         Ok(segment)
+    }
+
+    /// Makes an anonymous segment as [`memfd`](Self::memfd) does whose data are two areas, of `spec.params[0]` and
+    /// `spec.params[1]` bytes (whole pages), each mapped twice in a row. Both sides may write.
+    pub(crate) fn memfd_of_areas(label: &str, spec: &Spec) -> Result<Self, SegmentError> {
+        Self::sealed_memfd(label, spec, false, areas_of(&spec.params, spec.data))
     }
 
     /// Makes a named segment: the file `name` in `dir`, which must not exist, with mode `mode` and group `group`.
@@ -251,7 +276,7 @@ impl Segment {
             Errno::EXIST => SegmentError::Exists { name: name.to_owned() },
             source => fail("create")(source),
         })?;
-        let made = Self::initialise(name, fd, spec, true).and_then(|segment| {
+        let made = Self::initialise(name, fd, spec, true, None).and_then(|segment| {
             if let Some(group) = group {
                 rustix::fs::fchown(&segment.fd, None, Some(Gid::from_raw(group)))
                     .map_err(fail("change the group of"))?;
@@ -265,7 +290,13 @@ impl Segment {
         made
     }
 
-    fn initialise(name: &str, fd: OwnedFd, spec: &Spec, guarded: bool) -> Result<Self, SegmentError> {
+    fn initialise(
+        name: &str,
+        fd: OwnedFd,
+        spec: &Spec,
+        guarded: bool,
+        areas: Option<[usize; 2]>,
+    ) -> Result<Self, SegmentError> {
         let data = round_to_pages(spec.data);
         let bytes = HEADER_BYTES + data;
         // Beyond this limit the kernel would end the process by SIGXFSZ instead of saying no.
@@ -286,6 +317,7 @@ impl Segment {
             params: spec.params,
             data,
             mirror: spec.mirror,
+            areas,
         };
         let segment = Self::map(name, fd, header, Access::ReadWrite, guarded)?;
         let words = segment.header_mut();
@@ -294,7 +326,7 @@ impl Segment {
         words.store(2, header.layout, Ordering::Relaxed);
         words.store(3, bytes as u64, Ordering::Relaxed);
         words.store(6, header.instance, Ordering::Relaxed);
-        words.store(7, if header.mirror { FLAG_MIRROR } else { 0 }, Ordering::Relaxed);
+        words.store(7, header.flags(), Ordering::Relaxed);
         for (index, &param) in header.params.iter().enumerate() {
             words.store(8 + index, param, Ordering::Relaxed);
         }
@@ -373,14 +405,25 @@ impl Segment {
         if data == 0 || data != round_to_pages(data) {
             return Err(SegmentError::Mismatch { name: name.to_owned(), field: "data size", found: size, expected: 0 });
         }
+        let params = std::array::from_fn(|index| word(8 + index));
+        let areas = if word(7) & FLAG_AREAS == 0 { None } else { areas_of(&params, data) };
+        if word(7) & FLAG_AREAS != 0 && areas.is_none() {
+            return Err(SegmentError::Mismatch {
+                name: name.to_owned(),
+                field: "size of both areas",
+                found: params[0].saturating_add(params[1]),
+                expected: data as u64,
+            });
+        }
         let header = Header {
             kind: expect.kind,
             layout: word(2),
             instance: word(6),
             owner: Identity { pid: u32::try_from(word(4)).unwrap_or(0), start: word(5) },
-            params: std::array::from_fn(|index| word(8 + index)),
+            params,
             data,
             mirror: word(7) & FLAG_MIRROR != 0,
+            areas,
         };
         Self::map(name, fd, header, access, guarded)
     }
@@ -390,8 +433,11 @@ impl Segment {
             Access::Read => Protection::Read,
             Access::ReadWrite => Protection::ReadWrite,
         };
-        let mapping = Mapping::new(fd.as_fd(), HEADER_BYTES, header.data, header.mirror, protection, guarded)
-            .map_err(|source| SegmentError::System { what: "map", name: name.to_owned(), source })?;
+        let mapping = match header.areas {
+            Some(areas) => Mapping::of_areas(fd.as_fd(), HEADER_BYTES, areas, protection, guarded),
+            None => Mapping::new(fd.as_fd(), HEADER_BYTES, header.data, header.mirror, protection, guarded),
+        };
+        let mapping = mapping.map_err(|source| SegmentError::System { what: "map", name: name.to_owned(), source })?;
         Ok(Self { mapping: Arc::new(mapping), header, fd })
     }
 
@@ -472,6 +518,32 @@ impl Segment {
         WordsMut::new(&self.mapping, 0, HEADER_BYTES / 8)
     }
 
+    /// The sizes of the areas of a segment that has two.
+    pub(crate) fn areas(&self) -> Option<[usize; 2]> {
+        self.header.areas
+    }
+
+    /// The words of area `index`, twice in a row, to change.
+    ///
+    /// # Panics
+    ///
+    /// If the segment has no such area, or was opened for reading.
+    pub(crate) fn area(&self, index: usize) -> WordsMut {
+        let areas = self.header.areas.expect("a segment of areas");
+        let at = HEADER_BYTES + if index == 0 { 0 } else { 2 * areas[0] };
+        WordsMut::new(&self.mapping, at, 2 * areas[index] / 8)
+    }
+
+    /// `len` words of the header from `first` on, to change.
+    ///
+    /// # Panics
+    ///
+    /// If they are not in the header, or the segment was opened for reading.
+    pub(crate) fn header_area(&self, first: usize, len: usize) -> WordsMut {
+        assert!((first + len) * 8 <= HEADER_BYTES, "words outside their header");
+        WordsMut::new(&self.mapping, first * 8, len)
+    }
+
     /// The words of the data; twice as many if it is mirrored.
     #[must_use]
     pub fn data(&self) -> Words {
@@ -505,6 +577,9 @@ impl Segment {
         let taken = |why| SegmentError::Taken { name: format!("{:016x}", self.header.instance), why };
         if !self.mapping.writable() {
             return Err(taken("it was opened for reading"));
+        }
+        if self.header.areas.is_some() {
+            return Err(taken("both sides write it"));
         }
         // Whoever has words of it holds the mapping, and nobody else can get any: the segment is ours alone.
         if Arc::strong_count(&self.mapping) > 1 {
@@ -549,6 +624,16 @@ impl Drop for WriterPlace {
     fn drop(&mut self) {
         WRITERS.lock().unwrap_or_else(PoisonError::into_inner).remove(&(self.0, self.1));
     }
+}
+
+/// The two areas that the parameters tell of, if they are whole pages and all of the data.
+fn areas_of(params: &[u64; PARAMS], data: usize) -> Option<[usize; 2]> {
+    let area = |bytes: u64| {
+        let bytes = usize::try_from(bytes).ok()?;
+        (bytes > 0 && bytes <= data && bytes == round_to_pages(bytes)).then_some(bytes)
+    };
+    let areas = [area(params[0])?, area(params[1])?];
+    (areas[0].checked_add(areas[1]) == Some(data)).then_some(areas)
 }
 
 fn round_to_pages(bytes: usize) -> usize {

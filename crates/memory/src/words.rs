@@ -179,12 +179,21 @@ impl Words {
     ///
     /// If the range leaves the segment.
     pub fn copy_to_vec(&self, index: usize, len: usize, out: &mut Vec<u8>) {
-        self.check(index, len); // before it asks for memory
         out.clear();
+        self.append_to_vec(index, len, out);
+    }
+
+    /// Copies `len` bytes that start at word `index` behind what `out` holds.
+    ///
+    /// # Panics
+    ///
+    /// If the range leaves the segment.
+    pub fn append_to_vec(&self, index: usize, len: usize, out: &mut Vec<u8>) {
+        self.check(index, len); // before it asks for memory
         out.reserve(len);
         self.copy_out(index, &mut out.spare_capacity_mut()[..len]);
         // SAFETY: `copy_out` has written `len` bytes of the capacity reserved above.
-        unsafe { out.set_len(len) };
+        unsafe { out.set_len(out.len() + len) };
     }
 
     /// Borrows `len` bytes that start at word `index`.

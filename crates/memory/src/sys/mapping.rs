@@ -42,24 +42,60 @@ impl Mapping {
     ) -> io::Result<Self> {
         let file = header.checked_add(data).ok_or(io::Errno::OVERFLOW)?;
         let len = if mirror { file.checked_add(data).ok_or(io::Errno::OVERFLOW)? } else { file };
-        let prot = match protection {
-            Protection::Read => ProtFlags::READ,
-            Protection::ReadWrite => ProtFlags::READ | ProtFlags::WRITE,
-        };
-        // SAFETY: reserves fresh addresses, replaced below; nothing points there yet.
+        let mut mapping = Self::reserve(len, protection)?;
+        mapping.place(fd, 0, 0, file)?;
+        if mirror {
+            mapping.place(fd, file, header, data)?;
+        }
+        if guarded {
+            mapping.guard = Some(guard::register(mapping.base.as_ptr() as usize, len)?);
+        }
+        Ok(mapping)
+    }
+
+    /// Addresses that nothing is mapped at yet.
+    fn reserve(len: usize, protection: Protection) -> io::Result<Self> {
+        // SAFETY: reserves fresh addresses; nothing points there yet.
         let base = unsafe { mmap_anonymous(std::ptr::null_mut(), len, ProtFlags::empty(), MapFlags::PRIVATE)? };
         let base = NonNull::new(base.cast::<u8>()).ok_or(io::Errno::NOMEM)?;
         // From here on `Drop` gives the whole reservation back.
-        let mut mapping = Self { base, len, protection, guard: None };
+        Ok(Self { base, len, protection, guard: None })
+    }
+
+    /// Maps `len` bytes of `fd` from `offset` on at byte `at` of the reservation.
+    fn place(&self, fd: BorrowedFd<'_>, at: usize, offset: usize, len: usize) -> io::Result<()> {
+        assert!(at <= self.len && len <= self.len - at, "a mapping outside its reservation");
+        let prot = match self.protection {
+            Protection::Read => ProtFlags::READ,
+            Protection::ReadWrite => ProtFlags::READ | ProtFlags::WRITE,
+        };
         let fixed = MapFlags::SHARED | MapFlags::FIXED;
-        // SAFETY: the address range lies inside our own reservation.
-        unsafe { mmap(base.as_ptr().cast(), file, prot, fixed, fd, 0)? };
-        if mirror {
-            // SAFETY: as above, the second half of the reservation.
-            unsafe { mmap(base.as_ptr().add(file).cast(), data, prot, fixed, fd, header as u64)? };
-        }
+        // SAFETY: the address range lies inside our own reservation, which nobody has words of yet.
+        unsafe { mmap(self.base.as_ptr().add(at).cast(), len, prot, fixed, fd, offset as u64)? };
+        Ok(())
+    }
+
+    /// Maps `header` bytes of `fd` and then each of `areas`, which follow the header in the file, twice in a row. All sizes are
+    /// multiples of the page size.
+    pub(crate) fn of_areas(
+        fd: BorrowedFd<'_>,
+        header: usize,
+        areas: [usize; 2],
+        protection: Protection,
+        guarded: bool,
+    ) -> io::Result<Self> {
+        let twice = |area: usize| area.checked_mul(2).ok_or(io::Errno::OVERFLOW);
+        let len = twice(areas[0])?.checked_add(twice(areas[1])?).and_then(|data| data.checked_add(header));
+        let mut mapping = Self::reserve(len.ok_or(io::Errno::OVERFLOW)?, protection)?;
+        // Neighbours in the file that are neighbours here make one mapping for the kernel: three in all.
+        mapping.place(fd, 0, 0, header + areas[0])?;
+        let (mut at, mut offset) = (header + areas[0], header);
+        mapping.place(fd, at, offset, areas[0])?;
+        (at, offset) = (at + areas[0], offset + areas[0]);
+        mapping.place(fd, at, offset, areas[1])?;
+        mapping.place(fd, at + areas[1], offset, areas[1])?;
         if guarded {
-            mapping.guard = Some(guard::register(base.as_ptr() as usize, len)?);
+            mapping.guard = Some(guard::register(mapping.base.as_ptr() as usize, mapping.len)?);
         }
         Ok(mapping)
     }
