@@ -4,11 +4,13 @@
 //! * [`thread`]: the only way in which a crate of Ginnel starts a thread: named, all signals blocked from its first
 //!   instruction, and its panic is logged and counted.
 //! * [`SignalsBlocked`]: keeps the signals of the calling thread waiting for a while.
+//! * [`identity`]: who a process is, although ids are reused, and whether it lives.
 //! * [`random_u64`]: a number that no other process has, for all practical purposes.
 
 #![deny(unsafe_code)]
 
 mod deadline;
+pub mod identity;
 mod random;
 #[allow(unsafe_code)]
 mod signals;

@@ -3,8 +3,8 @@
 use crate::clock;
 use crate::codec::{Codec, Plain};
 use crate::discovery::{
-    CONTROL_LAYOUT, Claimed, DATA, KIND_CONTROL, KIND_DATA, Permissions, address, control_file, making_file,
-    socket_file,
+    CONTROL_LAYOUT, Claimed, DATA, KIND_CONTROL, KIND_DATA, Permissions, Seat, address, control_file, making_file,
+    socket_file, tie_to_name,
 };
 use crate::env::{self, Inherit, Parts, Role, Source};
 use crate::error::{CreateError, EnvError, OpenError};
@@ -41,6 +41,8 @@ pub struct WriterBuilder<T: ?Sized, C: Codec<T> = Plain> {
     on_full: OnFull,
     spin: Spin,
     run_dir: Option<PathBuf>,
+    /// Whether the directory was named by an exporter, so that it must exist.
+    from_env: bool,
     type_name: String,
     label: String,
     _types: PhantomData<fn(&T) -> C>,
@@ -57,6 +59,7 @@ impl<T: ?Sized, C: Codec<T>> Default for WriterBuilder<T, C> {
             on_full: OnFull::Wait,
             spin: Spin::default(),
             run_dir: None,
+            from_env: false,
             type_name: C::type_name().to_owned(),
             label: "ginnel-channel".to_owned(),
             _types: PhantomData,
@@ -133,21 +136,28 @@ impl<T: ?Sized, C: Codec<T>> WriterBuilder<T, C> {
     /// Creates the channel `name` in the runtime directory. Refused while another writer has it; taken over from a dead one.
     pub fn create(self, name: &str) -> Result<Writer<T, C>, CreateError> {
         let name: Name = name.parse()?;
-        let dir = self.run_dir.as_deref().map_or_else(RunDir::open, RunDir::at)?;
-        let (geometry, spec) = self.shape()?;
+        let dir = match &self.run_dir {
+            // Of whoever exported it: were it made here, that one would never find us.
+            Some(dir) if self.from_env => RunDir::of(dir, &[0, rustix::process::geteuid().as_raw()])?,
+            Some(dir) => RunDir::at(dir)?,
+            None => RunDir::open()?,
+        };
+        let (geometry, mut spec) = self.shape()?;
         let (mode, shared_mode) = self.permissions.modes();
         let group = self.permissions.group();
         let explicit = self.run_dir.is_some();
 
+        tie_to_name(&mut spec.params, &name);
         let claimed = Claimed::take(dir, name, spec.instance)?;
         let control_spec = control_spec(&geometry, spec.instance);
         let about = |error: SegmentError| error.about(claimed.name().as_str());
+        // The file that readers look for comes first, under the name that marks an unfinished one, and gets its own name when all is
+        // ready for them.
+        let file = making_file(spec.instance);
+        let data = Segment::file(claimed.dir(), &file, &spec, mode, group).map_err(about)?;
         let file = control_file(spec.instance);
         let control = Segment::file(claimed.dir(), &file, &control_spec, shared_mode, group).map_err(about)?;
         let listener = claimed.listen(shared_mode, group)?;
-        // The file that readers look for: it gets its name when all is ready for them.
-        let file = making_file(spec.instance);
-        let data = Segment::file(claimed.dir(), &file, &spec, mode, group).map_err(about)?;
         tracing::debug!(name = claimed.name().as_str(), ?geometry, "channel created");
         self.finish(geometry, data, control, Some(listener), Some(claimed), explicit)
     }
@@ -166,6 +176,7 @@ impl<T: ?Sized, C: Codec<T>> WriterBuilder<T, C> {
     pub fn from_env(mut self, variable: &str) -> Result<Writer<T, C>, CreateError> {
         match env::read(variable, Role::Writer)? {
             Source::Named { dir, name } => {
+                self.from_env = dir.is_some();
                 self.run_dir = dir.or(self.run_dir);
                 self.create(&name)
             }
@@ -444,7 +455,9 @@ impl<T: ?Sized, C: Codec<T>> ReaderBuilder<T, C> {
         let Opened { data, control, socket } = opened;
         let (geometry, slots) = self.geometry(name, &data, &control)?;
         let token = Spec::random_instance();
-        let Some(slot) = slots.claim(token, Identity::own()) else {
+        let seat = Seat::take(control, &slots, token)
+            .map_err(|source| OpenError::System { what: "take a place among the channel's readers", source })?;
+        let Some((seat, slot)) = seat else {
             return Err(OpenError::Full { name: name.to_owned(), max: geometry.max_readers });
         };
         let mut consumer = self.consumer(name, geometry, &data, slots, slot, token)?;
@@ -461,7 +474,7 @@ impl<T: ?Sized, C: Codec<T>> ReaderBuilder<T, C> {
         if consumer.writer_waits() {
             tether.tell_room();
         }
-        Ok(Reader::new(consumer, tether, control, self.spin))
+        Ok(Reader::new(consumer, tether, seat, self.spin))
     }
 
     fn geometry(&self, name: &str, data: &Segment, control: &Segment) -> Result<(Geometry, Control), OpenError> {
@@ -544,7 +557,7 @@ impl<T: ?Sized, C: Codec<T>> ReaderBuilder<T, C> {
             Err(source) => return Err(system(source)),
         }
         let tether = Tether::new(parts.socket, parts.wake).map_err(system)?;
-        Ok(Reader::new(consumer, tether, control, self.spin))
+        Ok(Reader::new(consumer, tether, Seat::inherited(control), self.spin))
     }
 
     /// Creates a channel whose **writer** will be a child: gives the writer's part to the next child of `command`, in the
@@ -588,7 +601,7 @@ impl<T: ?Sized, C: Codec<T>> ReaderBuilder<T, C> {
         consumer.resume();
         let tether = Tether::new(near, None).map_err(system)?;
         parts.export(command, variable, Role::Writer);
-        Ok(Reader::new(consumer, tether, control, self.spin))
+        Ok(Reader::new(consumer, tether, Seat::inherited(control), self.spin))
     }
 }
 

@@ -10,19 +10,29 @@
 //! INSTANCE.making      the data segment until it is complete: a reader that finds NAME.channel finds a whole one
 //! ```
 //!
+//! Of a new channel INSTANCE.making is the first file and gets its name last, all under the directory's lock: under that lock, such a
+//! file is the sign of a writer that died while creating, and the next creation of any name removes it with its twins. An instance
+//! belongs to one name, whose hash stands in the header: a copy under another name speaks for nothing but itself.
+//!
+//! Each reader holds a lock on the byte of the control file that has its slot's number. Whoever can take that lock knows that the
+//! slot's former reader is gone, in whatever namespace it was, signed or not.
+//!
 //! The kernel drops the lock with the writer's last breath: it is the proof of death that takeover and cleaning ask for, safe
 //! against reuse of process ids and across pid namespaces. `INSTANCE` is a random number that also stands in both
-//! headers, so that a reader never mixes the files of two writers. Creation, takeover and cleaning hold the directory's lock.
+//! headers, so that a reader never mixes the files of two writers. Creation, takeover and cleaning hold the directory's lock. A writer
+//! that leaves does not wait for it: nobody takes its name before its lock is gone, and its lock file goes last.
 
+use crate::codec::fnv;
 use crate::error::CreateError;
 use crate::sys;
 use ginnel_memory::identity::Identity;
-use ginnel_memory::ring::{Control, Geometry, Mode};
-use ginnel_memory::{Access, DirLock, Expect, Name, RunDir, RunDirError, Segment};
+use ginnel_memory::ring::{Control, Geometry, Mode, SlotInfo};
+use ginnel_memory::{Access, DirLock, Expect, Header, Name, PARAMS, RunDir, RunDirError, Segment};
 use rustix::fd::{AsFd, AsRawFd, OwnedFd};
 use rustix::fs::{FileType, Gid, Mode as FileMode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use std::collections::BTreeSet;
 use std::path::Path;
 
 /// Connections that wait for the writer's next look. Those of readers that have left again count too, so it is far more than
@@ -72,6 +82,66 @@ impl Permissions {
     }
 }
 
+/// The parameter of a named channel's data segment that ties it to its name.
+const NAME_PARAM: usize = PARAMS - 1;
+
+fn name_hash(name: &str) -> u64 {
+    fnv([name.as_bytes()])
+}
+
+/// Ties a new data segment to `name`.
+pub(crate) fn tie_to_name(params: &mut [u64; PARAMS], name: &Name) {
+    params[NAME_PARAM] = name_hash(name.as_str());
+}
+
+/// Whether a data segment is that of the channel `name`, and not a copy or link of another's.
+pub(crate) fn is_named(header: &Header, name: &str) -> bool {
+    header.params[NAME_PARAM] == name_hash(name)
+}
+
+/// A reader's hold on its slot: proof of its life for every other process, given back on drop or by the kernel.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    control: Segment,
+    slot: Option<usize>,
+}
+
+impl Seat {
+    /// Takes a slot of a named channel for the reader `token`, `None` if all are in use.
+    pub(crate) fn take(control: Segment, slots: &Control, token: u64) -> Result<Option<(Self, usize)>, Errno> {
+        let own = Identity::own();
+        match slots.claim_by(token, own, |slot| sys::lock_byte(control.fd(), slot)) {
+            Ok(taken) => Ok(taken.map(|slot| (Self { control, slot: Some(slot) }, slot))),
+            // A file system without such locks: ids must do.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::NOLCK) => {
+                Ok(slots.claim(token, own).map(|slot| (Self { control, slot: None }, slot)))
+            }
+            Err(other) => Err(other),
+        }
+    }
+
+    /// The slot was taken by whoever exported it.
+    pub(crate) fn inherited(control: Segment) -> Self {
+        Self { control, slot: None }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        if let Some(slot) = self.slot {
+            sys::unlock_byte(self.control.fd(), slot);
+        }
+    }
+}
+
+/// Whether the reader of a slot lives, `None` if that cannot be known here.
+fn reader_lives(control: &Segment, info: &SlotInfo) -> Option<bool> {
+    match sys::byte_locked(control.fd(), info.slot) {
+        Ok(locked) => Some(locked),
+        Err(_) => info.comparable.then(|| info.identity.alive()),
+    }
+}
+
 pub(crate) fn control_file(instance: u64) -> String {
     format!("{instance:016x}{CONTROL}")
 }
@@ -93,7 +163,7 @@ pub(crate) struct Claimed {
     abandoned: bool,
     /// The directory's lock while the channel is being made: a creation that fails tidies up under it.
     creating: Option<DirLock>,
-    _lock: OwnedFd,
+    lock: OwnedFd,
 }
 
 impl Claimed {
@@ -103,19 +173,27 @@ impl Claimed {
         let file = format!("{name}{LOCK}");
         let system = |what| move |source| CreateError::System { what, source };
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let lock = match rustix::fs::openat(&dir, &file, flags, FileMode::RUSR | FileMode::WUSR) {
-            Err(Errno::ACCESS | Errno::PERM) => return Err(CreateError::Foreign { name: name.as_str().to_owned() }),
-            lock => lock.map_err(system("open the channel's lock file"))?,
+        let lock = loop {
+            let lock = match rustix::fs::openat(&dir, &file, flags, FileMode::RUSR | FileMode::WUSR) {
+                Err(Errno::ACCESS | Errno::PERM) => {
+                    return Err(CreateError::Foreign { name: name.as_str().to_owned() });
+                }
+                lock => lock.map_err(system("open the channel's lock file"))?,
+            };
+            if !sys::lock(&lock).map_err(system("lock the channel"))? {
+                let owner = peek(&dir, name.as_str()).map_or(Identity { pid: 0, start: 0 }, |data| data.owner());
+                return Err(CreateError::InUse { name: name.as_str().to_owned(), owner });
+            }
+            // A writer that left between the two has removed it.
+            if rustix::fs::fstat(&lock).map_err(system("examine the channel's lock"))?.st_nlink > 0 {
+                break lock;
+            }
         };
-        if !sys::lock(&lock).map_err(system("lock the channel"))? {
-            let owner = peek(&dir, name.as_str()).map_or(Identity { pid: 0, start: 0 }, |data| data.owner());
-            return Err(CreateError::InUse { name: name.as_str().to_owned(), owner });
-        }
         // The umask took part in its creation, and may have left nobody the right to ask for the lock.
         rustix::fs::fchmod(&lock, FileMode::RUSR | FileMode::WUSR)
             .map_err(system("set the mode of the channel's lock"))?;
-        remove_dead(&dir, name.as_str())?;
-        Ok(Self { dir, name, instance, abandoned: false, creating: Some(creating), _lock: lock })
+        collect(&dir, name.as_str())?;
+        Ok(Self { dir, name, instance, abandoned: false, creating: Some(creating), lock })
     }
 
     /// The channel is complete: readers may find it, and others may use the directory.
@@ -161,10 +239,26 @@ impl Drop for Claimed {
         if self.abandoned {
             return;
         }
-        // Without the directory's lock the files stay, dead, until somebody takes the name over or cleans.
-        let Ok(_lock) = self.creating.take().map_or_else(|| self.dir.lock(), Ok) else { return };
-        for file in files(self.name.as_str(), self.instance) {
+        for file in [socket_file(self.instance), control_file(self.instance), making_file(self.instance)] {
             let _ = self.dir.remove(&file);
+        }
+        if self.holds_its_name() {
+            // The lock goes last: as long as it is there, the name is ours.
+            for suffix in [DATA, LOCK] {
+                let _ = self.dir.remove(&format!("{}{suffix}", self.name));
+            }
+        }
+    }
+}
+
+impl Claimed {
+    /// Whether the lock that we hold is the name's: somebody may have removed the file, and another writer taken the name.
+    fn holds_its_name(&self) -> bool {
+        let named =
+            rustix::fs::statat(&self.dir, format!("{}{LOCK}", self.name), rustix::fs::AtFlags::SYMLINK_NOFOLLOW);
+        match (named, rustix::fs::fstat(&self.lock)) {
+            (Ok(named), Ok(held)) => (named.st_dev, named.st_ino) == (held.st_dev, held.st_ino),
+            _ => false,
         }
     }
 }
@@ -193,17 +287,6 @@ fn permit(dir: &RunDir, file: &str, mode: u32, group: Option<u32>) -> Result<(),
     Ok(())
 }
 
-fn files(name: &str, instance: u64) -> [String; 5] {
-    // The lock goes last: as long as it is there, the rest is accounted for.
-    [
-        format!("{name}{DATA}"),
-        making_file(instance),
-        socket_file(instance),
-        control_file(instance),
-        format!("{name}{LOCK}"),
-    ]
-}
-
 /// The address of a file in `dir`: by the directory's descriptor, so that it is the directory that was checked, whatever its path
 /// leads to by now. Only where there is no `/proc` it goes by that path.
 pub(crate) fn address(dir: &RunDir, file: &str) -> Result<SocketAddrUnix, Errno> {
@@ -221,14 +304,76 @@ fn peek(dir: &RunDir, name: &str) -> Option<Segment> {
     Segment::open(dir, &format!("{name}{DATA}"), Access::Read, &expect).ok()
 }
 
-/// Removes the files of a dead writer, except the lock.
-fn remove_dead(dir: &RunDir, name: &str) -> Result<(), RunDirError> {
-    if let Some(data) = peek(dir, name) {
-        let instance = data.header().instance;
-        dir.remove(&socket_file(instance))?;
-        dir.remove(&control_file(instance))?;
+/// The channels of a directory, told apart before anything of them is removed. Made under the directory's lock.
+struct Census {
+    dead: Vec<String>,
+    /// Instances of channels that live, or that are not ours to judge; `None` if one of them cannot be read, so that no instance can be
+    /// said to be nobody's.
+    alive: Option<BTreeSet<u64>>,
+}
+
+impl Census {
+    /// Of all names but `ours`, whose lock this process has just taken: nothing of that name lives.
+    fn take(dir: &RunDir, ours: Option<&str>) -> Result<Self, RunDirError> {
+        let (mut dead, mut alive) = (Vec::new(), Some(BTreeSet::new()));
+        let names: BTreeSet<String> = dir.list(DATA)?.into_iter().chain(dir.list(LOCK)?).collect();
+        for name in names.into_iter().filter(|name| Some(name.as_str()) != ours) {
+            if writer_lives(dir, &name) == Some(false) {
+                dead.push(name);
+            } else if let Some(data) = peek(dir, &name) {
+                alive.iter_mut().for_each(|alive| _ = alive.insert(data.header().instance));
+            } else {
+                alive = None;
+            }
+        }
+        Ok(Self { dead, alive })
     }
-    dir.remove(&format!("{name}{DATA}"))
+
+    /// Whether no channel that lives can have this instance.
+    fn is_nobodys(&self, instance: u64) -> bool {
+        self.alive.as_ref().is_some_and(|alive| !alive.contains(&instance))
+    }
+
+    /// Removes what a dead writer left of `name`, except its lock. The name's own file is removed in any case; the files of an
+    /// instance only if they are that name's, and nobody's that lives.
+    fn remove_dead(&self, dir: &RunDir, name: &str) -> Result<(), RunDirError> {
+        if let Some(data) = peek(dir, name)
+            && is_named(data.header(), name)
+            && self.alive.as_ref().is_none_or(|alive| !alive.contains(&data.header().instance))
+        {
+            dir.remove(&socket_file(data.header().instance))?;
+            dir.remove(&control_file(data.header().instance))?;
+        }
+        dir.remove(&format!("{name}{DATA}"))
+    }
+}
+
+/// The instances that somebody died while making. Only under the directory's lock that is what the files say.
+fn half_made_instances(dir: &RunDir) -> Result<Vec<u64>, RunDirError> {
+    Ok(dir.list(MAKING)?.iter().filter_map(|stem| instance(stem)).collect())
+}
+
+fn instance(stem: &str) -> Option<u64> {
+    (stem.len() == 16).then(|| u64::from_str_radix(stem, 16).ok()).flatten()
+}
+
+/// Removes what stands in the way of a new channel `name`, and what others died while making. Under the directory's lock.
+fn collect(dir: &RunDir, name: &str) -> Result<(), RunDirError> {
+    let half_made = half_made_instances(dir)?;
+    let there = rustix::fs::statat(dir, format!("{name}{DATA}"), rustix::fs::AtFlags::SYMLINK_NOFOLLOW).is_ok();
+    if !there && half_made.is_empty() {
+        return Ok(());
+    }
+    let census = Census::take(dir, Some(name))?;
+    for instance in half_made {
+        if census.is_nobodys(instance) {
+            // The sign goes last. Another user's may not be ours to remove: that keeps nobody from creating.
+            let _ = [socket_file(instance), control_file(instance), making_file(instance)]
+                .iter()
+                .try_for_each(|file| dir.remove(file));
+        }
+    }
+    census.remove_dead(dir, name)
 }
 
 /// What [`list`] and [`inspect`] tell about a channel.
@@ -277,8 +422,8 @@ pub struct ReaderInfo {
     pub missed: u64,
     /// Whether it sleeps.
     pub asleep: bool,
-    /// Whether that process lives, as far as this pid namespace can tell.
-    pub alive: bool,
+    /// Whether it lives; `None` if that cannot be known here.
+    pub alive: Option<bool>,
 }
 
 /// The channels of a runtime directory (`None`: this user's), sorted by name. Never blocks on any of them.
@@ -318,14 +463,18 @@ fn look(dir: &RunDir, name: &str) -> Option<ChannelInfo> {
     };
     // Read and write: the words are one type for readers and writers; nothing is written here.
     let control = Segment::open(dir, &control_file(header.instance), Access::ReadWrite, &expect).ok();
-    let control = control.as_ref().and_then(|control| Control::new(control.data_mut(), geometry.max_readers));
-    let readers = control.iter().flat_map(Control::readers).map(|info| ReaderInfo {
+    let control = control.filter(|_| is_named(header, name));
+    let slots = control
+        .as_ref()
+        .and_then(|control| Control::new(control.data_mut(), geometry.max_readers).map(|slots| (control, slots)));
+    let readers = slots.iter().flat_map(|(control, slots)| slots.readers().map(move |info| (control, info)));
+    let readers = readers.map(|(control, info)| ReaderInfo {
         process: info.identity,
         sequence: info.sequence,
         lag: position.saturating_sub(info.cursor),
         missed: info.missed,
         asleep: info.armed,
-        alive: info.identity.alive(),
+        alive: reader_lives(control, &info),
     });
     Some(ChannelInfo {
         name: name.to_owned(),
@@ -372,34 +521,34 @@ pub fn clean(dir: Option<&Path>) -> Result<Cleaned, RunDirError> {
     let mut cleaned = Cleaned::default();
     let Some(dir) = existing(dir)? else { return Ok(cleaned) };
     let _lock = dir.lock()?;
-    let mut alive = Vec::new();
-    let mut names = dir.list(DATA)?;
-    names.extend(dir.list(LOCK)?);
-    names.sort_unstable();
-    names.dedup();
-    for name in names {
-        if writer_lives(&dir, &name) == Some(false) {
-            remove_dead(&dir, &name)?;
-            dir.remove(&format!("{name}{LOCK}"))?;
-            cleaned.channels.push(name);
-        } else if let Some(data) = peek(&dir, &name) {
-            alive.push(data.header().instance);
-        } else {
-            // Alive, or not ours to judge, and unreadable: its twins cannot be told from strays.
-            return Ok(cleaned);
-        }
+    let census = Census::take(&dir, None)?;
+    for name in &census.dead {
+        census.remove_dead(&dir, name)?;
+        dir.remove(&format!("{name}{LOCK}"))?;
     }
     for suffix in [SOCKET, CONTROL, MAKING] {
         for stem in dir.list(suffix)? {
-            let instance = (stem.len() == 16).then(|| u64::from_str_radix(&stem, 16).ok()).flatten();
-            if instance.is_some_and(|instance| !alive.contains(&instance)) {
+            if instance(&stem).is_some_and(|instance| census.is_nobodys(instance)) {
                 let file = format!("{stem}{suffix}");
                 dir.remove(&file)?;
                 cleaned.strays.push(file);
             }
         }
     }
+    cleaned.channels = census.dead;
     Ok(cleaned)
+}
+
+/// How many channels of a runtime directory (`None`: this user's) have a writer that died while creating them: they have no name
+/// yet, but may have memory. The next creation there and [`clean`] remove them. 0 also where it cannot be known without waiting:
+/// somebody is creating just now, or this user may not.
+pub fn half_made(dir: Option<&Path>) -> Result<usize, RunDirError> {
+    let Some(dir) = existing(dir)? else { return Ok(0) };
+    if dir.list(MAKING)?.is_empty() {
+        return Ok(0);
+    }
+    let Ok(Some(_lock)) = dir.try_lock() else { return Ok(0) };
+    half_made_instances(&dir).map(|found| found.len())
 }
 
 #[cfg(test)]

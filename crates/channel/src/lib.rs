@@ -73,7 +73,7 @@ mod writer;
 pub use aggregator::{Aggregated, Aggregator};
 pub use builder::{ReaderBuilder, WriterBuilder};
 pub use codec::{Codec, DecodeError, EncodeError, Plain, Postcard};
-pub use discovery::{ChannelInfo, Cleaned, Permissions, ReaderInfo, clean, inspect, list};
+pub use discovery::{ChannelInfo, Cleaned, Permissions, ReaderInfo, clean, half_made, inspect, list};
 pub use env::Inherit;
 pub use error::{CloseCause, Corruption, CreateError, EnvError, OpenError, PublishError, RecvError};
 pub use ginnel_memory::identity::Identity;

@@ -3,12 +3,13 @@
 use crate::builder::ReaderBuilder;
 use crate::clock;
 use crate::codec::{Codec, Plain};
+use crate::discovery::Seat;
 use crate::error::{CloseCause, OpenError, RecvError};
 use crate::loan::Borrowed;
 use crate::tether::Tether;
 use ginnel_memory::fence::{self, Heavy};
 use ginnel_memory::ring::{Consumer, Fault, Mode};
-use ginnel_memory::{Segment, Spin, Trust};
+use ginnel_memory::{Spin, Trust};
 use rustix::event::Timespec;
 use rustix::fd::{AsFd, BorrowedFd};
 use rustix::io::Errno;
@@ -39,8 +40,8 @@ pub struct Reader<T: ?Sized, C: Codec<T> = Plain> {
     /// What `received` was at the last empty look.
     run: u64,
     sleeps: u64,
-    // Keeps the control segment mapped for those who only look at it.
-    _control: Segment,
+    // Given back after the consumer has left its slot.
+    _seat: Seat,
     _types: PhantomData<fn() -> (C, *const T)>,
 }
 
@@ -50,7 +51,8 @@ pub struct Reader<T: ?Sized, C: Codec<T> = Plain> {
 pub struct ReaderCounters {
     /// Records received.
     pub received: u64,
-    /// Records missed (see [`RecvError::Lagged`]).
+    /// Records missed (see [`RecvError::Lagged`]). In [`Mode::Latest`], of which no call tells: the values that were replaced by newer
+    /// ones before this reader took them.
     pub missed: u64,
     /// How often the reader slept.
     pub sleeps: u64,
@@ -82,7 +84,7 @@ impl<T: ?Sized, C: Codec<T>> Reader<T, C> {
         Self::builder().from_env(variable)
     }
 
-    pub(crate) fn new(consumer: Consumer, tether: Tether, control: Segment, spin: Spin) -> Self {
+    pub(crate) fn new(consumer: Consumer, tether: Tether, seat: Seat, spin: Spin) -> Self {
         Self {
             consumer,
             tether,
@@ -91,7 +93,7 @@ impl<T: ?Sized, C: Codec<T>> Reader<T, C> {
             received: 0,
             run: 0,
             sleeps: 0,
-            _control: control,
+            _seat: seat,
             _types: PhantomData,
         }
     }

@@ -1,6 +1,6 @@
 //! Handing file descriptors to a child, and locks that can be asked about without being taken (Linux).
 
-use rustix::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use rustix::io::{Errno, FdFlags};
 use std::collections::BTreeSet;
 use std::os::unix::process::CommandExt;
@@ -43,26 +43,54 @@ pub(crate) fn take_inherited(fd: RawFd) -> Option<OwnedFd> {
 }
 
 /// Takes an exclusive lock on a file for as long as this description of it is open anywhere. False if somebody has it.
-pub(crate) fn lock(file: &OwnedFd) -> rustix::io::Result<bool> {
-    match ofd_lock(file, libc::F_OFD_SETLK) {
+pub(crate) fn lock(file: impl AsFd) -> rustix::io::Result<bool> {
+    take(file, 0, 0)
+}
+
+/// Whether somebody holds [`lock`] on the file. Takes nothing, so it never makes another's attempt fail.
+pub(crate) fn locked(file: impl AsFd) -> rustix::io::Result<bool> {
+    ofd_lock(file, libc::F_OFD_GETLK, libc::F_WRLCK, 0, 0).map(|kind| i32::from(kind) != libc::F_UNLCK)
+}
+
+/// [`lock`] for one byte of the file, which need not be there.
+pub(crate) fn lock_byte(file: impl AsFd, byte: usize) -> rustix::io::Result<bool> {
+    take(file, byte, 1)
+}
+
+/// [`locked`] for one byte of the file.
+pub(crate) fn byte_locked(file: impl AsFd, byte: usize) -> rustix::io::Result<bool> {
+    ofd_lock(file, libc::F_OFD_GETLK, libc::F_WRLCK, byte, 1).map(|kind| i32::from(kind) != libc::F_UNLCK)
+}
+
+/// Gives [`lock_byte`] back, also while a copy of the descriptor is open elsewhere.
+pub(crate) fn unlock_byte(file: impl AsFd, byte: usize) {
+    let _ = ofd_lock(file, libc::F_OFD_SETLK, libc::F_UNLCK, byte, 1);
+}
+
+fn take(file: impl AsFd, start: usize, len: usize) -> rustix::io::Result<bool> {
+    match ofd_lock(file, libc::F_OFD_SETLK, libc::F_WRLCK, start, len) {
         Ok(_) => Ok(true),
         Err(Errno::AGAIN | Errno::ACCESS) => Ok(false),
         Err(other) => Err(other),
     }
 }
 
-/// Whether somebody holds [`lock`] on the file. Takes nothing, so it never makes another's attempt fail.
-pub(crate) fn locked(file: &OwnedFd) -> rustix::io::Result<bool> {
-    ofd_lock(file, libc::F_OFD_GETLK).map(|kind| i32::from(kind) != libc::F_UNLCK)
-}
-
-fn ofd_lock(file: &OwnedFd, command: libc::c_int) -> rustix::io::Result<libc::c_short> {
+/// Of `len` bytes, 0 for all that there may ever be.
+fn ofd_lock(
+    file: impl AsFd,
+    command: libc::c_int,
+    kind: libc::c_int,
+    start: usize,
+    len: usize,
+) -> rustix::io::Result<libc::c_short> {
     // SAFETY: all zeros is a valid `flock`.
     let mut request: libc::flock = unsafe { std::mem::zeroed() };
-    request.l_type = libc::F_WRLCK as libc::c_short;
+    request.l_type = kind as libc::c_short;
     request.l_whence = libc::SEEK_SET as libc::c_short;
+    request.l_start = libc::off_t::try_from(start).map_err(|_| Errno::INVAL)?;
+    request.l_len = libc::off_t::try_from(len).map_err(|_| Errno::INVAL)?;
     // SAFETY: both commands take a pointer to a `flock` that lives across the call.
-    if unsafe { libc::fcntl(file.as_raw_fd(), command, &raw mut request) } == 0 {
+    if unsafe { libc::fcntl(file.as_fd().as_raw_fd(), command, &raw mut request) } == 0 {
         return Ok(request.l_type);
     }
     Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO))

@@ -18,7 +18,7 @@
 //! ```
 
 use crate::clock;
-use ginnel_memory::identity::{Identity, pid_namespace};
+use ginnel_memory::identity::{Identity, namespaces};
 use rustix::event::{EventfdFlags, Timespec, epoll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::OFlags;
@@ -46,7 +46,7 @@ const MOST_HEARD: usize = 4;
 
 /// Sent by a writer with the pipe, and by a reader that released space.
 const NEWS: u8 = 1;
-/// Sent by a child that has taken over a reader's exported end, with the number of its pid namespace.
+/// Sent by a child that has taken over a reader's exported end, with the number of its namespaces.
 const GREETING: u8 = 2;
 const GREETING_BYTES: usize = 9;
 
@@ -266,17 +266,17 @@ pub(crate) fn watch(identity: Identity) -> Result<OwnedFd, Errno> {
     if identity.alive() { Ok(pidfd) } else { Err(Errno::SRCH) }
 }
 
-/// Whether a message is the greeting of a process of this pid namespace. Of others, ids mean nothing here.
+/// Whether a message is the greeting of a process of this pid and time namespace. Of others, ids and start times mean nothing here.
 pub(crate) fn greets(message: &[u8]) -> bool {
     let Some((&GREETING, from)) = message.split_first() else { return false };
-    let own = pid_namespace();
+    let own = namespaces();
     own != 0 && *from == own.to_ne_bytes()
 }
 
 /// Tells the exporter that this process has taken the exported end over.
 pub(crate) fn greet(socket: BorrowedFd<'_>) -> Result<(), Errno> {
     let mut message = [GREETING; GREETING_BYTES];
-    message[1..].copy_from_slice(&pid_namespace().to_ne_bytes());
+    message[1..].copy_from_slice(&namespaces().to_ne_bytes());
     rustix::net::send(socket, &message, SendFlags::NOSIGNAL | SendFlags::DONTWAIT).map(drop)
 }
 

@@ -201,8 +201,11 @@ impl<T: ?Sized, C: Codec<T>> Writer<T, C> {
                     }
                 }
                 Blocked::Mad { slot, token } => {
-                    tracing::warn!(slot, "a reader claims an impossible position: dropping it");
-                    self.evicted += 1;
+                    // A slot that changed hands looks so too: its former reader left, and nobody evicted it.
+                    if self.producer.control().holds(slot, token) {
+                        tracing::warn!(slot, "a reader claims an impossible position: dropping it");
+                        self.evicted += 1;
+                    }
                     self.hub.evict(&mut self.producer, slot, token);
                 }
                 Blocked::Reader { slot, token } => {

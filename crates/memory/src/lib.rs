@@ -35,7 +35,7 @@ pub mod fence;
 #[cfg(not(loom))]
 #[allow(unsafe_code)]
 mod foreign;
-pub mod identity;
+pub use ginnel_base::identity;
 mod name;
 pub mod ring;
 mod run_dir;

@@ -20,7 +20,7 @@ pub struct RunDir {
 #[non_exhaustive]
 pub enum RunDirError {
     /// It could not be made or opened.
-    #[error("cannot use the runtime directory {path}: {source}; set GINNEL_RUN_DIR to a directory of your own")]
+    #[error("cannot use {path} for channels: {source}{}", advice(*.source))]
     Open {
         /// The directory.
         path: PathBuf,
@@ -160,6 +160,18 @@ impl RunDir {
         &self.path
     }
 
+    /// Takes the directory's lock if nobody has it; `None` if somebody does. Does not block.
+    pub fn try_lock(&self) -> Result<Option<DirLock>, RunDirError> {
+        let fail = |source| RunDirError::Open { path: self.path.join(Self::LOCK_FILE), source };
+        let dir = rustix::io::fcntl_dupfd_cloexec(&self.fd, 3).map_err(fail)?;
+        let fd = self.lock_file().map_err(fail)?;
+        match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) if rustix::fs::fstat(&fd).map_err(fail)?.st_nlink > 0 => Ok(Some(DirLock { _fd: fd, dir })),
+            Ok(()) | Err(Errno::WOULDBLOCK | Errno::INTR) => Ok(None),
+            Err(source) => Err(fail(source)),
+        }
+    }
+
     /// Takes the directory's lock, waiting up to [`LOCK_DEADLINE`](Self::LOCK_DEADLINE).
     ///
     /// It is a lock of the file [`LOCK_FILE`](Self::LOCK_FILE), which goes with it: whoever may read the directory could lock
@@ -240,6 +252,15 @@ impl RunDir {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(source) => Err(RunDirError::Open { path: self.path.join(file), source }),
         }
+    }
+}
+
+fn advice(errno: Errno) -> &'static str {
+    match errno {
+        Errno::MFILE => "; this process has too many open files: close some or raise `ulimit -n`",
+        Errno::NFILE => "; the system has too many open files",
+        Errno::ISDIR => "; a directory has the place of a file: remove it",
+        _ => "; set GINNEL_RUN_DIR to a directory of your own",
     }
 }
 

@@ -33,6 +33,7 @@ const ROLES: &[(&str, fn())] = &[
     ("stranger", crate::denials::stranger),
     ("namespaced_reader", crate::denials::namespaced_reader),
     ("odd_umask", crate::denials::odd_umask),
+    ("dies_while_creating", crate::leftovers::dies_while_creating),
     ("hoarder", crate::leftovers::hoarder),
     ("link_child", crate::exports::child),
     ("link_parent", crate::exports::parent),
@@ -159,6 +160,25 @@ impl Actor {
                 got => self.heard.extend_from_slice(&bytes[..got]),
             }
         }
+    }
+
+    /// Stops the process; returns when it stands still.
+    pub(crate) fn stop(&self) {
+        self.signal(rustix::process::Signal::STOP);
+        until("it is stopped", || {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("not reaped");
+            stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
+        });
+    }
+
+    /// Lets it go on.
+    pub(crate) fn resume(&self) {
+        self.signal(rustix::process::Signal::CONT);
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).expect("signal the role");
     }
 
     /// Kills the process as `kill -9` does and reaps it; returns when it was certainly dead.

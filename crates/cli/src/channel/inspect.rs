@@ -1,10 +1,10 @@
 //! `ginnel channel ls`, `stat`, `clean`: channels seen from outside.
 
 use super::Place;
-use crate::outcome::{Failure, say};
+use crate::outcome::{Failure, complain, say};
 use crate::quantity;
 use clap::Args;
-use ginnel::channel::{ChannelInfo, Mode, clean, inspect, list};
+use ginnel::channel::{ChannelInfo, Mode, clean, half_made, inspect, list};
 use serde::Serialize;
 use std::fmt::Write;
 use std::path::Path;
@@ -99,7 +99,7 @@ struct ShownReader {
     lag: u64,
     missed: u64,
     asleep: bool,
-    alive: bool,
+    alive: Option<bool>,
 }
 
 /// Per second.
@@ -112,6 +112,12 @@ struct Rate {
 impl List {
     pub(super) fn run(self) -> Result<ExitCode, Failure> {
         let channels = list(self.place.run_dir.as_deref())?;
+        match half_made(self.place.run_dir.as_deref())? {
+            0 => {}
+            count => complain(format_args!(
+                "the writers of {count} more died while creating them: `ginnel channel clean` frees their memory"
+            )),
+        }
         if self.json {
             let shown: Vec<Shown<'_>> = channels.iter().map(|channel| shown(channel, None)).collect();
             say(serde_json::to_string(&shown)?)?;
@@ -257,9 +263,10 @@ fn page(channel: &ChannelInfo, rate: Rate) -> String {
     );
     for reader in &channel.readers {
         let state = match (reader.alive, reader.asleep) {
-            (false, _) => "dead",
-            (true, true) => "asleep",
-            (true, false) => "awake",
+            (Some(false), _) => "dead",
+            (None, _) => "unknown",
+            (Some(true), true) => "asleep",
+            (Some(true), false) => "awake",
         };
         let _ = write!(
             text,

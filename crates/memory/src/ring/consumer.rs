@@ -334,6 +334,8 @@ impl Consumer {
                 if seq < self.at.seq {
                     return Err(Fault::Position { value: seq });
                 }
+                // Every newer value that was never taken counts, so that `missed` and what was taken make up the sequence.
+                self.missed += seq - self.at.seq;
                 self.move_to(last, seq);
                 return Ok(true);
             }
@@ -495,6 +497,9 @@ impl Consumer {
             return false;
         }
         self.flushed = self.at.pos;
+        if self.geometry.mode == Mode::Latest {
+            self.control.set_missed(self.slot, self.missed);
+        }
         self.control.set_cursor(self.slot, self.at.pos, self.at.seq);
         if self.geometry.mode != Mode::Lossless {
             return false;

@@ -9,13 +9,13 @@
 //!   +3 armed     1 while the reader sleeps or is about to
 //!   +4 pid       +5 start time   who it is, for `ls` and for freeing the slots of the dead
 //!   +6 missed    records skipped so far
-//!   +7 namespace the pid namespace in which +4 is an id
+//!   +7 namespace the pid and time namespace in which +4 and +5 mean something
 //! ```
 //!
 //! All readers of a channel share this segment. A hostile one can spoil the cursors and wake-ups of its co-readers (they
 //! have the same permission as it), or end their membership; never what they read, and nothing of the writer's.
 
-use crate::identity::{Identity, pid_namespace};
+use crate::identity::{Identity, namespaces};
 use crate::sync::Ordering;
 use crate::words::WordsMut;
 
@@ -53,6 +53,8 @@ pub struct SlotInfo {
     pub token: u64,
     /// Who the reader says it is.
     pub identity: Identity,
+    /// Whether that identity means something in this process's namespaces.
+    pub comparable: bool,
     /// Position of the next record that it wants.
     pub cursor: u64,
     /// Number of that record.
@@ -118,19 +120,47 @@ impl Control {
         let slot = (0..self.slots)
             .find(|&slot| self.words.replace(self.at(slot, TOKEN), 0, token))
             .or_else(|| (0..self.slots).find(|&slot| self.inherit(slot, token)))?;
-        self.words.store(self.at(slot, ARMED), 0, Ordering::Relaxed);
-        self.words.store(self.at(slot, MISSED), 0, Ordering::Relaxed);
-        self.sign(slot, identity);
+        self.settle(slot, identity);
         Some(slot)
     }
 
-    /// Takes the slot of a dead reader of this pid namespace (of others an id says nothing here: their hang-up frees them). The pid is taken first: of several who see the same dead reader one wins, and until
+    /// Takes a slot that `is_mine` grants, for the reader `token`: of the free ones first, then of any. `is_mine` takes something that
+    /// one process at a time can have, and that its death gives back (a lock): so whoever had the slot before is gone, whether
+    /// or not it had signed, in whatever namespace. `None` if none is granted.
+    pub fn claim_by<E>(
+        &self,
+        token: u64,
+        identity: Identity,
+        mut is_mine: impl FnMut(usize) -> Result<bool, E>,
+    ) -> Result<Option<usize>, E> {
+        for only_free in [true, false] {
+            for slot in 0..self.slots {
+                let free = self.words.load(self.at(slot, TOKEN), Ordering::Relaxed) == 0;
+                if free == only_free && is_mine(slot)? {
+                    // Before anything else changes: what the former reader's messages say concerns its own token only.
+                    self.words.swap(self.at(slot, TOKEN), token, Ordering::AcqRel);
+                    self.settle(slot, identity);
+                    return Ok(Some(slot));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn settle(&self, slot: usize, identity: Identity) {
+        self.words.store(self.at(slot, ARMED), 0, Ordering::Relaxed);
+        self.words.store(self.at(slot, MISSED), 0, Ordering::Relaxed);
+        self.sign(slot, identity);
+    }
+
+    /// Takes the slot of a dead reader of this pid namespace (of others an id says nothing here: their hang-up frees them). The pid
+    /// is taken first: of several who see the same dead reader one wins, and until
     /// the winner has signed, its slot carries no pid that could still be found dead.
     fn inherit(&self, slot: usize, token: u64) -> bool {
         let info = self.read(slot);
         info.token != 0
             && info.identity.pid != 0
-            && self.words.load(self.at(slot, NAMESPACE), Ordering::Relaxed) == pid_namespace()
+            && self.words.load(self.at(slot, NAMESPACE), Ordering::Relaxed) == namespaces()
             && !info.identity.alive()
             && self.words.replace(self.at(slot, PID), u64::from(info.identity.pid), 0)
             && self.words.replace(self.at(slot, TOKEN), info.token, token)
@@ -144,7 +174,7 @@ impl Control {
     pub fn sign(&self, slot: usize, identity: Identity) {
         // Never the pid of one process beside the start time of another: that would look like a dead reader.
         self.words.store(self.at(slot, PID), 0, Ordering::Relaxed);
-        self.words.store(self.at(slot, NAMESPACE), pid_namespace(), Ordering::Relaxed);
+        self.words.store(self.at(slot, NAMESPACE), namespaces(), Ordering::Relaxed);
         self.words.store(self.at(slot, START), identity.start, Ordering::Release);
         self.words.store(self.at(slot, PID), u64::from(identity.pid), Ordering::Release); // SYNC control.identity
     }
@@ -177,6 +207,7 @@ impl Control {
             slot,
             token,
             identity: Identity { pid: u32::try_from(pid).unwrap_or(0), start: word(START) },
+            comparable: word(NAMESPACE) == namespaces(),
             cursor: word(CURSOR),
             sequence: word(SEQUENCE),
             missed: word(MISSED),

@@ -44,10 +44,15 @@ impl Identity {
     }
 }
 
-/// Which pid namespace this process is in, 0 if `/proc` could not tell: ids compare within one namespace only.
+/// A number for the pid and the time namespace of this process, 0 if `/proc` could not tell. Ids compare within one pid namespace
+/// only, and start times within one time namespace, because each has a clock of its own.
 #[must_use]
-pub fn pid_namespace() -> u64 {
-    rustix::fs::stat("/proc/self/ns/pid").map_or(0, |stat| stat.st_ino)
+pub fn namespaces() -> u64 {
+    let Ok(pid) = rustix::fs::stat("/proc/self/ns/pid") else { return 0 };
+    // A kernel without time namespaces has one clock.
+    let time = rustix::fs::stat("/proc/self/ns/time").map_or(0, |stat| stat.st_ino);
+    // Inode numbers of namespaces have 32 bits.
+    pid.st_ino << 32 | time & 0xffff_ffff
 }
 
 impl fmt::Display for Identity {
