@@ -392,6 +392,8 @@ pub struct Exit {
     pub fork_refusals: u64,
     /// Peak of the memory control group in bytes; 0 without one.
     pub group_peak: u64,
+    /// 1: the reader of the report's copy is slow, and the shepherd waits for it after this frame.
+    pub lingers: u8,
 }
 
 impl Exit {
@@ -413,6 +415,7 @@ impl Exit {
         for word in [self.oom_kills, self.fork_refusals, self.group_peak] {
             put.u64(word);
         }
+        put.u8(self.lingers);
     }
 
     pub fn take(take: &mut Take<'_>) -> Option<Self> {
@@ -437,6 +440,7 @@ impl Exit {
         exit.oom_kills = take.u64()?;
         exit.fork_refusals = take.u64()?;
         exit.group_peak = take.u64()?;
+        exit.lingers = take.u8()?;
         Some(exit)
     }
 }
@@ -526,6 +530,7 @@ mod tests {
             oom_kills: 14,
             fork_refusals: 15,
             group_peak: 16,
+            lingers: 1,
         };
         let message = frame(|put| exit.put(put));
         assert_eq!(read(&message, Exit::take), exit);

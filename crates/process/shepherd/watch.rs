@@ -28,6 +28,9 @@ const ROUND: u64 = 30_000_000;
 /// Killed processes that have not gone by then are reported as survivors: the kernel holds them, or they are not ours to kill.
 const PATIENCE: u64 = 5_000_000_000;
 
+/// A reader that has not made room for the report by then does not get it.
+const REPORT_PATIENCE: u64 = 10_000_000_000;
+
 /// The leader and everything it started.
 pub(crate) struct Flock<'a> {
     pub(crate) spawn: &'a Spawn<'a>,
@@ -469,16 +472,26 @@ impl Watch<'_> {
 
     fn report(&mut self, socket: &Fd) {
         self.flock.groups.account(&mut self.exit);
+        let has_room = |report: &Fd, patience| {
+            let mut watched = [Watched::for_room(report)];
+            sys::poll(&mut watched, Some(patience));
+            watched[0].ready != 0
+        };
+        // It is the user's pipe, and may be full: the parent is told first, and need not wait for us then.
+        let ready = self.flock.report.as_ref().is_none_or(|report| has_room(report, 0));
+        self.exit.lingers = u8::from(!ready);
         let mut buf = [0u8; HEADER + 256];
         let mut put = Put::new(&mut buf, kind::EXIT, 0);
         self.exit.put(&mut put);
         let Some(len) = put.finish() else { return };
-        if let Some(report) = &self.flock.report {
-            let _ = sys::write(report, &buf[..len]);
-        }
         // The parent waits for our end before it believes the report, and wakes up while we still clear away.
         let _ = sys::send(socket, &buf[..len], &[]);
         self.flock.groups.remove();
+        if let Some(report) = &self.flock.report
+            && (ready || has_room(report, REPORT_PATIENCE))
+        {
+            let _ = sys::write(report, &buf[..len]);
+        }
     }
 }
 

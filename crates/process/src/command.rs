@@ -371,7 +371,8 @@ impl Command {
     }
 
     /// A descriptor to which the shepherd writes the report as well, for whoever outlives the parent; see
-    /// [`ExitReport::from_bytes`](crate::ExitReport::from_bytes).
+    /// [`ExitReport::from_bytes`](crate::ExitReport::from_bytes). A pipe that is full does not hold up the parent:
+    /// the shepherd waits for room in it, at most ten seconds, and then gives the copy up.
     pub fn report_to(&mut self, fd: impl Into<OwnedFd>) -> &mut Self {
         self.report = Some(Arc::new(fd.into()));
         self

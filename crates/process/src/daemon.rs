@@ -5,13 +5,14 @@ use crate::command::Command;
 use crate::keeper::Keeper;
 use crate::report::ExitReport;
 use crate::restart::{Backoff, Restart};
+use ginnel_base::Deadline;
 use rustix::event::EventfdFlags;
 use std::fmt;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Where a daemon's output goes, stdout and stderr together.
 #[derive(Default)]
@@ -138,8 +139,7 @@ impl Daemon {
             .map_err(|error| failed(error.into()))?;
         let shared = Arc::new(Shared { state: Mutex::default(), changed: Condvar::new(), wake });
         let keeper = Keeper::new(self, Arc::clone(&shared));
-        let thread =
-            std::thread::Builder::new().name(format!("daemon {name}")).spawn(move || keeper.run()).map_err(failed)?;
+        let thread = ginnel_base::thread::spawn(format!("daemon {name}"), move || keeper.run()).map_err(failed)?;
         let daemon = RunningDaemon { name, shared, thread: Some(thread) };
         match daemon.wait(None, |phase| !matches!(phase, Phase::Starting { attempts: 0 })) {
             // It did start, and was quick.
@@ -296,7 +296,7 @@ impl RunningDaemon {
     }
 
     fn wait(&self, timeout: Option<Duration>, reached: impl Fn(&Phase) -> bool) -> Result<(), DaemonError> {
-        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let deadline = Deadline::after_some(timeout);
         let mut state = self.shared.state();
         loop {
             if state.phase == Phase::Ended {
@@ -312,8 +312,7 @@ impl RunningDaemon {
             if reached(&state.phase) {
                 return Ok(());
             }
-            let left = deadline
-                .map_or(Duration::from_secs(3600), |deadline| deadline.saturating_duration_since(Instant::now()));
+            let left = deadline.remaining().unwrap_or(Duration::from_secs(3600));
             if left.is_zero() {
                 return Err(DaemonError::NotReady { name: self.name.clone(), waited: timeout.unwrap_or_default() });
             }

@@ -1,8 +1,9 @@
 //! Daemons that need each other.
 
 use crate::daemon::{Daemon, DaemonError, RunningDaemon};
+use ginnel_base::Deadline;
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A declared set of daemons: each is started when those it needs are ready, and stopped before them.
 ///
@@ -70,7 +71,7 @@ impl DaemonSet {
     /// # Errors
     /// When the set contradicts itself (nothing is started then), or when one is not ready in time (all are stopped then).
     pub fn start(self, timeout: Duration) -> Result<RunningSet, SetError> {
-        let deadline = Instant::now() + timeout;
+        let deadline = Deadline::after(timeout);
         let order = self.levels()?;
         let mut waiting: BTreeMap<String, Daemon> =
             self.members.into_iter().map(|(daemon, _)| (daemon.name.clone(), daemon)).collect();
@@ -82,7 +83,7 @@ impl DaemonSet {
                 running.daemons.push(daemon.start()?);
             }
             for daemon in &running.daemons[first..] {
-                daemon.wait_ready(deadline.saturating_duration_since(Instant::now()))?;
+                daemon.wait_ready(deadline.remaining().unwrap_or(Duration::MAX))?;
             }
         }
         Ok(running)

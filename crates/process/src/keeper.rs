@@ -6,6 +6,7 @@ use crate::error::SpawnError;
 use crate::restart::Restart;
 use crate::stdio::Stdio;
 use crate::streams::ChildStdout;
+use ginnel_base::Deadline;
 use rustix::event::{PollFd, PollFlags};
 use std::io::Read;
 use std::os::fd::AsFd;
@@ -30,7 +31,7 @@ struct Attempt {
     started: Instant,
     ready: bool,
     /// When the next question is due.
-    next: Instant,
+    next: Deadline,
     sick: u32,
 }
 
@@ -90,7 +91,8 @@ impl Keeper {
         tracing::info!(daemon = self.daemon.name, leader = child.id(), "started");
         let output = child.stdout.take();
         let now = Instant::now();
-        let mut attempt = Attempt { child, output, line: Vec::new(), started: now, ready: false, next: now, sick: 0 };
+        let mut attempt =
+            Attempt { child, output, line: Vec::new(), started: now, ready: false, next: Deadline::at(now), sick: 0 };
         self.shared.change(|state| {
             let attempts = state.restarts + 1;
             (state.phase, state.leader, state.trouble) = (Phase::Starting { attempts }, Some(attempt.child.id()), None);
@@ -132,8 +134,7 @@ impl Keeper {
             if let Some(verdict) = self.ask(attempt) {
                 return verdict;
             }
-            let left = self.due(attempt).map(|due| due.saturating_duration_since(Instant::now()));
-            let timeout = left.and_then(|left| rustix::event::Timespec::try_from(left).ok());
+            let timeout = self.due(attempt).timespec();
             let mut watched = vec![
                 PollFd::new(&self.shared.wake, PollFlags::IN),
                 PollFd::from_borrowed_fd(attempt.child.link().shepherd.as_fd(), PollFlags::IN),
@@ -167,15 +168,15 @@ impl Keeper {
     }
 
     /// When the next question is due; never, when there is none.
-    fn due(&self, attempt: &Attempt) -> Option<Instant> {
-        let asks = if attempt.ready { self.daemon.health.is_some() } else { true };
-        asks.then_some(attempt.next)
+    fn due(&self, attempt: &Attempt) -> Deadline {
+        let asks = !attempt.ready || self.daemon.health.is_some();
+        if asks { attempt.next } else { Deadline::NEVER }
     }
 
     /// Asks what is due.
     fn ask(&mut self, attempt: &mut Attempt) -> Option<Verdict> {
         let now = Instant::now();
-        if now < attempt.next {
+        if !attempt.next.passed_at(now) {
             return None;
         }
         if !attempt.ready {
@@ -184,18 +185,18 @@ impl Keeper {
             } else if now - attempt.started > self.daemon.ready_within {
                 return Some(Verdict::NotReady);
             }
-            attempt.next = if attempt.ready { attempt.next } else { now + ASK_EVERY };
+            attempt.next = if attempt.ready { attempt.next } else { Deadline::from(now, ASK_EVERY) };
             return None;
         }
         let health = self.daemon.health.as_ref()?;
-        attempt.next = now + health.every;
+        attempt.next = Deadline::from(now, health.every);
         attempt.sick = if health.check.ask() { 0 } else { attempt.sick + 1 };
         (attempt.sick >= health.failures).then_some(Verdict::Sick)
     }
 
     fn is_ready(&self, attempt: &mut Attempt) {
         attempt.ready = true;
-        attempt.next = Instant::now() + self.daemon.health.as_ref().map_or(Duration::ZERO, |health| health.every);
+        attempt.next = self.daemon.health.as_ref().map_or(Deadline::NEVER, |health| Deadline::after(health.every));
         tracing::info!(daemon = self.daemon.name, "ready");
         self.shared.change(|state| state.phase = Phase::Ready);
     }
@@ -239,17 +240,16 @@ impl Keeper {
 
     /// The pause before the next start; false when it is to be stopped.
     fn pause(&mut self, run: Duration) -> bool {
-        let until = Instant::now() + self.daemon.backoff.after(run);
+        let until = Deadline::after(self.daemon.backoff.after(run));
         self.shared.change(|state| state.phase = Phase::Pausing);
         loop {
             if self.shared.state().stop {
                 return false;
             }
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            if until.passed() {
                 return true;
             }
-            let timeout = rustix::event::Timespec::try_from(left).ok();
+            let timeout = until.timespec();
             let _ = rustix::event::poll(&mut [PollFd::new(&self.shared.wake, PollFlags::IN)], timeout.as_ref());
         }
     }

@@ -8,7 +8,8 @@ use crate::second_line::{Aftermath, Identity};
 use crate::signal::Signal;
 use crate::streams::Which;
 use crate::watch;
-use rustix::event::{PollFd, PollFlags};
+use ginnel_base::Deadline;
+use rustix::event::{EventfdFlags, PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::net::{SendFlags, Shutdown};
 use rustix::process::{WaitId, WaitIdOptions};
@@ -31,9 +32,21 @@ pub(crate) enum Ending {
     Lost(Aftermath),
 }
 
+/// The shepherd's word on a request: an errno or 0, and how many processes were reached.
+type Answer = (u32, u32);
+
+/// A thread that waits for the answer to its request. Whichever thread reads the answer rings.
+#[derive(Debug)]
+struct Asking {
+    id: u32,
+    bell: Option<Arc<OwnedFd>>,
+    answer: Option<Answer>,
+}
+
 #[derive(Debug, Default)]
 struct State {
     next_id: u32,
+    asking: Vec<Asking>,
     /// The strongest stop that was asked for: 1 by the ladder, 2 at once. A second one would change nothing but fill the socket.
     stopping: u8,
     /// As told by `kind::LEADER_ENDED`.
@@ -76,6 +89,14 @@ pub(crate) struct LinkParts {
     pub(crate) max_output: Option<u64>,
     pub(crate) grace: Duration,
     pub(crate) timeout: Option<Duration>,
+}
+
+impl Asking {
+    fn ring(&self) {
+        if let Some(bell) = &self.bell {
+            let _ = rustix::io::write(bell, &1u64.to_ne_bytes());
+        }
+    }
 }
 
 impl Link {
@@ -159,70 +180,112 @@ impl Link {
         Ok(state.next_id)
     }
 
-    /// Sends a request and waits for its acknowledgement. One at a time, which the lock sees to.
+    /// Sends a request and waits for its acknowledgement. The state is not locked meanwhile: a shepherd that does not
+    /// answer holds up only the thread that asked it.
     fn request(&self, kind: u16, payload: impl FnOnce(&mut Put<'_>)) -> Result<u32, SignalError> {
-        let mut state = self.state();
-        if state.ending.is_some() || state.exit.is_some() {
-            return Err(SignalError::Ended);
-        }
-        let id = self.send(&mut state, kind, payload).map_err(|errno| match errno {
-            Errno::PIPE | Errno::CONNRESET => SignalError::Ended,
-            errno => SignalError::Refused(errno),
-        })?;
-        let deadline = Instant::now() + ANSWER_DEADLINE;
-        loop {
-            match self.next_ack(&mut state) {
-                Some(Ok((answered, errno, count))) if answered == id => {
-                    return match (errno != 0).then(|| Errno::from_raw_os_error(errno as i32)) {
-                        None => Ok(count),
-                        Some(Errno::SRCH) => Err(SignalError::Ended),
-                        Some(errno) => Err(SignalError::Refused(errno)),
-                    };
-                }
-                // To a stop, which nobody waits for.
-                Some(Ok(_)) => continue,
-                Some(Err(())) => return Err(SignalError::Ended),
-                None => {}
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(SignalError::TimedOut(ANSWER_DEADLINE));
-            }
-            // A killed shepherd's socket may be held open by the child it was just making: watch the shepherd as well.
-            let mut watched = [PollFd::new(&self.socket, PollFlags::IN), PollFd::new(&self.shepherd, PollFlags::IN)];
-            let timeout = rustix::event::Timespec::try_from(left).ok();
-            let _ = rustix::event::poll(&mut watched, timeout.as_ref());
-            if watched[0].revents().is_empty() && !watched[1].revents().is_empty() {
+        let bell = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map(Arc::new).ok();
+        let id = {
+            let mut state = self.state();
+            if state.ending.is_some() || state.exit.is_some() {
                 return Err(SignalError::Ended);
             }
+            let id = self.send(&mut state, kind, payload).map_err(|errno| match errno {
+                Errno::PIPE | Errno::CONNRESET => SignalError::Ended,
+                errno => SignalError::Refused(errno),
+            })?;
+            state.asking.push(Asking { id, bell: bell.clone(), answer: None });
+            id
+        };
+        let answer = self.await_answer(id, bell.as_deref());
+        self.state().asking.retain(|asking| asking.id != id);
+        let (errno, count) = answer?;
+        match (errno != 0).then(|| Errno::from_raw_os_error(errno as i32)) {
+            None => Ok(count),
+            Some(Errno::SRCH) => Err(SignalError::Ended),
+            Some(errno) => Err(SignalError::Refused(errno)),
         }
     }
 
-    /// The next acknowledgement that is there; `Err` when no more will come.
-    fn next_ack(&self, state: &mut State) -> Option<Result<(u32, u32, u32), ()>> {
+    fn await_answer(&self, id: u32, bell: Option<&OwnedFd>) -> Result<Answer, SignalError> {
+        // Without a descriptor for a bell, another thread may have read the answer unheard: look again.
+        const LOOK_AGAIN: Duration = Duration::from_millis(10);
+        let deadline = Deadline::after(ANSWER_DEADLINE);
+        let mut ended = false;
+        loop {
+            let mut state = self.state();
+            let open = self.drain(&mut state);
+            let answer = state.asking.iter().find(|asking| asking.id == id).and_then(|asking| asking.answer);
+            drop(state);
+            if let Some(answer) = answer {
+                return Ok(answer);
+            }
+            // A killed shepherd's socket may be held open by the child it was just making: watch the shepherd as well.
+            if !open || ended {
+                return Err(SignalError::Ended);
+            }
+            if deadline.passed() {
+                return Err(SignalError::TimedOut(ANSWER_DEADLINE));
+            }
+            let mut watched =
+                vec![PollFd::new(&self.socket, PollFlags::IN), PollFd::new(&self.shepherd, PollFlags::IN)];
+            watched.extend(bell.map(|bell| PollFd::new(bell, PollFlags::IN)));
+            let until = if bell.is_some() { deadline } else { deadline.min(Deadline::after(LOOK_AGAIN)) };
+            let _ = rustix::event::poll(&mut watched, until.timespec().as_ref());
+            ended = !watched[1].revents().is_empty();
+        }
+    }
+
+    /// Reads what has come: answers for the threads that wait for them, and the report. False when no more will come.
+    fn drain(&self, state: &mut State) -> bool {
+        while state.exit.is_none() {
+            match self.next(state) {
+                Some(true) => {}
+                Some(false) => break,
+                None => return true,
+            }
+        }
+        // A shepherd that goes on after its report has no more to say. Whoever waits for it in poll is woken.
+        if state.exit.as_ref().is_some_and(|exit| exit.survivors > 0 || exit.lingers != 0) {
+            let _ = rustix::net::shutdown(&self.socket, Shutdown::Both);
+        }
+        for asking in &state.asking {
+            asking.ring();
+        }
+        false
+    }
+
+    /// One frame, if it is there: whether more may come.
+    fn next(&self, state: &mut State) -> Option<bool> {
         match receive(&self.socket) {
             Ok(Some((bytes, _))) => match frame::open(&bytes) {
-                Some((kind::ACK, id, mut payload)) => Some(Ok((id, payload.u32()?, payload.u32()?))),
+                Some((kind::ACK, id, mut payload)) => {
+                    let answer = (payload.u32()?, payload.u32()?);
+                    // Nobody waits for that to a stop.
+                    if let Some(asking) = state.asking.iter_mut().find(|asking| asking.id == id) {
+                        asking.answer = Some(answer);
+                        asking.ring();
+                    }
+                    Some(true)
+                }
                 Some((kind::EXIT, _, mut payload)) => {
                     state.exit = Exit::take(&mut payload).map(Box::new);
-                    Some(Err(()))
+                    Some(false)
                 }
                 Some((kind::LEADER_ENDED, _, mut payload)) => {
                     state.leader_ended = payload.u64();
-                    // As an acknowledgement that nobody waits for.
-                    Some(Ok((0, 0, 0)))
+                    Some(true)
                 }
-                _ => Some(Err(())),
+                _ => Some(false),
             },
             Err(Errno::AGAIN | Errno::INTR) => None,
-            Ok(None) | Err(_) => Some(Err(())),
+            Ok(None) | Err(_) => Some(false),
         }
     }
 
     /// Whether the report is there already.
     pub(crate) fn has_reported(&self) -> bool {
         let mut state = self.state();
-        while let Some(Ok(_)) = self.next_ack(&mut state) {}
+        self.drain(&mut state);
         state.exit.is_some()
     }
 
@@ -241,11 +304,12 @@ impl Link {
                 state.reaped = state.reaped || reap(&self.shepherd);
                 return ending;
             }
-            while state.exit.is_none() && matches!(self.next_ack(&mut state), Some(Ok(_))) {}
+            self.drain(&mut state);
             (state.exit.clone(), state.leader_ended, state.lost.is_some())
         };
         // The pid 1 of a namespace cannot go before those that the kernel does not let die; it has reported them.
-        let held = lost || exit.as_ref().is_some_and(|exit| exit.survivors > 0);
+        // Another one waits for the reader of its report.
+        let held = lost || exit.as_ref().is_some_and(|exit| exit.survivors > 0 || exit.lingers != 0);
         await_end(&self.shepherd, if held { Duration::ZERO } else { DYING });
         let (ending, reaped) = match exit {
             Some(exit) => (Ending::Reported(exit), reap(&self.shepherd)),
@@ -274,7 +338,7 @@ impl Link {
 
     /// When to call `wait` again though neither shepherd nor socket has anything to say.
     pub(crate) fn next_look(&self) -> Option<Instant> {
-        let lost = self.state().lost.map(|lost| lost + DYING);
+        let lost = self.state().lost.and_then(|lost| Deadline::from(lost, DYING).instant());
         [lost, *self.end_by()].into_iter().flatten().min()
     }
 
@@ -287,7 +351,7 @@ impl Link {
                 self.give_up_shepherd();
             }
             let lost = self.state().lost;
-            if lost.is_some_and(|lost| lost + DYING <= now) {
+            if lost.is_some_and(|lost| Deadline::from(lost, DYING).passed_at(now)) {
                 return true;
             }
             let until = [deadline, self.next_look()].into_iter().flatten().min();
@@ -324,15 +388,14 @@ impl Link {
 
 /// So long after now, what a shepherd may take is over; `None` where a clock cannot tell.
 fn latest(after: Duration) -> Option<Instant> {
-    Instant::now().checked_add(after.checked_add(KILLING)?)
+    Deadline::after(after.saturating_add(KILLING)).instant()
 }
 
 /// Waits so long for a shepherd to end; whether it has.
 pub(crate) fn await_end(shepherd: &OwnedFd, patience: Duration) -> bool {
-    let deadline = Instant::now() + patience;
+    let deadline = Deadline::after(patience);
     loop {
-        let left = rustix::event::Timespec::try_from(deadline.saturating_duration_since(Instant::now())).ok();
-        match rustix::event::poll(&mut [PollFd::new(shepherd, PollFlags::IN)], left.as_ref()) {
+        match rustix::event::poll(&mut [PollFd::new(shepherd, PollFlags::IN)], deadline.timespec().as_ref()) {
             Err(Errno::INTR) => {}
             result => return result.is_ok_and(|count| count > 0),
         }

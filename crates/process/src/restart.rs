@@ -63,7 +63,7 @@ impl Backoff {
 
     /// The pause after a run that took this long.
     pub fn after(&mut self, run: Duration) -> Duration {
-        if run >= self.longest * 10 {
+        if run >= self.longest.saturating_mul(10) {
             self.next = self.first;
         }
         let pause = self.next.min(self.longest);

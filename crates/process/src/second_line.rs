@@ -9,13 +9,14 @@ use crate::cgroup;
 use crate::guarantee::Protection;
 use crate::launch::MARK;
 use crate::proc_table::{self, Entry, pid_of};
+use ginnel_base::Deadline;
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::process::{PidfdFlags, Signal};
 use std::collections::HashSet;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use std::{fmt, fs, io, thread};
 
 /// What became of a tree whose shepherd was killed.
@@ -75,7 +76,7 @@ impl Identity {
     /// Ends the tree. Blocks until it is gone, at most five seconds. The shepherd must not be reaped before: nobody else can have its
     /// number until then. `leader_ended` is the clock tick of `kind::LEADER_ENDED`.
     pub(crate) fn end_tree(&self, shepherd: &OwnedFd, leader_ended: Option<u64>) -> Aftermath {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Deadline::after(PATIENCE);
         if let Some(leader) = &self.leader {
             // The kernel has done so already, unless a set-user-ID program threw the order away.
             let _ = rustix::process::pidfd_send_signal(leader, Signal::KILL);
@@ -104,29 +105,29 @@ impl Identity {
         }
         for group in &self.limits {
             // Busy as long as anybody is in it.
-            while cgroup::remove(group).is_err_and(|errno| errno == Errno::BUSY) && Instant::now() < deadline {
+            while cgroup::remove(group).is_err_and(|errno| errno == Errno::BUSY) && !deadline.passed() {
                 thread::sleep(Duration::from_millis(1));
             }
         }
-        let timeout = rustix::event::Timespec::try_from(deadline.saturating_duration_since(Instant::now())).ok();
+        let timeout = deadline.timespec();
         let lives = self.leader.as_ref().is_some_and(|leader| {
             rustix::event::poll(&mut [PollFd::new(leader, PollFlags::IN)], timeout.as_ref()) == Ok(0)
         });
         Aftermath { by: self.protection, survivors: survivors.max(u32::from(lives)), unseen }
     }
 
-    fn end_marked(&self, shepherd: &OwnedFd, leader_ended: Option<u64>, deadline: Instant) -> u32 {
+    fn end_marked(&self, shepherd: &OwnedFd, leader_ended: Option<u64>, deadline: Deadline) -> u32 {
         let mut known = HashSet::new();
         loop {
             let Ok(members) = self.members(shepherd, leader_ended, &mut known) else {
                 // Nobody who cannot be looked for is taken for gone.
-                if Instant::now() > deadline {
+                if deadline.passed() {
                     return 1;
                 }
                 thread::sleep(Duration::from_millis(1));
                 continue;
             };
-            if members.is_empty() || Instant::now() > deadline {
+            if members.is_empty() || deadline.passed() {
                 return members.len() as u32;
             }
             // All are stopped before the first is killed: the death of a parent would cut the line by which its children are found.
@@ -199,14 +200,14 @@ fn deliver(entry: &Entry, signal: Signal) {
     }
 }
 
-fn end_group(group: &Path, deadline: Instant) -> u32 {
+fn end_group(group: &Path, deadline: Deadline) -> u32 {
     loop {
         let _ = fs::write(group.join("cgroup.kill"), "1");
         // Only an empty group can be removed. One that is no longer there was removed by its shepherd, when it was empty.
         if matches!(cgroup::remove(group), Ok(()) | Err(Errno::NOENT)) {
             return 0;
         }
-        if Instant::now() > deadline {
+        if deadline.passed() {
             return cgroup::members(group).max(1);
         }
         thread::sleep(Duration::from_millis(1));

@@ -309,3 +309,23 @@ fn a_set_that_contradicts_itself_is_not_started() {
     let circle = DaemonSet::new().add(daemon("a"), &["b"]).add(daemon("b"), &["a"]).add(daemon("c"), &[]);
     assert_eq!(start(circle), SetError::Circle(vec!["a".into(), "b".into()]));
 }
+
+/// No time that a user can give is too long for the clock.
+#[test]
+fn the_longest_times_are_no_limits() {
+    let mut command = Command::new("sleep");
+    command.arg("1000").timeout(Duration::MAX).kill_ladder(KillLadder::grace(Duration::MAX));
+    let daemon = Daemon::new("patient", command)
+        .ready(Check::File("/".into()))
+        .ready_within(Duration::MAX)
+        .health(Check::File("/".into()), Duration::MAX, 1)
+        .backoff(Backoff::new(Duration::MAX, Duration::MAX));
+    let running = DaemonSet::new().add(daemon, &[]).start(Duration::MAX).unwrap();
+    running.stop();
+    // A pause of that length ends with a stop.
+    let daemon = Daemon::new("short", Command::new("false")).restart(Restart::Always);
+    let daemon = daemon.backoff(Backoff::new(Duration::MAX, Duration::MAX)).start().unwrap();
+    assert!(wait_until(LONG, || daemon.last_report().is_some()));
+    assert_eq!(daemon.stop().unwrap().code(), Some(1));
+    assert_eq!(ginnel_base::thread::panicked(), 0);
+}

@@ -3,7 +3,9 @@
 mod common;
 
 use common::{LONG, Mark, inherited_mark, role, wait_until};
-use ginnel_process::{Cause, Command, Enforcement, ExitReport, ExitStatus, KillLadder, Limit, Resource, Signal, Stdio};
+use ginnel_process::{
+    Cause, Command, Enforcement, ExitReport, ExitStatus, Isolation, KillLadder, Limit, Resource, Signal, Stdio,
+};
 use rustix::time::{ClockId, clock_gettime};
 use std::fs;
 use std::io::Read;
@@ -210,4 +212,32 @@ fn stats_show_the_running_tree() {
     assert!(stats.memory > 100_000, "{stats:?}");
     child.stop().unwrap();
     assert_eq!(child.stats().unwrap().processes, 0);
+}
+
+/// Nobody reads the pipe before the parent has its report.
+#[test]
+fn a_full_pipe_for_the_report_does_not_hold_up_the_parent() {
+    for isolation in [Isolation::Subreaper, Isolation::Auto, Isolation::PidNamespace] {
+        let (mut read, write) = std::io::pipe().unwrap();
+        rustix::fs::fcntl_setfl(&write, rustix::fs::OFlags::NONBLOCK).unwrap();
+        let mut filled = 0;
+        while let Ok(len) = rustix::io::write(&write, &[b'x'; 4096]) {
+            filled += len;
+        }
+        rustix::fs::fcntl_setfl(&write, rustix::fs::OFlags::empty()).unwrap();
+        let mut command = Command::new("sh");
+        command.args(["-c", "exit 5"]).isolation(isolation).report_to(write);
+        let mut child = command.spawn().unwrap();
+        drop(command);
+        let shepherd = format!("/proc/{}", child.shepherd_id());
+        let report = child.wait().unwrap();
+        assert_eq!(report.cause, Cause::Exited(5));
+        // It still waits for the reader, and then ends.
+        assert!(fs::exists(&shepherd).unwrap());
+        let mut all = Vec::new();
+        read.read_to_end(&mut all).unwrap();
+        assert_eq!(ExitReport::from_bytes(&all[filled..]).unwrap().cause, Cause::Exited(5));
+        drop(child);
+        assert!(wait_until(LONG, || !fs::exists(&shepherd).unwrap()), "it is not reaped");
+    }
 }

@@ -189,3 +189,38 @@ fn a_shepherd_that_is_held_by_somebody_is_given_up() {
         });
     });
 }
+
+/// What does not block waits for no stranger: not for the answer that another thread waits for.
+#[test]
+fn a_thread_that_asks_a_stopped_shepherd_holds_up_no_other() {
+    let mark = Mark::new();
+    let mut child = mark.command("sleep").arg("1000").spawn().unwrap();
+    let shepherd = rustix::process::Pid::from_raw(child.shepherd_id() as i32).unwrap();
+    rustix::process::kill_process(shepherd, rustix::process::Signal::STOP).unwrap();
+    assert!(wait_until(LONG, || common::state(child.shepherd_id()) == 'T'));
+    let ask = |child: &Child| {
+        let handle = child.handle();
+        let (tell, told) = std::sync::mpsc::channel();
+        let asking = thread::spawn(move || {
+            tell.send(rustix::thread::gettid().as_raw_nonzero().get() as u32).unwrap();
+            handle.signal_leader(ginnel_process::Signal::CONT)
+        });
+        let thread = told.recv().unwrap();
+        assert!(wait_until(LONG, || common::state(thread) == 'S'), "it waits for the answer");
+        asking
+    };
+    let (first, second) = (ask(&child), ask(&child));
+    for _ in 0..100 {
+        assert_eq!(child.try_wait().unwrap(), None);
+        let _ = child.handle();
+    }
+    assert!(!first.is_finished() && !second.is_finished(), "the answer was waited for");
+    // Somebody else reads the answers as well as they do.
+    rustix::process::kill_process(shepherd, rustix::process::Signal::CONT).unwrap();
+    while !(first.is_finished() && second.is_finished()) {
+        assert_eq!(child.try_wait().unwrap(), None);
+    }
+    assert_eq!((first.join().unwrap(), second.join().unwrap()), (Ok(()), Ok(())));
+    child.kill().unwrap();
+    mark.assert_gone();
+}

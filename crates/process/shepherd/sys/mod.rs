@@ -393,11 +393,17 @@ pub(crate) struct Watched {
 }
 
 const READABLE: i16 = 1;
+const WRITABLE: i16 = 4;
 
 impl Watched {
     /// `None` is not watched.
     pub(crate) fn new(fd: Option<&Fd>) -> Watched {
         Watched { fd: fd.map_or(-1, |fd| fd.0), events: READABLE, ready: 0 }
+    }
+
+    /// For its room instead.
+    pub(crate) fn for_room(fd: &Fd) -> Watched {
+        Watched { fd: fd.0, events: WRITABLE, ready: 0 }
     }
 }
 
