@@ -65,6 +65,12 @@ pub enum ProtocolError {
         /// Bytes of the slot.
         capacity: u32,
     },
+    /// A word of a ring is not what it can be.
+    #[error(transparent)]
+    Ring(#[from] ginnel_memory::byte_ring::ByteRingError),
+    /// The socket of a ring session carries nothing, but the peer sent something on it.
+    #[error("data on the socket of a session whose messages travel in rings")]
+    SocketData,
     /// The slot's count is neither that of the last message nor that of the next.
     #[error("the peer counts {seq} messages in the slot, where {expected} is next")]
     SlotSequence {

@@ -23,6 +23,7 @@ mod endpoint;
 mod error;
 mod listener;
 pub mod proto;
+pub mod ring;
 mod session;
 mod shm;
 mod socket;

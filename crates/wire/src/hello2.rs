@@ -42,8 +42,9 @@ pub const HELLO_2_LEN: usize = 96;
 pub const HELLO_ACK_2_LEN: usize = 96;
 /// Bytes of a ring, if there is one: a power of two in this range.
 pub const RING_BYTES: core::ops::RangeInclusive<u32> = 4096..=1 << 30;
-/// Descriptors that come with the HELLO_ACK of a RING session: the rings, the bell that the client hears, the one it rings.
-pub const RING_DESCRIPTORS: u32 = 3;
+/// Descriptors that come with the HELLO_ACK of a RING session: the rings, the bell that the client hears, and both ends of the one
+/// that it rings.
+pub const RING_DESCRIPTORS: u32 = 4;
 
 /// What a peer can do beyond unary calls with cancellation, structured errors and GOAWAY, which every peer of layout 2 can.
 /// A set; bits that a peer does not know are ignored in a proposal.

@@ -46,7 +46,7 @@ fn ack() -> HelloAck2 {
         stream_window: 16,
         request_ring: 65536,
         response_ring: 131_072,
-        descriptors: 3,
+        descriptors: 4,
     }
 }
 
@@ -251,7 +251,7 @@ fn every_field_of_an_answer_stands_where_the_matrix_says() {
         (72, 4, HelloAck2 { stream_window: flip(16), ..ack() }),
         (76, 4, HelloAck2 { request_ring: flip(65536), ..ack() }),
         (80, 4, HelloAck2 { response_ring: flip(131_072), ..ack() }),
-        (84, 4, HelloAck2 { descriptors: flip(3), ..ack() }),
+        (84, 4, HelloAck2 { descriptors: flip(4), ..ack() }),
     ];
     for (at, len, other) in cases {
         assert_eq!(differs(other), (at..at + len).collect::<Vec<_>>(), "the field at {at}");

@@ -64,7 +64,7 @@ proptest! {
             max_request_items, max_response_payload, max_response_items, packet_size, features: Features(features),
             session_id, interface_id, schema_hash, request_window: window, stream_window: window / 2,
             request_ring: ring(rings.0), response_ring: ring(rings.1),
-            descriptors: if selected == Profiles::RING { 3 } else { 0 },
+            descriptors: if selected == Profiles::RING { 4 } else { 0 },
         };
         prop_assert_eq!(HelloAck2::decode(&ack.encode()), Ok(ack));
         prop_assert_eq!(&ack.packet()[32..], &ack.encode()[..]);
