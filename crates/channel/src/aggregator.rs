@@ -69,7 +69,7 @@ impl Aggregator {
             }
             Ok(done)
         };
-        let thread = std::thread::Builder::new().name("ginnel-aggregator".into()).spawn(copy)?;
+        let thread = ginnel_base::thread::spawn("ginnel-aggregator", copy)?;
         Ok(Self { thread: Some(thread), stop, interrupt })
     }
 

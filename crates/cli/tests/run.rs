@@ -10,7 +10,9 @@ const GINNEL: &str = env!("CARGO_BIN_EXE_ginnel");
 const LONG: Duration = Duration::from_secs(20);
 
 fn ginnel(args: &[&str]) -> Command {
-    let mut command = Command::new(GINNEL);
+    // Also under `nohup`: a shell cannot trap what was ignored when it began, and the commands of these tests do.
+    let mut command = Command::new("env");
+    command.args(["--default-signal=HUP,INT,QUIT", GINNEL]);
     command.args(args).stdin(Stdio::null());
     command
 }
@@ -248,7 +250,9 @@ fn a_signal_at_any_moment_of_the_startup_leaves_nothing_and_has_its_code() {
     let isolated = ["run", "--isolate", "--grace", "20ms", "--", "sh", "-c", script];
     let mut caught = 0;
     for attempt in 0..180u64 {
-        let mut command = if attempt % 6 < 3 { ginnel(&args) } else { ginnel(&isolated) };
+        // Not by way of `env`: the moments are those of this program.
+        let mut command = Command::new(GINNEL);
+        command.args(if attempt % 6 < 3 { &args[..] } else { &isolated }).stdin(Stdio::null());
         let mut child = Running(command.env(Marked::NAME, &mark.0).stderr(Stdio::null()).spawn().unwrap());
         // `spawn` returns after the exec. The moments are spread over the 6 ms in which the command and its tree start.
         let moment = Instant::now() + Duration::from_micros(attempt * 35);
@@ -324,7 +328,8 @@ fn in_a_terminal(script: &str) -> (ginnel_process::Child, PtyMaster) {
 }
 
 fn typed_at(args: &[&str]) -> (ginnel_process::Child, PtyMaster) {
-    let mut command = Shepherded::new(GINNEL);
+    let mut command = Shepherded::new("env");
+    command.args(["--default-signal=HUP,INT,QUIT", GINNEL]);
     command.args(["run", "--pty"]).args(args).pty(Pty::new(Size::new(30, 90))).timeout(LONG);
     let mut child = command.spawn().unwrap();
     let master = child.pty.take().unwrap();

@@ -88,7 +88,7 @@ mod registration {
             register();
         } else {
             // A refused thread leaves the full fence in place: slower, still right.
-            let _ = std::thread::Builder::new().name("ginnel-fence".into()).spawn(register);
+            let _ = ginnel_base::thread::spawn("ginnel-fence", register);
         }
     }
 

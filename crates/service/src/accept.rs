@@ -119,7 +119,7 @@ fn start(mut incoming: Incoming, shared: &Arc<Shared>) {
         return;
     };
     let name = format!("ginnel-session-{}", incoming.offer().session_id);
-    let spawned = std::thread::Builder::new().name(name).spawn(move || serve(incoming, slot.shared()));
+    let spawned = ginnel_base::thread::spawn(name, move || serve(incoming, slot.shared()));
     if let Err(error) = spawned {
         tracing::warn!(service = %shared.endpoint, %error, "no thread for a session");
     }

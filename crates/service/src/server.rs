@@ -236,10 +236,9 @@ impl Server {
             left: Condvar::new(),
         });
         let of_thread = Arc::clone(&shared);
-        let accepting = std::thread::Builder::new()
-            .name("ginnel-accept".to_owned())
-            .spawn(move || accept_until_drained(&listener, &of_thread))
-            .map_err(failed("start a thread"))?;
+        let accepting =
+            ginnel_base::thread::spawn("ginnel-accept", move || accept_until_drained(&listener, &of_thread))
+                .map_err(failed("start a thread"))?;
         Ok(Self { shared, endpoint, accepting: Some(accepting) })
     }
 
