@@ -256,6 +256,10 @@ impl ForeignFile {
     }
 
     #[inline]
+    pub(crate) fn futex_word(&self, at: usize) -> &AtomicU32 {
+        self.u32_at(at)
+    }
+
     fn u32_at(&self, at: usize) -> &AtomicU32 {
         assert!(at.is_multiple_of(4) && self.has(at, 4), "word outside its file");
         assert!(self.narrow.contains(&at), "a 32-bit access to 64-bit words");

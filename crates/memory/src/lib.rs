@@ -53,7 +53,7 @@ mod trust;
 mod words;
 
 #[cfg(not(loom))]
-pub use bell::Bell;
+pub use bell::{Bell, MAX_SLEEPS, Sleep, sleep_on_any};
 #[cfg(not(loom))]
 pub use foreign::ForeignFile;
 pub use name::{Name, NameError};

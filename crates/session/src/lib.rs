@@ -14,7 +14,7 @@
 #![deny(unsafe_code)]
 
 mod bind;
-mod carrier;
+pub mod carrier;
 mod config;
 mod credentials;
 mod directory;

@@ -96,6 +96,31 @@ pub(crate) fn wait_either(
     }
 }
 
+/// Most words that [`wait_any`] takes: the kernel's own limit.
+pub(crate) const MAX_WORDS: usize = 128;
+
+/// A word to wait for, what it is expected to hold, and whether only this process sleeps on it.
+pub(crate) type Waited<'a> = (&'a AtomicU32, u32, bool);
+
+/// Sleeps while each of at most [`MAX_WORDS`] words holds what is expected of it. Returns early for many reasons: callers look again.
+/// `NOSYS` or `PERM` where the kernel cannot.
+pub(crate) fn wait_any<'a>(words: impl Iterator<Item = Waited<'a>>) -> Result<(), Errno> {
+    let words: Vec<WaitWord> = words
+        .map(|(word, expected, private)| WaitWord {
+            expected: expected.into(),
+            address: word.as_ptr().addr() as u64,
+            flags: FUTEX2_SIZE_U32 | if private { FUTEX2_PRIVATE } else { 0 },
+            reserved: 0,
+        })
+        .collect();
+    // SAFETY: the kernel reads the descriptions, which outlive the call, and the words, which the borrows of the iterator's items
+    // (`'a`) keep mapped.
+    let result = unsafe {
+        syscall(SYS_futex_waitv, words.as_ptr(), words.len(), 0, std::ptr::null::<timespec>(), libc::CLOCK_MONOTONIC)
+    };
+    if result >= 0 { Ok(()) } else { Err(last_errno()) }
+}
+
 fn wait_slice(shared: (&AtomicU32, u32), private: (&AtomicU32, u32), timeout: Option<Duration>) -> Result<(), Errno> {
     if private.0.load(Ordering::Acquire) != private.1 {
         return Err(Errno::AGAIN);

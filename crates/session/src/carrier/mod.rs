@@ -1,9 +1,12 @@
 //! What carries the bytes of a session: sockets and shared memory behind one contract. Nothing here sleeps.
 
+mod porter;
 mod slot;
 mod socket;
 
-pub(crate) use slot::{Doorbell, Slot};
+pub use porter::Attended;
+pub use slot::Doorbell;
+pub(crate) use slot::Slot;
 #[cfg(feature = "tokio")]
 pub(crate) use socket::recv;
 pub(crate) use socket::{Socket, recv_with, send};
@@ -13,7 +16,7 @@ use std::fmt::Debug;
 use std::os::fd::BorrowedFd;
 
 /// A way to move bytes. Attempts never block; where to wait is said by [`Carrier::source`].
-pub(crate) trait Carrier: Debug + Send {
+pub trait Carrier: Debug + Send {
     /// Sends `head` and `body` as one packet, or as much of them as a stream takes. `None`: not now.
     fn try_send(&mut self, head: &[u8], body: &[u8]) -> Result<Option<usize>, SessionError>;
 
@@ -40,9 +43,14 @@ pub(crate) trait Carrier: Debug + Send {
 
 /// Where a carrier tells that an attempt is worth making.
 #[derive(Debug)]
-pub(crate) enum Source<'a> {
+pub enum Source<'a> {
     /// A descriptor: readable or writable, as `poll` says. `packets` if it keeps their boundaries.
-    Socket { fd: BorrowedFd<'a>, packets: bool },
+    Socket {
+        /// The descriptor.
+        fd: BorrowedFd<'a>,
+        /// Whether it keeps the boundaries of packets.
+        packets: bool,
+    },
     /// A word of shared memory that tells what arrives, and the hang-up.
     Doorbell(Doorbell),
 }

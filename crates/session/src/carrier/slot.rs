@@ -11,7 +11,7 @@ use crate::error::{ProtocolError, SessionError};
 use crate::proto::Role;
 use crate::shm::{Lane, OwnedRegion, Region, watch};
 use crate::wait::Wake;
-use ginnel_memory::Bell;
+use ginnel_memory::{Bell, Sleep};
 use ginnel_wire::ENVELOPE_LEN;
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
@@ -199,7 +199,7 @@ impl Slot {
 
 /// Where to sleep until a slot has news, without the slot: a sleep may outlast the interest in it.
 #[derive(Debug)]
-pub(crate) struct Doorbell {
+pub struct Doorbell {
     sleeper: Arc<Sleeper>,
     armed: Armed,
 }
@@ -208,6 +208,22 @@ impl Doorbell {
     /// What ends the sleep, for an abort.
     pub(crate) fn wake(&self) -> Arc<dyn Wake> {
         Arc::clone(&self.sleeper) as _
+    }
+
+    /// The same, as one of many.
+    pub(super) fn as_sleep(&self) -> Sleep<'_> {
+        let Sleeper { region, signal, bell, .. } = &*self.sleeper;
+        Sleep { file: &region.file, at: *signal, expected: self.armed.signal, bell, rung: self.armed.rung }
+    }
+
+    /// Whether something has come since [`Carrier::arm`].
+    pub(super) fn is_rung(&self) -> bool {
+        self.as_sleep().is_over() || self.sleeper.is_cut_short()
+    }
+
+    /// Whether the memory to sleep on is gone.
+    pub(super) fn cannot_sleep(&self) -> bool {
+        self.sleep(Some(Duration::ZERO)).is_err()
     }
 
     /// Sleeps until something has come since [`Carrier::arm`], or for `timeout`. Spurious returns are possible.

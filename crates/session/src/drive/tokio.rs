@@ -1,11 +1,11 @@
 //! The async face: the same handshake, core and carriers, driven by tokio's reactor.
 //!
 //! Futures may be dropped at any time: a dropped `recv` loses nothing; a dropped `send` that was in the middle of a message
-//! leaves the session [`SessionError::Broken`]. Deadlines are [`::tokio::time::timeout`]. Over shared memory a wait that
-//! outlasts a short spin occupies a thread of the runtime's blocking pool, since only a thread can sleep on the profile's
-//! futex.
+//! leaves the session [`SessionError::Broken`]. Deadlines are [`::tokio::time::timeout`]. Only a thread can sleep on the futex of
+//! the shared-memory profile: a wait that outlasts a short spin is handed to a thread of this process that sleeps for up to 63
+//! sessions at once. No session occupies a thread of the runtime.
 
-use crate::carrier::{self, Carrier, Doorbell, Link, Slot, Source};
+use crate::carrier::{self, Carrier, Link, Slot, Source};
 use crate::config::{ClientConfig, ServerConfig};
 use crate::credentials::PeerCredentials;
 use crate::directory::Trust;
@@ -16,12 +16,13 @@ use crate::proto::{Body, Connection, End, Event, Framing, Input, Pool, Received,
 use crate::session::{Agreement, Established, attach, client_hello};
 use crate::socket;
 use crate::sys;
-use crate::wait::{Abort, Wait};
+use crate::wait::Wait;
 use ::tokio::io::Interest;
 use ::tokio::io::unix::AsyncFd;
 use ginnel_wire::{Envelope, Message};
 use rustix::io::Errno;
 use std::os::fd::OwnedFd;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 /// Memory that a session keeps for the next messages. Larger ones are allocated each time.
@@ -378,28 +379,21 @@ async fn wait_for_slot(slot: &mut Slot) {
         }
         std::hint::spin_loop();
     }
-    let (Ok(abort), Source::Doorbell(bell)) = (Abort::new(), slot.source()) else {
-        return ::tokio::task::yield_now().await;
-    };
-    let _raised_on_drop = RaiseOnDrop(abort.clone());
-    // Fails only when the runtime shuts down, and then nobody asks again.
-    let _ = ::tokio::task::spawn_blocking(move || sleep(&bell, &abort)).await;
-}
-
-fn sleep(bell: &Doorbell, abort: &Abort) {
-    let _registered = abort.register(bell.wake());
-    if !abort.is_raised() {
-        // What is wrong with it, the next attempt says.
-        let _ = bell.sleep(None);
-    }
-}
-
-struct RaiseOnDrop(Abort);
-
-impl Drop for RaiseOnDrop {
-    fn drop(&mut self) {
-        self.0.raise();
-    }
+    let Source::Doorbell(bell) = slot.source() else { return };
+    let mut bell = Some(bell);
+    let mut attended = None;
+    std::future::poll_fn(|context| {
+        if let Some(bell) = bell.take() {
+            match bell.attend(context.waker()) {
+                Ok(care) => attended = Some(care),
+                // The system has no thread for it: look again, as others have their turn.
+                Err(_) => context.waker().wake_by_ref(),
+            }
+            return Poll::Pending;
+        }
+        attended.as_ref().map_or(Poll::Ready(()), |care| care.poll(context))
+    })
+    .await;
 }
 
 async fn connect_socket(endpoint: &Endpoint) -> Result<AsyncFd<OwnedFd>, ConnectError> {
