@@ -1,13 +1,12 @@
 //! The same streams and the same end for the tokio runtime: each is the blocking one behind an `AsyncFd`, with the same counters and limits.
+//!
+//! What runs commands is in `aio_run`.
 
-use crate::child::Child;
-use crate::error::WaitError;
 use crate::link::Link;
 use crate::pty::PtyMaster;
-use crate::report::ExitReport;
 use crate::streams::{ChildStderr, ChildStdin, ChildStdout, Counted};
 use crate::sys;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::pin::Pin;
@@ -46,10 +45,16 @@ impl AsRawFd for Counted {
 pub struct AsyncStream(AsyncFd<Counted>);
 
 impl AsyncStream {
-    fn new(stream: Counted, interest: Interest) -> io::Result<AsyncStream> {
+    pub(crate) fn new(stream: Counted, interest: Interest) -> io::Result<AsyncStream> {
         // The flag belongs to our end of the pipe alone; the command's stays as it is.
-        rustix::fs::fcntl_setfl(&stream, rustix::fs::OFlags::NONBLOCK)?;
+        crate::capture::nonblocking(&stream)?;
         Ok(AsyncStream(sys::watch(stream, interest)?))
+    }
+}
+
+impl AsyncStream {
+    pub(crate) fn into_counted(self) -> Counted {
+        self.0.into_inner()
     }
 }
 
@@ -139,54 +144,49 @@ impl AsFd for Said {
     }
 }
 
-impl Child {
-    /// As [`wait`](Child::wait), for tokio: also closes stdin and throws away what nobody took. Dropping the future loses nothing; the wait can be taken up again.
-    ///
-    /// # Errors
-    /// As [`wait`](Child::wait).
-    ///
-    /// # Panics
-    /// Outside a tokio runtime with I/O enabled, as tokio does.
-    pub async fn wait_async(&mut self) -> Result<ExitReport, WaitError> {
-        self.stdin = None;
-        // A runtime that cannot watch a stream closes it, which the command notices.
-        let streams = [
-            self.pty.take().map(PtyMaster::into_async),
-            self.stdout.take().map(ChildStdout::into_async),
-            self.stderr.take().map(ChildStderr::into_async),
-        ];
-        let mut streams = streams.map(|stream| stream.and_then(Result::ok));
-        let link = Arc::clone(self.link());
-        let end = sys::watch(End(Arc::clone(&link)), Interest::READABLE);
-        let said = sys::watch(Said(Arc::clone(&link)), Interest::READABLE);
-        if let (Ok(end), Ok(said)) = (end, said) {
-            let mut buf = vec![0; 64 * 1024];
-            let mut settled: Option<oneshot::Receiver<()>> = None;
-            poll_fn(|context| {
-                for stream in &mut streams {
-                    discard(stream, context, &mut buf);
-                }
-                if let Some(settled) = &mut settled {
-                    return Pin::new(settled).poll(context).map(drop);
-                }
-                // A report is enough: the kernel may hold back a shepherd for the sake of a process that it does not let die.
-                let mut over = link.is_over() || end.poll_read_ready(context).is_ready();
-                while !over && let Poll::Ready(Ok(mut news)) = said.poll_read_ready(context) {
-                    over = link.wait(Some(Instant::now())) || link.is_lost();
-                    news.clear_ready();
-                }
-                if !over {
-                    return Poll::Pending;
-                }
-                if link.is_over() || link.has_reported() {
-                    return Poll::Ready(());
-                }
-                Pin::new(settled.insert(settle_elsewhere(&link))).poll(context).map(drop)
-            })
-            .await;
+/// The end of a tree, to be asked for by a runtime.
+pub(crate) struct Ending {
+    link: Arc<Link>,
+    end: AsyncFd<End>,
+    said: AsyncFd<Said>,
+    settled: Option<oneshot::Receiver<()>>,
+    over: bool,
+}
+
+impl Ending {
+    pub(crate) fn new(link: &Arc<Link>) -> io::Result<Ending> {
+        let end = sys::watch(End(Arc::clone(link)), Interest::READABLE)?;
+        let said = sys::watch(Said(Arc::clone(link)), Interest::READABLE)?;
+        Ok(Ending { link: Arc::clone(link), end, said, settled: None, over: false })
+    }
+
+    /// Ready when the report is there, or is known not to come: then `Link::report` does not block.
+    pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if !self.over {
+            ready!(self.poll_once(context));
+            self.over = true;
         }
-        // Ended already; without a runtime's help it blocks here.
-        self.wait()
+        Poll::Ready(())
+    }
+
+    /// Not to be asked again once it is ready.
+    fn poll_once(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if let Some(settled) = &mut self.settled {
+            return Pin::new(settled).poll(context).map(drop);
+        }
+        // A report is enough: the kernel may hold back a shepherd for the sake of a process that it does not let die.
+        let mut over = self.link.is_over() || self.end.poll_read_ready(context).is_ready();
+        while !over && let Poll::Ready(Ok(mut news)) = self.said.poll_read_ready(context) {
+            over = self.link.wait(Some(Instant::now())) || self.link.is_lost();
+            news.clear_ready();
+        }
+        if !over {
+            return Poll::Pending;
+        }
+        if self.link.is_over() || self.link.has_reported() {
+            return Poll::Ready(());
+        }
+        Pin::new(self.settled.insert(settle_elsewhere(&self.link))).poll(context).map(drop)
     }
 }
 
@@ -194,24 +194,11 @@ impl Child {
 /// thread the caller does it.
 fn settle_elsewhere(link: &Arc<Link>) -> oneshot::Receiver<()> {
     let ((over, heard), link) = (oneshot::channel(), Arc::clone(link));
-    let thread = std::thread::Builder::new().name("ginnel-lost".to_owned());
-    let _ = thread.spawn(move || {
+    let _ = ginnel_base::thread::spawn("ginnel-lost", move || {
         link.wait(None);
         link.settle();
         // Whoever has given the wait up does not hear it.
         let _ = over.send(());
     });
     heard
-}
-
-/// Reads all that is there; at the end the stream is closed.
-fn discard(stream: &mut Option<AsyncStream>, context: &mut Context<'_>, buf: &mut [u8]) {
-    while let Some(open) = stream {
-        let mut space = ReadBuf::new(buf);
-        match Pin::new(&mut *open).poll_read(context, &mut space) {
-            Poll::Pending => return,
-            Poll::Ready(Ok(())) if !space.filled().is_empty() => open.0.get_ref().discard(space.filled().len()),
-            Poll::Ready(_) => *stream = None,
-        }
-    }
 }

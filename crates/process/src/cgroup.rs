@@ -235,6 +235,9 @@ pub(crate) struct LimitFiles {
     pub(crate) v1: Vec<(&'static str, String)>,
 }
 
+/// No machine has so many CPUs.
+const MOST_CPUS: f64 = 100_000.0;
+
 impl LimitFiles {
     pub(crate) fn memory(bytes: u64) -> LimitFiles {
         let v1 = vec![("memory.limit_in_bytes", bytes.to_string())];
@@ -247,11 +250,12 @@ impl LimitFiles {
     }
 
     pub(crate) fn cpu(cpus: f64) -> LimitFiles {
-        const PERIOD: u32 = 100_000;
-        // The kernel refuses less than a millisecond.
-        let quota = ((cpus * f64::from(PERIOD)) as u64).max(1000);
-        let v1 = vec![("cpu.cfs_period_us", PERIOD.to_string()), ("cpu.cfs_quota_us", quota.to_string())];
-        LimitFiles { v2: ("cpu.max", format!("{quota} {PERIOD}")), v1_kind: group::CPU_V1, controller: "cpu", v1 }
+        // The kernel refuses a quota of less than a millisecond, and a period of more than a second.
+        let period: u32 = if cpus < 0.01 { 1_000_000 } else { 100_000 };
+        // And a quota of some years. More than any machine has is as good.
+        let quota = ((cpus.min(MOST_CPUS) * f64::from(period)).round() as u64).max(1000);
+        let v1 = vec![("cpu.cfs_period_us", period.to_string()), ("cpu.cfs_quota_us", quota.to_string())];
+        LimitFiles { v2: ("cpu.max", format!("{quota} {period}")), v1_kind: group::CPU_V1, controller: "cpu", v1 }
     }
 
     /// A usable group for this limit: version 2 when it has the controller here, else version 1, else why neither.

@@ -10,10 +10,11 @@ use crate::report::ExitReport;
 use crate::signal::Signal;
 use crate::streams::{ChildStderr, ChildStdin, ChildStdout, Counted, Which};
 use crate::watch;
+use ginnel_base::Deadline;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A command that was started. Dropping it ends the whole tree by the kill ladder, without waiting for it.
 #[derive(Debug)]
@@ -148,7 +149,7 @@ impl Child {
     /// # Errors
     /// As [`wait`](Self::wait).
     pub fn wait_timeout(&mut self, timeout: Duration) -> Result<Option<ExitReport>, WaitError> {
-        let deadline = Instant::now().checked_add(timeout);
+        let deadline = Deadline::after(timeout).instant();
         if self.link.wait(deadline) { self.conclude().map(Some) } else { Ok(None) }
     }
 
@@ -206,6 +207,33 @@ impl Child {
     }
 }
 
+/// The descriptor by which the end is waited for together with others, by `poll`, `epoll` or a runtime: readable once the shepherd, and
+/// with it the tree, has ended; then [`Child::try_wait`] has the report. (When the kernel does not let a process of the tree die, the report
+/// comes without that; [`wait_any`](crate::wait_any) sees this, too.)
+///
+/// ```
+/// use ginnel_process::Command;
+/// use rustix::event::{PollFd, PollFlags, poll};
+///
+/// let mut child = Command::new("true").spawn()?;
+/// let mut others_as_well = [PollFd::new(&child, PollFlags::IN)];
+/// poll(&mut others_as_well, None)?;
+/// assert!(child.try_wait()?.unwrap().success());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+impl AsFd for Child {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.link.shepherd.as_fd()
+    }
+}
+
+/// As of [`Child`].
+impl AsFd for Handle {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.shepherd.as_fd()
+    }
+}
+
 impl Drop for Child {
     fn drop(&mut self) {
         if !self.ended && self.link.is_ours() {
@@ -219,6 +247,42 @@ impl Drop for Child {
 }
 
 impl Handle {
+    /// Waits until the whole tree has ended, and reports, from any thread and beside others that wait. Blocks. Unlike [`Child::wait`] it
+    /// leaves the streams alone: somebody else has to read them.
+    ///
+    /// ```
+    /// use ginnel_process::Command;
+    ///
+    /// let child = Command::new("sh").args(["-c", "exit 3"]).spawn()?;
+    /// let handle = child.handle();
+    /// let elsewhere = std::thread::spawn(move || handle.wait());
+    /// assert_eq!(elsewhere.join().unwrap().unwrap().code(), Some(3));
+    /// # Ok::<(), ginnel_process::SpawnError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// When the shepherd was killed: then how the command ended is not known.
+    pub fn wait(&self) -> Result<ExitReport, WaitError> {
+        self.0.wait(None);
+        self.0.report()
+    }
+
+    /// As [`wait`](Self::wait), but gives up at the deadline with `Ok(None)`.
+    ///
+    /// # Errors
+    /// As [`wait`](Self::wait).
+    pub fn wait_timeout(&self, timeout: Duration) -> Result<Option<ExitReport>, WaitError> {
+        if self.0.wait(Deadline::after(timeout).instant()) { self.0.report().map(Some) } else { Ok(None) }
+    }
+
+    /// Whether the tree has ended: its report, or `None`. Does not block.
+    ///
+    /// # Errors
+    /// As [`wait`](Self::wait).
+    pub fn try_wait(&self) -> Result<Option<ExitReport>, WaitError> {
+        self.wait_timeout(Duration::ZERO)
+    }
+
     /// Sends a signal to the leader alone. Goes through a pidfd, so it cannot reach a stranger with the same number.
     /// Blocks for the shepherd's answer (microseconds, at most five seconds), as all of these.
     ///

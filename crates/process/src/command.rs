@@ -3,12 +3,15 @@
 use crate::capture::Output;
 use crate::child::Child;
 use crate::error::{RunError, SpawnError};
+use crate::input::{self, Input, Tee};
 use crate::ladder::KillLadder;
+use crate::lines::{BothLines, Lines};
 use crate::pty::Pty;
 use crate::stdio::{Kind, Stdio};
-use crate::stream::Lines;
+
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -133,7 +136,8 @@ pub struct Command {
     pub(crate) timeout: Option<Duration>,
     pub(crate) max_output: Option<u64>,
     pub(crate) capture_limit: usize,
-    pub(crate) input: Option<Arc<[u8]>>,
+    pub(crate) input: Option<Input>,
+    pub(crate) tees: [Option<Tee>; 2],
     pub(crate) orphans: Orphans,
     pub(crate) isolation: Isolation,
     pub(crate) parent_death: ParentDeath,
@@ -173,6 +177,7 @@ impl Command {
             max_output: None,
             capture_limit: Self::DEFAULT_CAPTURE,
             input: None,
+            tees: [None, None],
             orphans: Orphans::default(),
             isolation: Isolation::default(),
             parent_death: ParentDeath::default(),
@@ -198,7 +203,7 @@ impl Command {
         self
     }
 
-    /// Sets a variable of the environment; the others are the parent's.
+    /// Sets a variable of the environment; the others are the parent's. `spawn` refuses a name that is empty or holds a `=`.
     pub fn env(&mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> &mut Self {
         self.env.insert(name.as_ref().to_owned(), Some(value.as_ref().to_owned()));
         self
@@ -254,7 +259,7 @@ impl Command {
         self
     }
 
-    /// The CPUs it may run on, by number.
+    /// The CPUs it may run on, by number. `spawn` refuses numbers that no machine has (65,536 and above).
     pub fn affinity(&mut self, cpus: &[usize]) -> &mut Self {
         self.affinity = cpus.to_vec();
         self
@@ -273,13 +278,15 @@ impl Command {
         self
     }
 
-    /// Processes and threads of the whole tree, by a control group; without one there is no command.
+    /// Processes and threads of the whole tree, by a control group; without one there is no command. `spawn` refuses 0, which would
+    /// allow not even the command.
     pub fn pids_limit(&mut self, count: u64) -> &mut Self {
         self.pids = Some(count);
         self
     }
 
-    /// CPU time of the whole tree, in CPUs (1.5 is one and a half), by a control group; without one there is no command.
+    /// CPU time of the whole tree, in CPUs (1.5 is one and a half), by a control group; without one there is no command. `spawn` refuses
+    /// less than a thousandth, which the kernel cannot express. What no machine has (100,000 CPUs and more) is no limit, and holds by itself.
     pub fn cpu_limit(&mut self, cpus: f64) -> &mut Self {
         self.cpus = Some(cpus);
         self
@@ -296,6 +303,20 @@ impl Command {
     pub fn inherit_as(&mut self, number: u32, fd: impl Into<OwnedFd>) -> &mut Self {
         self.fds.insert(number, Arc::new(fd.into()));
         self
+    }
+
+    /// Gives the command every descriptor from 3 that this process would pass on at an `execve` (those without close-on-exec), at its own
+    /// number: what a wrapper that knows nothing of them does. Those given by [`inherit_as`](Self::inherit_as) before have precedence.
+    ///
+    /// Copies are made now and held by this value. Do this at the start of a program, while no other thread closes descriptors.
+    ///
+    /// # Errors
+    /// When /proc cannot be read, or no descriptor is left for a copy.
+    pub fn inherit_all(&mut self) -> io::Result<&mut Self> {
+        for (number, fd) in crate::sys::inherited()? {
+            self.fds.entry(number).or_insert_with(|| Arc::new(fd));
+        }
+        Ok(self)
     }
 
     /// Where stdin comes from.
@@ -346,9 +367,69 @@ impl Command {
         self
     }
 
-    /// What [`run`](Self::run) writes to stdin while it reads the other streams.
+    /// What [`run`](Self::run) writes to stdin (or types at the terminal, and then its end of input) while it reads the other streams.
     pub fn input(&mut self, bytes: impl Into<Arc<[u8]>>) -> &mut Self {
-        self.input = Some(bytes.into());
+        self.input = Some(Input::Bytes(bytes.into()));
+        self
+    }
+
+    /// What one [`run`](Self::run) reads from here it writes to stdin, on a thread of its own, no faster than the command takes it. A
+    /// second run has no input any more and fails. When the command ends first, nobody waits for the reader: it is dropped after its next read.
+    ///
+    /// An error of the reader ends the tree, and is the error of the run.
+    ///
+    /// ```
+    /// use ginnel_process::Command;
+    /// use std::io::Read;
+    ///
+    /// let endless = std::io::repeat(b'x');
+    /// let output = Command::new("wc").arg("-c").input_reader(endless.take(1_000_000)).run()?;
+    /// assert_eq!(output.stdout.trim_ascii(), b"1000000");
+    /// # Ok::<(), ginnel_process::RunError>(())
+    /// ```
+    pub fn input_reader(&mut self, reader: impl Read + Send + 'static) -> &mut Self {
+        self.input = Some(Input::Reader(input::Once::new(reader)));
+        self
+    }
+
+    /// As [`input_reader`](Self::input_reader), from an iterator of chunks, which are written one after the other with nothing in between.
+    ///
+    /// ```
+    /// use ginnel_process::Command;
+    ///
+    /// let lines = (1..=3).map(|number| format!("line {number}\n"));
+    /// let output = Command::new("tail").args(["-n", "1"]).input_chunks(lines).run()?;
+    /// assert_eq!(output.stdout, b"line 3\n");
+    /// # Ok::<(), ginnel_process::RunError>(())
+    /// ```
+    pub fn input_chunks<I>(&mut self, chunks: I) -> &mut Self
+    where
+        I: IntoIterator<Item: AsRef<[u8]> + Send, IntoIter: Send + 'static>,
+        I::Item: 'static,
+    {
+        self.input_reader(input::Chunks::new(chunks.into_iter()))
+    }
+
+    /// Writes what [`run`](Self::run) reads of stdout (or the terminal) here as well, all of it, also what is beyond the capture limit, as
+    /// it comes. While a write blocks, the command's output waits; an error ends the tree and is the error of the run. See
+    /// [`RotatingFile`](crate::RotatingFile) for a file that does not grow without end.
+    ///
+    /// ```
+    /// use ginnel_process::Command;
+    ///
+    /// // At the same time on our own stdout and in the output.
+    /// let output = Command::new("echo").arg("seen twice").tee_stdout(std::io::stdout()).run()?;
+    /// assert_eq!(output.stdout, b"seen twice\n");
+    /// # Ok::<(), ginnel_process::RunError>(())
+    /// ```
+    pub fn tee_stdout(&mut self, writer: impl Write + Send + 'static) -> &mut Self {
+        self.tees[0] = Some(Tee::new(writer));
+        self
+    }
+
+    /// As [`tee_stdout`](Self::tee_stdout), of stderr.
+    pub fn tee_stderr(&mut self, writer: impl Write + Send + 'static) -> &mut Self {
+        self.tees[1] = Some(Tee::new(writer));
         self
     }
 
@@ -394,6 +475,11 @@ impl Command {
     /// # Errors
     /// When it does not start, when a stream fails, when the shepherd is killed. An exit code is not an error.
     pub fn run(&self) -> Result<Output, RunError> {
+        crate::capture::run(&self.for_run())
+    }
+
+    /// The command as `run` starts it.
+    pub(crate) fn for_run(&self) -> Command {
         let mut command = self.clone();
         if command.pty.is_none() {
             let stdin = if command.input.is_some() { Stdio::piped() } else { Stdio::null() };
@@ -402,7 +488,7 @@ impl Command {
             second.get_or_insert(Stdio::piped());
             third.get_or_insert(Stdio::piped());
         }
-        crate::capture::run(&command)
+        command
     }
 
     /// Starts the command and yields the lines of its stdout as they come. Dropping the iterator ends the tree at once.
@@ -413,12 +499,15 @@ impl Command {
     /// # Errors
     /// As [`spawn`](Self::spawn).
     pub fn stream(&self) -> Result<Lines, SpawnError> {
-        let mut command = self.clone();
-        if command.pty.is_none() {
-            command.stdio[0].get_or_insert(Stdio::null());
-            command.stdout(Stdio::piped());
-        }
-        Lines::start(&command)
+        Lines::start(self)
+    }
+
+    /// As [`stream`](Self::stream), with the lines of stderr beside those of stdout.
+    ///
+    /// # Errors
+    /// As [`spawn`](Self::spawn).
+    pub fn stream_both(&self) -> Result<BothLines, SpawnError> {
+        BothLines::start(self)
     }
 
     /// What a stream is when it was not set.

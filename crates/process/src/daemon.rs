@@ -25,6 +25,9 @@ pub enum Sink {
     Inherit,
     /// To a file, written by the daemon itself. Open it for appending.
     File(File),
+    /// To a writer, line by line with the line's end, on the daemon's thread: a [`RotatingFile`](crate::RotatingFile), for one. A line that
+    /// cannot be written is lost, and the log says so.
+    Writer(Box<dyn std::io::Write + Send>),
     /// To a function, line by line without the line's end, on the daemon's thread: while it runs, the daemon's output waits. A line is cut
     /// at 64 KiB; bytes that are no UTF-8 are replaced.
     Lines(Box<dyn FnMut(&str) + Send>),
@@ -36,6 +39,7 @@ impl fmt::Debug for Sink {
             Sink::Null => "Null",
             Sink::Inherit => "Inherit",
             Sink::File(_) => "File",
+            Sink::Writer(_) => "Writer",
             Sink::Lines(_) => "Lines",
         })
     }

@@ -226,3 +226,35 @@ pub enum RunError {
     #[error("a stream of the command failed: {0}")]
     Stream(#[from] io::Error),
 }
+
+/// A command that ran, and did not end with code 0; see [`ExitReport::ok`](crate::ExitReport::ok).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Unsuccessful {
+    /// How it ended.
+    pub report: Box<crate::ExitReport>,
+    /// The last line that it wrote to stderr, where that was captured; cut to 500 bytes, control characters replaced.
+    pub last_words: Option<String>,
+}
+
+impl Unsuccessful {
+    pub(crate) fn new(report: crate::ExitReport, stderr: &[u8]) -> Unsuccessful {
+        const LONGEST: usize = 500;
+        let line = stderr.trim_ascii_end().rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
+        let text = String::from_utf8_lossy(&line[..line.len().min(LONGEST)]);
+        let text: String = text.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
+        Unsuccessful { report: Box::new(report), last_words: (!text.is_empty()).then_some(text) }
+    }
+}
+
+impl fmt::Display for Unsuccessful {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the command failed: {}", self.report.cause)?;
+        match &self.last_words {
+            Some(words) => write!(f, ": {words}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for Unsuccessful {}

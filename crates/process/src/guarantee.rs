@@ -4,6 +4,8 @@ use std::fmt;
 
 /// Which mechanism ends the tree when everything goes wrong, from the strongest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub enum Protection {
     /// The shepherd is pid 1 of a pid namespace: the kernel kills the whole tree when it dies, also when parent and shepherd are killed together.
@@ -35,6 +37,8 @@ impl fmt::Display for Protection {
 
 /// A limit on the whole tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub enum Limit {
     /// Bytes of memory.
@@ -60,6 +64,8 @@ impl fmt::Display for Limit {
 
 /// By what a limit is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub enum Enforcement {
     /// A controller of cgroup version 2: the whole tree together.
@@ -89,6 +95,7 @@ impl fmt::Display for Enforcement {
 /// # Ok::<(), ginnel_process::SpawnError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Guarantee {
     /// What was established for this child.

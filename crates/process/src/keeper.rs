@@ -8,7 +8,7 @@ use crate::stdio::Stdio;
 use crate::streams::ChildStdout;
 use ginnel_base::Deadline;
 use rustix::event::{PollFd, PollFlags};
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -48,7 +48,7 @@ impl Keeper {
     pub(crate) fn new(mut daemon: Daemon, shared: Arc<Shared>) -> Keeper {
         let by_line = daemon.ready.as_ref().is_some_and(|check| matches!(check, crate::Check::Line(_)));
         let (stdout, stderr) = match &daemon.sink {
-            Sink::Lines(_) => (Stdio::piped(), Stdio::merged()),
+            Sink::Lines(_) | Sink::Writer(_) => (Stdio::piped(), Stdio::merged()),
             // The line is waited for, so the output must come here; a file or terminal then gets it from us.
             _ if by_line => (Stdio::piped(), Stdio::merged()),
             Sink::Null => (Stdio::null(), Stdio::null()),
@@ -221,17 +221,22 @@ impl Keeper {
         len == 0
     }
 
-    fn line(&mut self, attempt: &mut Attempt, line: &[u8]) {
-        let line = String::from_utf8_lossy(line);
-        match &mut self.daemon.sink {
-            Sink::Null => {}
-            Sink::Inherit => println!("{line}"),
-            Sink::File(file) => {
-                if let Err(error) = std::io::Write::write_all(file, format!("{line}\n").as_bytes()) {
-                    tracing::warn!(daemon = self.daemon.name, %error, "a line of its output is lost");
-                }
+    fn line(&mut self, attempt: &mut Attempt, bytes: &[u8]) {
+        let line = String::from_utf8_lossy(bytes);
+        let mut stdout = std::io::stdout();
+        let writer: Option<&mut dyn Write> = match &mut self.daemon.sink {
+            Sink::Null => None,
+            Sink::Inherit => Some(&mut stdout),
+            Sink::File(file) => Some(file),
+            Sink::Writer(writer) => Some(writer),
+            Sink::Lines(take) => {
+                take(&line);
+                None
             }
-            Sink::Lines(take) => take(&line),
+        };
+        // In one piece, so that a rotation cuts between lines; and as it was written.
+        if let Some(Err(error)) = writer.map(|writer| writer.write_all(&[bytes, b"\n"].concat())) {
+            tracing::warn!(daemon = self.daemon.name, %error, "a line of its output is lost");
         }
         if !attempt.ready && self.daemon.ready.as_ref().is_some_and(|check| check.answered_by(&line)) {
             self.is_ready(attempt);

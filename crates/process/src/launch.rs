@@ -26,11 +26,13 @@ use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 /// The longest a start may take; a file system that does not answer is the usual reason.
 const START_DEADLINE: Duration = Duration::from_secs(30);
+/// CPUs by number; the kernel's own limit is 8,192.
+const MOST_CPUS: usize = 1 << 16;
 /// The variable that marks a tree where no pid namespace holds it together.
 pub(crate) const MARK: &str = "GINNEL_TREE";
 
@@ -218,8 +220,18 @@ fn check(attempt: &Attempt<'_>) -> Result<(), SpawnError> {
     if command.uid == Some(UNSET) || command.gid == Some(UNSET) {
         return refuse("4294967295 is no user and no group: the kernel means `unchanged` by it");
     }
-    if command.cpus.is_some_and(|cpus| !cpus.is_finite() || cpus <= 0.0) {
-        return refuse("the CPU limit must be a positive number of CPUs");
+    if command.cpus.is_some_and(|cpus| !cpus.is_finite() || cpus < 0.001) {
+        return refuse("the CPU limit must be a positive number of CPUs, a thousandth at least");
+    }
+    if command.pids == Some(0) || command.memory == Some(0) {
+        return refuse("a limit of no process or no memory would not allow the command itself");
+    }
+    if let Some(cpu) = command.affinity.iter().find(|cpu| **cpu >= MOST_CPUS) {
+        return refuse(&format!("no machine has a CPU with the number {cpu}"));
+    }
+    let bad = |name: &&OsString| name.is_empty() || name.as_bytes().contains(&b'=');
+    if let Some(name) = command.env.iter().filter(|(_, value)| value.is_some()).map(|(name, _)| name).find(bad) {
+        return refuse(&format!("a variable's name must not be empty nor hold a `=`: {name:?}"));
     }
     Ok(())
 }
@@ -319,6 +331,14 @@ fn streams(attempt: &Attempt<'_>) -> Result<([u8; 3], Vec<Given>), SpawnError> {
                 given.push(Given::Shared(fd));
                 stdio::GIVEN
             }
+            Kind::Once(slot) => {
+                let fd = slot.lock().unwrap_or_else(PoisonError::into_inner).take();
+                let stream = ["stdin", "stdout", "stderr"][index];
+                given.push(Given::Taken(fd.ok_or_else(|| {
+                    attempt.invalid(format!("the descriptor for its {stream} was for one spawn, which has had it"))
+                })?));
+                stdio::GIVEN
+            }
             Kind::Inherit => {
                 let own = Given::Own(index);
                 // Asked, for a program may have closed it.
@@ -338,6 +358,7 @@ fn streams(attempt: &Attempt<'_>) -> Result<([u8; 3], Vec<Given>), SpawnError> {
 
 enum Given {
     Shared(Arc<OwnedFd>),
+    Taken(OwnedFd),
     /// Our own stdin, stdout or stderr.
     Own(usize),
 }
@@ -346,6 +367,7 @@ impl AsFd for Given {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
             Given::Shared(fd) => fd.as_fd(),
+            Given::Taken(fd) => fd.as_fd(),
             Given::Own(0) => rustix::stdio::stdin(),
             Given::Own(1) => rustix::stdio::stdout(),
             Given::Own(_) => rustix::stdio::stderr(),

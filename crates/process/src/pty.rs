@@ -113,6 +113,41 @@ impl PtyMaster {
         Ok(rustix::termios::tcsetwinsize(self.as_fd(), size)?)
     }
 
+    /// Types the end of input: the character that the terminal has for it now (usually ^D), which a command that reads lines sees as end
+    /// of file. In the middle of a line it has to be typed twice, because the first one only hands over what there is of the line:
+    /// `in_line` says whether that is so. A command in raw mode sees a plain byte. Blocks while the command has not read what was typed before.
+    ///
+    /// ```
+    /// use ginnel_process::{Command, Pty, Size};
+    /// use std::io::Write;
+    ///
+    /// let mut child = Command::new("cat").pty(Pty::new(Size::new(24, 80))).spawn()?;
+    /// let mut terminal = child.pty.take().unwrap();
+    /// terminal.write_all(b"no end of line")?;
+    /// terminal.end_input(true)?;
+    /// assert!(child.wait().unwrap().success());
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// When the command has closed its terminal.
+    pub fn end_input(&mut self, in_line: bool) -> io::Result<()> {
+        let end = [self.end_of_file(); 2];
+        self.write_all(&end[..if in_line { 2 } else { 1 }])
+    }
+
+    fn end_of_file(&self) -> u8 {
+        const USUAL: u8 = 0x04;
+        let modes = rustix::termios::tcgetattr(&self.read);
+        modes.map_or(USUAL, |modes| modes.special_codes[rustix::termios::SpecialCodeIndex::VEOF])
+    }
+
+    /// What ends the input after these bytes.
+    pub(crate) fn end_of(&self, typed: &[u8]) -> Vec<u8> {
+        let in_line = typed.last().is_some_and(|last| !matches!(last, b'\n' | b'\r'));
+        vec![self.end_of_file(); if in_line { 2 } else { 1 }]
+    }
+
     /// A second handle on the same terminal, for a thread that writes while another reads.
     ///
     /// # Errors

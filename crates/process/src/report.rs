@@ -7,6 +7,8 @@ use std::time::Duration;
 
 /// Why the tree ended: what came first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub enum Cause {
     /// The leader exited with this code.
@@ -39,7 +41,7 @@ impl std::fmt::Display for Cause {
             Self::Signaled { signal, core: true } => write!(f, "ended by {signal}, core dumped"),
             Self::Stopped => f.write_str("stopped by its parent"),
             Self::TimedOut => f.write_str("it took too long"),
-            Self::Limit(limit) => write!(f, "it hit its limit: {limit:?}"),
+            Self::Limit(limit) => write!(f, "it hit its {limit} limit"),
             Self::ParentDeath => f.write_str("its parent died"),
             Self::ShepherdSignaled(signal) => write!(f, "its shepherd got {signal}"),
         }
@@ -48,6 +50,8 @@ impl std::fmt::Display for Cause {
 
 /// The leader's own end, whatever caused it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub enum ExitStatus {
     /// It exited with this code.
@@ -63,6 +67,7 @@ pub enum ExitStatus {
 
 /// What the leader and the processes it waited for have used, as `wait4` tells it (and `/usr/bin/time` prints it).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct ResourceUsage {
     /// CPU time in user mode.
@@ -87,6 +92,7 @@ pub struct ResourceUsage {
 
 /// What went through one stream of the parent's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct StreamCount {
     /// Bytes handed to the caller, or written by it.
@@ -99,6 +105,7 @@ pub struct StreamCount {
 
 /// How a command ended, and what it took. There is exactly one for each command.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct ExitReport {
     /// Why the tree ended.
@@ -179,6 +186,23 @@ impl ExitReport {
     #[must_use]
     pub fn success(&self) -> bool {
         self.cause == Cause::Exited(0)
+    }
+
+    /// This report, if the command ended with code 0; else an error that says how it ended.
+    ///
+    /// ```
+    /// use ginnel_process::Command;
+    ///
+    /// let mut child = Command::new("false").spawn()?;
+    /// let error = child.wait().unwrap().ok().unwrap_err();
+    /// assert_eq!(error.to_string(), "the command failed: exit code 1");
+    /// # Ok::<(), ginnel_process::SpawnError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Unsuccessful`](crate::Unsuccessful).
+    pub fn ok(self) -> Result<ExitReport, crate::Unsuccessful> {
+        if self.success() { Ok(self) } else { Err(crate::Unsuccessful::new(self, &[])) }
     }
 
     /// The leader's exit code, if it exited.

@@ -164,3 +164,19 @@ impl FromStr for Signal {
         named.or_else(|| name.parse().ok().and_then(Signal::new)).ok_or_else(|| UnknownSignal(text.to_owned()))
     }
 }
+
+/// As its name (`SIGTERM`), or its number where it has none.
+#[cfg(feature = "serde")]
+impl serde::Serialize for Signal {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let named = NAMES.iter().any(|(_, signal)| signal == self);
+        serializer.serialize_str(&if named { self.to_string() } else { self.0.to_string() })
+    }
+}
+
+#[cfg(feature = "serde")]
+impl<'de> serde::Deserialize<'de> for Signal {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        <std::borrow::Cow<'_, str>>::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}

@@ -142,3 +142,34 @@ fn a_failed_start_leaves_no_process_with_its_mark() {
     }
     mark.assert_gone();
 }
+
+#[test]
+fn what_cannot_be_expressed_is_refused_before_anything_starts() {
+    let refused = |change: &dyn Fn(&mut Command) -> &mut Command| {
+        let mut command = Command::new("true");
+        change(&mut command);
+        matches!(command.spawn(), Err(SpawnError::Invalid { .. }))
+    };
+    assert!(refused(&|command| command.env("PATH=/x", "y")));
+    assert!(refused(&|command| command.env("", "y")));
+    // Removing what cannot be there is no contradiction.
+    assert!(!refused(&|command| command.env_remove("PATH=/x")));
+    for cpu in [usize::MAX, usize::MAX - 63, 1 << 40, 1 << 16] {
+        assert!(refused(&|command| command.affinity(&[0, cpu])), "{cpu}");
+    }
+    assert!(refused(&|command| command.pids_limit(0)));
+    assert!(refused(&|command| command.memory_limit(0)));
+    for cpus in [0.0, -1.0, 1e-9, f64::NAN, f64::INFINITY] {
+        assert!(refused(&|command| command.cpu_limit(cpus)), "{cpus}");
+    }
+}
+
+#[test]
+fn a_cpu_limit_beyond_any_machine_is_no_error() {
+    for cpus in [0.001, 0.0099, 1e6, 1e9, f64::MAX] {
+        match Command::new("true").cpu_limit(cpus).spawn() {
+            Ok(mut child) => assert!(child.wait().unwrap().success()),
+            Err(error) => assert!(matches!(error, SpawnError::LimitUnavailable { .. }), "{cpus}: {error}"),
+        }
+    }
+}

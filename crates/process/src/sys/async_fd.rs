@@ -13,6 +13,10 @@ pub(crate) unsafe trait Owns: AsFd + AsRawFd {}
 
 // SAFETY: it owns the descriptor, never replaces it, and closes it when it is dropped.
 unsafe impl Owns for crate::streams::Counted {}
+// SAFETY: it owns a `Counted`, as above.
+unsafe impl Owns for crate::capture::Sink {}
+// SAFETY: as above.
+unsafe impl Owns for crate::capture::Feed {}
 // SAFETY: it keeps the link alive, which owns the shepherd's pidfd and never replaces it.
 unsafe impl Owns for crate::aio::End {}
 // SAFETY: as above, of the link's socket.

@@ -5,12 +5,14 @@
 mod async_fd;
 mod clone;
 mod image;
+mod inherited;
 
 #[cfg(feature = "tokio")]
 pub(crate) use async_fd::watch;
 pub(crate) use clone::{Launch, Namespace, clone_shepherd};
 pub use ginnel_base::SignalsBlocked;
 pub(crate) use image::shepherd_image;
+pub(crate) use inherited::inherited;
 
 use rustix::io::Errno;
 use rustix::process::Signal;
