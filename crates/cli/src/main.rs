@@ -10,6 +10,7 @@ use std::process::ExitCode;
 mod channel;
 mod demo;
 mod interrupt;
+mod job;
 mod netipc;
 mod outcome;
 mod ps;

@@ -5,8 +5,9 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 use std::io::{self, IsTerminal, Read, Write};
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
 
 /// Raw mode of stdin while it lives: every key goes to the command's terminal, which gives it its meaning there.
 pub(crate) struct Raw(Option<Termios>);
@@ -55,11 +56,13 @@ struct Seat {
 }
 
 impl Keyboard {
-    pub(crate) fn new() -> Keyboard {
+    pub(crate) fn new() -> io::Result<Keyboard> {
         let desk = Arc::new(Desk::default());
         let typist = Typist { desk: Arc::clone(&desk), number: 0, line_is_empty: true };
-        std::thread::spawn(move || typist.type_stdin());
-        Keyboard(desk)
+        // Not by `ginnel_base::thread`: of a thread that blocks TTIN a read in the background fails, and does not stop the job. What
+        // this process catches is caught in every thread.
+        std::thread::Builder::new().name("keyboard".to_owned()).spawn(move || typist.type_stdin())?;
+        Ok(Keyboard(desk))
     }
 
     /// From now on keys go to this terminal.
@@ -102,12 +105,14 @@ impl Typist {
         // Of a command that never starts, stdin is left alone.
         drop(self.desk.occupied(0));
         let mut buf = [0; 4096];
-        let mut stdin = io::stdin();
+        let stdin = rustix::stdio::stdin();
         loop {
-            match stdin.read(&mut buf) {
+            match rustix::io::read(stdin, &mut buf) {
                 Ok(0) => break,
                 Ok(len) => self.type_all(&buf[..len]),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(Errno::INTR) => {}
+                // Whoever shares it with us may have made it so.
+                Err(Errno::AGAIN) => drop(poll(&mut [PollFd::from_borrowed_fd(stdin, PollFlags::IN)], None)),
                 Err(_) => break,
             }
         }
@@ -212,31 +217,61 @@ fn read(master: &mut PtyMaster, buf: &mut [u8]) -> io::Result<usize> {
     }
 }
 
-/// Shows what the command writes, until its terminal is closed. When it cannot be shown, `lost` hears so, once; the rest is read
-/// all the same, so that the command can go on to its end.
+/// Shows what the command writes, until its terminal is closed; then `shown` hears how that went. When it cannot be shown, `lost`
+/// hears so, once; the rest is read all the same, so that the command can go on to its end. `progress` counts the bytes.
 pub(crate) fn show(
     mut master: PtyMaster,
+    progress: Arc<AtomicU64>,
     lost: impl FnOnce(&io::Error) + Send + 'static,
-) -> JoinHandle<io::Result<()>> {
-    std::thread::spawn(move || {
+    shown: impl FnOnce(io::Result<()>) + Send + 'static,
+) -> io::Result<()> {
+    let thread = ginnel_base::thread::spawn("screen", move || {
         let mut buf = [0; 64 * 1024];
-        let shown = copy(&mut master, &mut buf);
-        if let Err(error) = &shown {
+        let result = copy(&mut master, &mut buf, &progress);
+        if let Err(error) = &result {
             lost(error);
             while read(&mut master, &mut buf).is_ok_and(|len| len > 0) {}
         }
-        shown
-    })
+        shown(result);
+    });
+    thread.map(drop)
 }
 
-fn copy(master: &mut PtyMaster, buf: &mut [u8]) -> io::Result<()> {
-    let mut stdout = io::stdout();
+fn copy(master: &mut PtyMaster, buf: &mut [u8], progress: &AtomicU64) -> io::Result<()> {
     loop {
         let len = read(master, buf)?;
         if len == 0 {
             return Ok(());
         }
-        stdout.write_all(&buf[..len])?;
-        stdout.flush()?;
+        write_all(rustix::stdio::stdout(), &buf[..len], |len| {
+            progress.fetch_add(len as u64, Ordering::Relaxed);
+        })?;
+    }
+}
+
+/// Writes all of it to a descriptor that may not block, because whoever shares it with us may have made it so. `progress` hears of each piece.
+pub(crate) fn write_all(fd: impl AsFd, mut bytes: &[u8], mut progress: impl FnMut(usize)) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match rustix::io::write(&fd, bytes) {
+            Ok(len) => {
+                progress(len);
+                bytes = &bytes[len..];
+            }
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => drop(poll(&mut [PollFd::new(&fd, PollFlags::OUT)], None)),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// One line for people, on standard error. When nobody takes it within a second, nobody reads it: that must hold up no end.
+pub(crate) fn tell(message: &str) {
+    const PATIENCE: rustix::time::Timespec = rustix::time::Timespec { tv_sec: 1, tv_nsec: 0 };
+    let stderr = rustix::stdio::stderr();
+    let mut watched = [PollFd::from_borrowed_fd(stderr, PollFlags::OUT)];
+    if poll(&mut watched, Some(&PATIENCE)).is_ok_and(|ready| ready > 0) {
+        // In one piece, which a pipe that is ready takes as a whole.
+        let _ = rustix::io::write(stderr, format!("ginnel run: {message}\n").as_bytes());
     }
 }
