@@ -51,6 +51,7 @@
 #![deny(unsafe_code)]
 
 mod aggregator;
+mod bounded;
 mod builder;
 mod clock;
 mod codec;
@@ -72,7 +73,7 @@ mod writer;
 
 pub use aggregator::{Aggregated, Aggregator};
 pub use builder::{ReaderBuilder, WriterBuilder};
-pub use codec::{Codec, DecodeError, EncodeError, Plain, Postcard};
+pub use codec::{Codec, DecodeCause, DecodeError, EncodeError, Plain, Postcard};
 pub use discovery::{ChannelInfo, Cleaned, Permissions, ReaderInfo, clean, half_made, inspect, list};
 pub use env::Inherit;
 pub use error::{CloseCause, Corruption, CreateError, EnvError, OpenError, PublishError, RecvError};
