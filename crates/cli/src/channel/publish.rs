@@ -23,7 +23,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 A record is a line with its newline; a longer line than --max-record becomes several records (with --mode latest: an error).
 With --framed a record is any bytes, each behind its length (4 bytes, little-endian).
 
-A lossless pub waits for its first reader, waits again whenever it has none, and ends when its readers have read everything.
+A lossless pub waits for its first reader, and ends when its readers have read everything. It fails when the last one leaves while
+there is more to publish; with --keep it waits for another instead.
 
 Examples:
   ginnel channel pub log --mode lossless < big.txt     one reader at least gets every byte
@@ -91,8 +92,8 @@ impl Publish {
             false => Framing::Lines { split: self.mode != ModeName::Latest },
         };
         let readers = self.readers.unwrap_or(usize::from(lossless));
-        let mut publisher = Publisher { writer, interrupt, framing, lossless };
-        match publisher.all(readers, self.keep) {
+        let mut publisher = Publisher { writer, interrupt, framing, lossless, keep: self.keep };
+        match publisher.all(readers) {
             Ok(()) => Ok(ExitCode::SUCCESS),
             Err(Stop::Interrupted) => Ok(publisher.interrupt.code()),
             Err(Stop::Failed(failure)) => Err(failure),
@@ -105,13 +106,15 @@ struct Publisher {
     interrupt: Interrupt,
     framing: Framing,
     lossless: bool,
+    /// Whether the channel stays when its readers do not.
+    keep: bool,
 }
 
 impl Publisher {
-    fn all(&mut self, readers: usize, keep: bool) -> Result<(), Stop> {
+    fn all(&mut self, readers: usize) -> Result<(), Stop> {
         self.wait_for_readers(readers)?;
         self.publish_input()?;
-        if keep {
+        if self.keep {
             // So many never come: this waits for Ctrl-C, and welcomes readers meanwhile.
             self.wait_for_readers(usize::MAX)?;
         }
@@ -150,7 +153,12 @@ impl Publisher {
         let mut taken = 0;
         loop {
             if self.lossless && taken < input.len() && self.writer.readers()? == 0 {
-                complain("the last reader left: waiting for another");
+                if self.writer.counters().joined > 0 {
+                    if !self.keep {
+                        return Err(self.left().into());
+                    }
+                    complain("the last reader left: waiting for another");
+                }
                 self.wait_for_readers(1)?;
             }
             let until = taken + part;
@@ -210,14 +218,17 @@ impl Publisher {
         }
         if self.published() > 0 && self.writer.readers()? == 0 {
             // A reader leaves when it sees the end, and that it has not seen yet.
-            let message = format!(
-                "the last reader of {:?} left before the end: it may not have read all of the {} records",
-                self.writer.name().unwrap_or_default(),
-                self.published()
-            );
-            return Err(Failure::new(message).into());
+            return Err(self.left().into());
         }
         Ok(())
+    }
+
+    fn left(&self) -> Failure {
+        Failure::new(format!(
+            "the last reader of {:?} left before the end: it may not have read all of the {} records",
+            self.writer.name().unwrap_or_default(),
+            self.published()
+        ))
     }
 
     fn look(&self) -> Result<(), Stop> {
