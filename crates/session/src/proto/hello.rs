@@ -155,7 +155,7 @@ fn common_profiles(hello: &Hello, offer: &Offer) -> Result<Profiles, Verdict> {
 }
 
 /// The highest profile that both prefer, else the highest that both support.
-fn select_profile(common: Profiles, client_prefers: Profiles, server_prefers: Profiles) -> Profiles {
+pub(super) fn select_profile(common: Profiles, client_prefers: Profiles, server_prefers: Profiles) -> Profiles {
     let preferred = common & client_prefers & server_prefers;
     if preferred.is_empty() { common.highest() } else { preferred.highest() }
 }
@@ -204,7 +204,7 @@ pub fn judge_ack(packet: &[u8], hello: &Hello) -> Result<HelloAck, Refusal> {
     Ok(ack)
 }
 
-fn ack_envelope(packet: &[u8]) -> Result<Envelope, Refusal> {
+pub(super) fn ack_envelope(packet: &[u8]) -> Result<Envelope, Refusal> {
     let envelope = Envelope::decode(packet).map_err(|error| match error {
         EnvelopeError::Version { .. } => Refusal::Incompatible,
         other => Refusal::Envelope(other),

@@ -7,6 +7,7 @@
 
 mod connection;
 mod hello;
+mod hello2;
 mod inbound;
 mod outbox;
 mod pool;
@@ -17,6 +18,7 @@ mod window;
 
 pub use connection::{Connection, End, Event, Input, Role};
 pub use hello::{Offer, Verdict, judge_ack, judge_hello, propose};
+pub use hello2::{Answer2, BadAnswer, Offer2, Refuse2, Verdict2, judge_ack_2, judge_hello_2};
 pub use inbound::{Framing, Received};
 pub use outbox::{Body, Transmit};
 pub use pool::Pool;
