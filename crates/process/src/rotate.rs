@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 /// let log = RotatingFile::open(&path, 1000, 2)?;
 /// Command::new("seq").arg("500").tee_stdout(log).run()?;
 /// assert!(std::fs::read_to_string(&path)?.ends_with("499\n500\n"));
-/// assert!(std::fs::metadata(dir.path().join("log.2"))?.len() <= 1000);
+/// assert!(std::fs::metadata(dir.path().join("log.1"))?.len() <= 1000);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]
