@@ -9,6 +9,9 @@ pub const DEFAULT_MAX_PAYLOAD: u32 = 1024;
 /// How long a peer may take for its part of a handshake when nothing else is said.
 pub const DEFAULT_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long a request may stand still in its middle when nothing else is said.
+pub const DEFAULT_MESSAGE_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// The limits of one direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -47,7 +50,8 @@ pub struct ClientConfig {
     pub response: Limits,
     /// Secret shared with the server; 0 where none is used.
     pub token: u64,
-    /// Packet size to propose in bytes; `None` proposes the largest the kernel takes (`SO_SNDBUF` - 32).
+    /// Packet size to propose in bytes; `None` proposes the largest the kernel takes
+    /// (`SO_SNDBUF` - 32), which also bounds any other value.
     pub packet_size: Option<u32>,
     /// Which users may run the server. Checked on Unix sockets, before anything is sent.
     pub server: UidPolicy,
@@ -84,7 +88,8 @@ pub struct ServerConfig {
     pub max_response_payload: u32,
     /// Secret that clients must bring; 0 where none is used. TCP requires one.
     pub token: u64,
-    /// Packet size to offer in bytes; `None` offers the largest the kernel takes (`SO_SNDBUF` - 32).
+    /// Packet size to offer in bytes; `None` offers the largest the kernel takes
+    /// (`SO_SNDBUF` - 32), which also bounds any other value.
     pub packet_size: Option<u32>,
     /// Connections the kernel keeps waiting for `accept`.
     pub backlog: u16,
@@ -95,6 +100,8 @@ pub struct ServerConfig {
     pub allow_writable_dir: bool,
     /// How long a client may take to send its HELLO.
     pub handshake_timeout: Duration,
+    /// How long a client that has begun a request may take for the rest, or for the next 64 KiB of it.
+    pub message_timeout: Duration,
 }
 
 impl Default for ServerConfig {
@@ -110,6 +117,7 @@ impl Default for ServerConfig {
             clients: UidPolicy::default(),
             allow_writable_dir: false,
             handshake_timeout: DEFAULT_HANDSHAKE_TIMEOUT,
+            message_timeout: DEFAULT_MESSAGE_TIMEOUT,
         }
     }
 }

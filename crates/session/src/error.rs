@@ -94,6 +94,10 @@ pub enum SessionError {
     /// The deadline passed. Receiving may be tried again.
     #[error("the deadline passed")]
     TimedOut,
+    /// The peer has begun a message and did not go on with it: see
+    /// [`ServerConfig::message_timeout`](crate::ServerConfig::message_timeout). The session is over.
+    #[error("the peer stopped in the middle of a message")]
+    Stalled,
     /// The abort that this wait watches was raised. Receiving may be tried again.
     #[error("aborted")]
     Aborted,
@@ -430,6 +434,9 @@ pub enum RefuseReason {
         /// The smaller of both.
         agreed: u32,
     },
+    /// No file descriptor or thread is left for the session.
+    #[error("the server has no file descriptor or thread left")]
+    Exhausted,
     /// As many sessions as the server may have.
     #[error("the server has as many sessions as it may have")]
     Full,

@@ -31,7 +31,9 @@ mod socket;
 mod sys;
 mod wait;
 
-pub use config::{ClientConfig, DEFAULT_HANDSHAKE_TIMEOUT, DEFAULT_MAX_PAYLOAD, Limits, ServerConfig};
+pub use config::{
+    ClientConfig, DEFAULT_HANDSHAKE_TIMEOUT, DEFAULT_MAX_PAYLOAD, DEFAULT_MESSAGE_TIMEOUT, Limits, ServerConfig,
+};
 pub use credentials::{InvocationIdError, PeerCredentials, UidPolicy, token_from_invocation_id};
 #[cfg(feature = "tokio")]
 pub use drive::tokio;

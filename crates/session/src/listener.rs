@@ -19,10 +19,14 @@ use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::SocketFlags;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
+/// How long clients that say nothing may hold up the refusal of the others when descriptors are short.
+const TURN_AWAY: Duration = Duration::from_millis(20);
+/// How many numbers to try for a region. As many may be taken by what clients of a dead server still hold.
+const NUMBERS: u32 = 1024;
 const SHARED_MEMORY: Profiles = Profiles(Profiles::SHM_HYBRID.0 | Profiles::SHM_FUTEX.0);
 
 /// A listening endpoint. Dropping it frees its name; sessions go on.
@@ -36,7 +40,10 @@ pub struct Listener {
     config: ServerConfig,
     // Where the regions of shared-memory sessions go; `None` where there can be none.
     regions: Option<Arc<OwnedFd>>,
-    accepted: AtomicU64,
+    accepted: Arc<AtomicU64>,
+    // Given up for a moment to refuse with when the process has no descriptor left.
+    reserve: Mutex<Option<OwnedFd>>,
+    turned_away: AtomicU64,
 }
 
 impl Listener {
@@ -66,7 +73,9 @@ impl Listener {
             _ => endpoint.clone(),
         };
         tracing::info!(%endpoint, "listening");
-        Ok(Self { bound, endpoint: Arc::new(endpoint), config, regions, accepted: AtomicU64::new(0) })
+        let reserve = Mutex::new(spare(&bound.socket));
+        let (accepted, turned_away) = (Arc::default(), AtomicU64::new(0));
+        Ok(Self { bound, endpoint: Arc::new(endpoint), config, regions, accepted, reserve, turned_away })
     }
 
     /// Where it listens; a TCP port of 0 has become the real one.
@@ -78,7 +87,8 @@ impl Listener {
     /// Waits for the next connection.
     ///
     /// # Errors
-    /// The wait's end, or the system's refusal (such as no file descriptors left).
+    /// The wait's end, or the system's refusal. Where that is a lack of file descriptors, the connections that wait have been
+    /// refused before it returns: one descriptor is kept for that.
     pub fn accept(&self, wait: &Wait<'_>) -> Result<Incoming, SessionError> {
         loop {
             if let Some(incoming) = self.try_accept()? {
@@ -91,7 +101,7 @@ impl Listener {
     /// Takes a connection that waits already; `None` if there is none.
     ///
     /// # Errors
-    /// The system's refusal (such as no file descriptors left).
+    /// As [`Listener::accept`]; refusing may take 20 ms, where a client has connected and not said HELLO.
     pub fn try_accept(&self) -> Result<Option<Incoming>, SessionError> {
         loop {
             match rustix::net::accept_with(&self.bound.socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
@@ -99,8 +109,47 @@ impl Listener {
                 Err(Errno::AGAIN) => return Ok(None),
                 // The client has left already.
                 Err(Errno::INTR | Errno::CONNABORTED) => {}
-                Err(errno) => return Err(SessionError::Io { doing: "accept", source: errno.into() }),
+                Err(errno) => {
+                    if matches!(errno, Errno::MFILE | Errno::NFILE) {
+                        self.turn_away();
+                    }
+                    return Err(SessionError::Io { doing: "accept", source: errno.into() });
+                }
             }
+        }
+    }
+
+    /// How many connections were refused because the process had no file descriptor left.
+    #[must_use]
+    pub fn turned_away(&self) -> u64 {
+        self.turned_away.load(Ordering::Relaxed)
+    }
+
+    /// Refuses all connections that wait, with the number of the descriptor that was kept. A client that is left in the backlog
+    /// hangs: nothing tells it that it will not be served.
+    fn turn_away(&self) {
+        let mut reserve = self.reserve.lock().unwrap_or_else(PoisonError::into_inner);
+        if reserve.is_none() {
+            // Lost to another thread the last time.
+            *reserve = spare(&self.bound.socket);
+        }
+        let patience = Wait::at_most(TURN_AWAY);
+        while reserve.take().is_some() {
+            match rustix::net::accept_with(&self.bound.socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
+                Ok(socket) => {
+                    let mut incoming = self.incoming(socket);
+                    incoming.offer.refuse.get_or_insert(RefuseReason::Exhausted);
+                    let refused = incoming.handshake(&patience);
+                    tracing::debug!(endpoint = %self.endpoint, ?refused, "turned away");
+                    self.turned_away.fetch_add(1, Ordering::Relaxed);
+                }
+                Err(Errno::INTR | Errno::CONNABORTED) => {}
+                Err(_) => {
+                    *reserve = spare(&self.bound.socket);
+                    return;
+                }
+            }
+            *reserve = spare(&self.bound.socket);
         }
     }
 
@@ -127,8 +176,15 @@ impl Listener {
             regions: self.regions.clone(),
             offer,
             peer,
+            message_timeout: self.config.message_timeout,
+            numbers: Arc::clone(&self.accepted),
         }
     }
+}
+
+/// A descriptor that can be given up at any time.
+fn spare(socket: &OwnedFd) -> Option<OwnedFd> {
+    rustix::io::fcntl_dupfd_cloexec(socket, 0).ok()
 }
 
 impl AsFd for Listener {
@@ -149,6 +205,8 @@ pub struct Incoming {
     regions: Option<Arc<OwnedFd>>,
     offer: Offer,
     peer: Option<PeerCredentials>,
+    message_timeout: Duration,
+    numbers: Arc<AtomicU64>,
 }
 
 impl AsFd for Incoming {
@@ -223,8 +281,12 @@ impl Incoming {
         if let Verdict::Accept(ack) = &verdict
             && ack.selected.is_shared_memory()
         {
-            match self.make_region(ack.session_id) {
-                Some(made) => region = Some(made),
+            match self.make_region() {
+                Some(made) => {
+                    region = Some(made);
+                    // It may have another number now.
+                    verdict = self.drive.connection.judge(&self.offer);
+                }
                 None => {
                     // This session goes without: judged again, as a server that never had shared memory.
                     self.offer.supported = self.offer.supported.without(SHARED_MEMORY);
@@ -243,12 +305,28 @@ impl Incoming {
         }
     }
 
-    fn make_region(&self, session_id: u64) -> Option<shm::OwnedRegion> {
-        let (run_dir, service) = self.endpoint.service()?;
+    /// Makes the region. A number whose name is taken by one that may still be in use is skipped for good: a client of a dead
+    /// server that lingers must not cost this session its shared memory.
+    fn make_region(&mut self) -> Option<shm::OwnedRegion> {
+        let endpoint = Arc::clone(&self.endpoint);
+        let (run_dir, service) = endpoint.service()?;
         let layout = shm::Layout::for_limits(self.offer.max_request_payload, self.offer.max_response_payload)?;
-        shm::create(self.regions.as_ref()?, run_dir, service, session_id, layout)
-            .inspect_err(|errno| tracing::warn!(%errno, session = session_id, "no shared memory for this session"))
-            .ok()
+        let dir = self.regions.as_ref()?;
+        for _ in 0..NUMBERS {
+            let session = self.offer.session_id;
+            match shm::create(dir, run_dir, service, session, layout) {
+                Ok(region) => return Some(region),
+                Err(Errno::EXIST) => {
+                    tracing::debug!(session, "this number's region is still in use: skipped");
+                    self.offer.session_id = self.numbers.fetch_add(1, Ordering::Relaxed) + 1;
+                }
+                Err(errno) => {
+                    tracing::warn!(%errno, session, "no shared memory for this session");
+                    return None;
+                }
+            }
+        }
+        None
     }
 
     fn refuse(mut self, status: Status) -> Result<(), HandshakeError> {
@@ -263,14 +341,21 @@ impl Incoming {
         let link = match region {
             // This side listens to the region before the client is told of it.
             Some(region) => {
-                let slot = Slot::server(region, carrier.into_fd()).map_err(HandshakeError::Answer)?;
-                Link::Slot(Box::new(slot))
+                match Slot::server(region, carrier.into_fd()) {
+                    Ok(slot) => Link::Slot(Box::new(slot)),
+                    Err((socket, error)) => {
+                        // Out of descriptors or threads: told, so that it comes again.
+                        let refusal = HelloAck::rejection(RefuseReason::Exhausted.status());
+                        let _ = send(socket.as_fd(), &refusal, &[]);
+                        return Err(HandshakeError::Answer(error));
+                    }
+                }
             }
             None => Link::Socket(carrier),
         };
         answer(&mut connection, link.socket(), begun)?;
         tracing::debug!(session = ack.session_id, profile = %ack.selected, peer = ?self.peer, "session accepted");
-        Ok(Established { connection, ack, link, peer: self.peer })
+        Ok(Established { connection, ack, link, peer: self.peer, within_message: Some(self.message_timeout) })
     }
 }
 

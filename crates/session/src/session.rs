@@ -7,7 +7,7 @@ use crate::directory::Trust;
 use crate::drive::blocking::Drive;
 use crate::endpoint::Endpoint;
 use crate::error::{ConnectError, SessionError};
-use crate::proto::{Body, Connection, End, Event, Framing, Received, Role, Timing, propose};
+use crate::proto::{Body, Connection, End, Event, Framing, Pace, Received, Role, Timing, propose};
 use crate::shm;
 use crate::socket;
 use crate::wait::{Abort, Wait};
@@ -109,15 +109,16 @@ impl Session {
         };
         let Drive { connection, carrier, .. } = drive;
         let link = attach(endpoint, carrier.into_fd(), &ack, wait)?;
-        Ok(Self::new(Established { connection, ack, link, peer }))
+        Ok(Self::new(Established { connection, ack, link, peer, within_message: None }))
     }
 
     pub(crate) fn new(established: Established) -> Self {
-        let Established { mut connection, ack, link, peer } = established;
+        let Established { mut connection, ack, link, peer, within_message } = established;
         if let Link::Slot(slot) = &link {
             connection.set_framing(Framing::Slot(slot.longest()));
         }
         let mut drive = Drive::new(connection, link, Instant::now());
+        drive.pace = Pace::new(within_message);
         drive.allow_sleep();
         Self { drive, current: None, agreement: Agreement::new(&ack, peer) }
     }
@@ -239,6 +240,8 @@ pub(crate) struct Established {
     pub(crate) ack: HelloAck,
     pub(crate) link: Link,
     pub(crate) peer: Option<PeerCredentials>,
+    /// How long the peer may stand still in the middle of a message. A client waits as long as its call says.
+    pub(crate) within_message: Option<Duration>,
 }
 
 /// The client's carrier after an accepted handshake. Blocks only where a server is still writing its region.

@@ -74,16 +74,14 @@ pub(crate) fn prepare(socket: &OwnedFd, endpoint: &Endpoint) {
     }
 }
 
-/// The largest packet to propose: what the kernel really takes.
+/// The largest packet to propose: what the kernel really takes, or what is configured if that is less.
 pub(crate) fn packet_size(socket: impl AsFd, endpoint: &Endpoint, configured: Option<u32>) -> u32 {
-    if let Some(size) = configured {
-        return size;
-    }
     if !endpoint.is_seqpacket() {
-        return STREAM_PACKET_SIZE;
+        return configured.unwrap_or(STREAM_PACKET_SIZE);
     }
     let buffer = sockopt::socket_send_buffer_size(socket).unwrap_or(STREAM_PACKET_SIZE as usize);
-    u32::try_from(buffer.saturating_sub(SEQPACKET_OVERHEAD)).unwrap_or(u32::MAX)
+    let most = u32::try_from(buffer.saturating_sub(SEQPACKET_OVERHEAD)).unwrap_or(u32::MAX);
+    configured.map_or(most, |size| size.min(most))
 }
 
 /// Who is at the other end; `None` for TCP.

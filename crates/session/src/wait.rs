@@ -1,7 +1,8 @@
 //! How long to wait, and who may end it.
 
 use crate::error::SessionError;
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use ginnel_base::Deadline;
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::io::Errno;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -141,16 +142,22 @@ impl<'a> Wait<'a> {
         Self::default()
     }
 
-    /// Gives up at `deadline`.
+    /// Gives up at `deadline`, an instant or a [`Deadline`], which may be never.
     #[must_use]
-    pub fn until(deadline: Instant) -> Self {
-        Self { deadline: Some(deadline), abort: None }
+    pub fn until(deadline: impl Into<Deadline>) -> Self {
+        Self { deadline: deadline.into().instant(), abort: None }
     }
 
     /// Gives up after `timeout`; a timeout beyond what the clock can count is forever.
     #[must_use]
     pub fn at_most(timeout: Duration) -> Self {
-        Self { deadline: Instant::now().checked_add(timeout), abort: None }
+        Self::until(Deadline::after(timeout))
+    }
+
+    /// Gives up at `deadline` if that is sooner.
+    pub(crate) fn no_later_than(self, deadline: Deadline) -> Self {
+        let own = self.deadline.map_or(Deadline::NEVER, Deadline::at);
+        Self { deadline: own.min(deadline).instant(), ..self }
     }
 
     /// Gives up when `abort` is raised, too.
@@ -192,7 +199,7 @@ impl<'a> Wait<'a> {
         loop {
             self.check()?;
             let own = PollFd::from_borrowed_fd(fd, events);
-            let timeout = self.remaining().map(timespec);
+            let timeout = self.deadline.map_or(Deadline::NEVER, Deadline::at).timespec();
             let ready = match self.abort {
                 None => {
                     let mut fds = [own];
@@ -214,31 +221,21 @@ impl<'a> Wait<'a> {
 
     /// Sleeps for `pause`, unless there is a reason to give up.
     pub fn pause(&self, pause: Duration) -> Result<(), SessionError> {
-        let until = Instant::now() + pause;
+        let until = Deadline::after(pause);
         loop {
             self.check()?;
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            if until.passed() {
                 return Ok(());
             }
-            let left = self.remaining().map_or(left, |own| own.min(left));
+            let timeout = until.min(self.deadline.map_or(Deadline::NEVER, Deadline::at)).timespec();
             let done = match self.abort {
-                None => poll(&mut [], Some(&timespec(left))),
-                Some(abort) => poll(&mut [PollFd::new(abort, PollFlags::IN)], Some(&timespec(left))),
+                None => poll(&mut [], timeout.as_ref()),
+                Some(abort) => poll(&mut [PollFd::new(abort, PollFlags::IN)], timeout.as_ref()),
             };
             match done {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(errno) => return Err(SessionError::io("pause")(errno)),
             }
         }
-    }
-}
-
-/// Rounded up to a microsecond, so that a deadline has passed when poll says so.
-pub(crate) fn timespec(duration: Duration) -> Timespec {
-    let duration = duration + Duration::from_micros(1);
-    Timespec {
-        tv_sec: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
-        tv_nsec: i64::from(duration.subsec_nanos()),
     }
 }

@@ -169,3 +169,21 @@ fn the_largest_packet_that_is_proposed_is_one_that_the_kernel_takes() {
     client.send(&Envelope::request(1, 1, 0), &vec![1; packet as usize - 32], &patience()).unwrap();
     assert_eq!(server.recv(&patience()).unwrap().payload.len(), packet as usize - 32);
 }
+
+#[test]
+fn an_explicit_packet_size_is_bounded_by_what_the_kernel_takes() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Carrier::Seqpacket.server(8 << 20);
+    server.packet_size = Some(64 << 20);
+    let listener = Listener::bind(&Carrier::Seqpacket.endpoint(dir.path()), server).unwrap();
+    let mut config = Carrier::Seqpacket.client(8 << 20, 1);
+    config.packet_size = Some(64 << 20);
+    let (mut client, server) = connect_to(&listener, &config);
+    std::thread::scope(|scope| {
+        scope.spawn(|| echo(server));
+        let payload = common::pattern(4 << 20, 1);
+        client.send(&Envelope::request(1, 1, 0), &payload, &patience()).unwrap();
+        assert!(client.recv(&patience()).unwrap().payload == payload);
+        drop(client);
+    });
+}

@@ -278,6 +278,19 @@ fn the_region_is_there_before_the_ack_and_has_the_contract_s_header() {
 fn without_room_for_a_region_the_session_is_a_socket_s() {
     let dir = tempfile::tempdir().unwrap();
     let endpoint = Endpoint::seqpacket(dir.path(), "svc").unwrap();
+    // More than the offsets of a region can say.
+    let config = ServerConfig { supported: Profiles(0x03), max_response_payload: u32::MAX, ..server_config() };
+    let listener = Listener::bind(&endpoint, config).unwrap();
+    let raw = Raw::connect(endpoint.path().unwrap());
+    raw.send(&with(hello(), 36, 3u32.to_ne_bytes()));
+    listener.accept(&patience()).unwrap().handshake(&patience()).unwrap();
+    assert_eq!(raw.recv(), with(ack(), 56, u32::MAX.to_ne_bytes()), "the mask without shared memory");
+}
+
+#[test]
+fn a_number_whose_region_lives_is_skipped() {
+    let dir = tempfile::tempdir().unwrap();
+    let endpoint = Endpoint::seqpacket(dir.path(), "svc").unwrap();
     let config = ServerConfig { supported: Profiles(0x03), ..server_config() };
     let listener = Listener::bind(&endpoint, config).unwrap();
     // A live region of that name: its owner is this very process.
@@ -287,8 +300,9 @@ fn without_room_for_a_region_the_session_is_a_socket_s() {
     std::fs::write(&path, &live).unwrap();
     let raw = Raw::connect(endpoint.path().unwrap());
     raw.send(&with(hello(), 36, 3u32.to_ne_bytes()));
-    listener.accept(&patience()).unwrap().handshake(&patience()).unwrap();
-    assert_eq!(raw.recv(), ack(), "the mask without shared memory");
+    let session = listener.accept(&patience()).unwrap().handshake(&patience()).unwrap();
+    assert_eq!(session.agreement().session_id, 2);
+    assert_eq!(raw.recv()[72..], 2u64.to_ne_bytes());
     assert_eq!(std::fs::read(&path).unwrap(), live, "the live region is untouched");
 }
 

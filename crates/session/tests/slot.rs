@@ -309,3 +309,30 @@ fn a_region_that_is_not_ready_is_waited_for() {
         drop(connect(&patience()).unwrap());
     });
 }
+
+#[test]
+fn a_region_that_a_client_of_a_dead_server_still_holds_costs_its_number_and_no_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let endpoint = Endpoint::seqpacket(dir.path(), "svc").unwrap();
+    let region = |id: u64| dir.path().join(format!("svc-{id:016x}.ipcshm"));
+    // Of another program, whose pid is nobody's: as long as somebody holds it open for writing, it may live.
+    let held = [1, 2].map(|id| {
+        let file = make_region(&region(id));
+        std::os::unix::fs::FileExt::write_all_at(
+            &std::fs::File::options().write(true).open(region(id)).unwrap(),
+            &i32::MAX.to_ne_bytes(),
+            8,
+        )
+        .unwrap();
+        file
+    });
+    let listener = Listener::bind(&endpoint, Carrier::Shm.server(64)).unwrap();
+    for id in [3, 4] {
+        let (client, server) = common::connect_to(&listener, &Carrier::Shm.client(64, 1));
+        let agreed = (client.agreement().session_id, server.agreement().session_id);
+        assert!(client.agreement().profile.is_shared_memory());
+        assert_eq!(agreed, (id, id));
+    }
+    assert!(region(1).exists() && region(2).exists());
+    drop(held);
+}

@@ -130,3 +130,18 @@ async fn binding_waits_for_the_directory_and_blocks_no_runtime_thread() {
     .await;
     bound.unwrap();
 }
+
+#[tokio::test]
+async fn half_a_request_ends_its_session_after_the_message_timeout() {
+    use std::io::Write;
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = Carrier::Stream.server(64);
+    config.message_timeout = Duration::from_millis(20);
+    let listener = Listener::bind(&Carrier::Stream.endpoint(dir.path()), config).await.unwrap();
+    let mut raw = std::os::unix::net::UnixStream::connect(listener.endpoint().path().unwrap()).unwrap();
+    raw.write_all(&ginnel_session::proto::propose(&Carrier::Stream.client(64, 1), 1024).packet()).unwrap();
+    let mut session = in_time(async { listener.accept().await.unwrap().handshake().await.unwrap() }).await;
+    raw.write_all(&Envelope::request(1, 1, 8).encode()[..20]).unwrap();
+    let said = in_time(session.recv()).await.map(drop);
+    assert!(matches!(said, Err(SessionError::Stalled)), "{said:?}");
+}

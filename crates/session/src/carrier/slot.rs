@@ -93,7 +93,8 @@ impl watch::Target for Sleeper {
 }
 
 impl Slot {
-    pub(crate) fn server(owned: OwnedRegion, socket: OwnedFd) -> Result<Self, SessionError> {
+    /// Without a watch there is none, and the socket comes back.
+    pub(crate) fn server(owned: OwnedRegion, socket: OwnedFd) -> Result<Self, (OwnedFd, SessionError)> {
         let region = Arc::clone(&owned.region);
         // All that a client can write: what is above its limit is told so.
         let longest = region.layout.request.capacity;
@@ -103,7 +104,7 @@ impl Slot {
     pub(crate) fn client(region: Arc<Region>, socket: OwnedFd, max_payload: u32) -> Result<Self, SessionError> {
         // Of two sizes that the server says, the smaller decides how much memory we set aside.
         let longest = region.layout.response.capacity.min(max_payload.saturating_add(ENVELOPE_LEN as u32));
-        Self::new(Role::Client, region, socket, longest, None)
+        Self::new(Role::Client, region, socket, longest, None).map_err(|(_, error)| error)
     }
 
     fn new(
@@ -112,7 +113,7 @@ impl Slot {
         socket: OwnedFd,
         longest: u32,
         owned: Option<OwnedRegion>,
-    ) -> Result<Self, SessionError> {
+    ) -> Result<Self, (OwnedFd, SessionError)> {
         let (send, recv) = match role {
             Role::Client => (region.layout.request, region.layout.response),
             Role::Server => (region.layout.response, region.layout.request),
@@ -125,8 +126,10 @@ impl Slot {
             hung_up: AtomicBool::new(false),
             cut_short: AtomicBool::new(false),
         });
-        let watched = watch::watch(socket.as_fd(), region.file.fd(), Arc::clone(&sleeper) as _)
-            .map_err(|source| SessionError::Io { doing: "watch the socket", source })?;
+        let watched = match watch::watch(socket.as_fd(), region.file.fd(), Arc::clone(&sleeper) as _) {
+            Ok(watched) => watched,
+            Err(source) => return Err((socket, SessionError::Io { doing: "watch the socket", source })),
+        };
         // It may have been cut before anybody watched it.
         watch::Target::file_changed(&*sleeper);
         Ok(Self {

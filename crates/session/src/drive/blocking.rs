@@ -3,7 +3,7 @@
 use super::nap::{Interest, Nap};
 use crate::carrier::Carrier;
 use crate::error::SessionError;
-use crate::proto::{Body, Connection, Event, Input, Pool, Transmit};
+use crate::proto::{Body, Connection, Event, Input, Pace, Pool, Transmit};
 use crate::wait::{Abort, Wait};
 use ginnel_wire::Envelope;
 use std::time::{Duration, Instant};
@@ -18,14 +18,16 @@ pub(crate) struct Drive<C> {
     pub(crate) carrier: C,
     pub(crate) pool: Pool,
     nap: Nap,
-    // No silence is timed here, because every wait has a deadline of its own: so the connection never asks for the time, and
+    /// How long the peer may stand still in the middle of a message.
+    pub(crate) pace: Pace,
+    // No other silence is timed here, because every wait has a deadline of its own: so the connection never asks for the time, and
     // looking at a clock would cost each message more than its parsing does.
     pub(crate) begun: Instant,
 }
 
 impl<C: Carrier> Drive<C> {
     pub(crate) fn new(connection: Connection, carrier: C, begun: Instant) -> Self {
-        Self { connection, carrier, pool: Pool::new(KEEP), nap: Nap::new(), begun }
+        Self { connection, carrier, pool: Pool::new(KEEP), nap: Nap::new(), pace: Pace::new(None), begun }
     }
 
     /// From now on a receive may sleep in the receiving call.
@@ -88,9 +90,18 @@ impl<C: Carrier> Drive<C> {
         let space = self.connection.space(due, &mut self.pool);
         let received = self.nap.try_recv(&mut self.carrier, space)?;
         if let Some(len) = received {
-            self.connection.handle(self.begun, Input::Received(len));
+            self.received(len);
         }
         Ok(received.is_some())
+    }
+
+    fn received(&mut self, len: usize) {
+        self.connection.handle(self.begun, Input::Received(len));
+        if self.connection.is_mid_message() {
+            self.pace.gained(Instant::now(), len);
+        } else {
+            self.pace.rest();
+        }
     }
 
     /// The next event. After [`Event::Ended`] it is an error.
@@ -102,8 +113,9 @@ impl<C: Carrier> Drive<C> {
             if let Some(end) = self.connection.end() {
                 return Err(end.to_error());
             }
-            match self.receive(wait) {
+            match self.receive(&wait.no_later_than(self.pace.due())) {
                 Ok(()) => {}
+                Err(SessionError::TimedOut) if wait.check().is_ok() => return Err(SessionError::Stalled),
                 Err(SessionError::Closed) => self.connection.handle(self.begun, Input::HungUp),
                 Err(error) => return Err(error),
             }
@@ -113,7 +125,7 @@ impl<C: Carrier> Drive<C> {
     fn receive(&mut self, wait: &Wait<'_>) -> Result<(), SessionError> {
         let space = self.connection.space(0, &mut self.pool);
         if let Some(len) = self.nap.recv_asleep(&self.carrier, space, wait)? {
-            self.connection.handle(self.begun, Input::Received(len));
+            self.received(len);
             return Ok(());
         }
         // Not at all, or not for as long as `wait` allows.

@@ -12,7 +12,7 @@ use crate::directory::Trust;
 use crate::endpoint::Endpoint;
 use crate::error::{ConnectError, HandshakeError, ListenError, SessionError};
 use crate::listener;
-use crate::proto::{Body, Connection, End, Event, Framing, Input, Pool, Received, Role, Timing, Transmit};
+use crate::proto::{Body, Connection, End, Event, Framing, Input, Pace, Pool, Received, Role, Timing, Transmit};
 use crate::session::{Agreement, Established, attach, client_hello};
 use crate::socket;
 use crate::sys;
@@ -158,7 +158,9 @@ struct Drive {
     connection: Connection,
     link: AsyncLink,
     pool: Pool,
-    // No silence is timed here: deadlines are the runtime's, see the top of this file.
+    // How long the peer may stand still in the middle of a message.
+    pace: Pace,
+    // No other silence is timed here: deadlines are the runtime's, see the top of this file.
     begun: Instant,
 }
 
@@ -182,7 +184,13 @@ impl Session {
         let packets = endpoint.is_seqpacket();
         let begun = Instant::now();
         let connection = Connection::client(hello, packets, Timing::default(), begun);
-        let mut drive = Drive { connection, link: AsyncLink::Socket { fd, packets }, pool: Pool::new(KEEP), begun };
+        let mut drive = Drive {
+            connection,
+            link: AsyncLink::Socket { fd, packets },
+            pool: Pool::new(KEEP),
+            pace: Pace::new(None),
+            begun,
+        };
         drive.flush(&[]).await.map_err(ConnectError::Session)?;
         let ack = match drive.event().await.map_err(ConnectError::Session)? {
             Event::Established(ack) => ack,
@@ -202,11 +210,11 @@ impl Session {
         } else {
             attach(endpoint, fd, &ack, &Wait::forever())?
         };
-        Self::new(Established { connection, ack, link, peer }).map_err(ConnectError::Session)
+        Self::new(Established { connection, ack, link, peer, within_message: None }).map_err(ConnectError::Session)
     }
 
     fn new(established: Established) -> Result<Self, SessionError> {
-        let Established { mut connection, ack, link, peer } = established;
+        let Established { mut connection, ack, link, peer, within_message } = established;
         let link = match link {
             Link::Slot(slot) => {
                 connection.set_framing(Framing::Slot(slot.longest()));
@@ -217,7 +225,8 @@ impl Session {
                 AsyncLink::Socket { fd: register(socket.into_fd())?, packets }
             }
         };
-        let drive = Drive { connection, link, pool: Pool::new(KEEP), begun: Instant::now() };
+        let drive =
+            Drive { connection, link, pool: Pool::new(KEEP), pace: Pace::new(within_message), begun: Instant::now() };
         Ok(Self { drive, current: None, agreement: Agreement::new(&ack, peer) })
     }
 
@@ -330,6 +339,11 @@ impl Drive {
         };
         if let Some(len) = received {
             self.connection.handle(self.begun, Input::Received(len));
+            if self.connection.is_mid_message() {
+                self.pace.gained(Instant::now(), len);
+            } else {
+                self.pace.rest();
+            }
         }
         Ok(received.is_some())
     }
@@ -347,7 +361,14 @@ impl Drive {
                 Ok(true) => {}
                 Ok(false) => match &mut self.link {
                     AsyncLink::Socket { fd, .. } => {
-                        let _ = fd.ready(Interest::READABLE).await.map_err(io("wait"))?;
+                        let ready = fd.ready(Interest::READABLE);
+                        let _ = match self.pace.due().instant() {
+                            None => ready.await,
+                            Some(due) => {
+                                ::tokio::time::timeout_at(due.into(), ready).await.map_err(|_| SessionError::Stalled)?
+                            }
+                        }
+                        .map_err(io("wait"))?;
                     }
                     AsyncLink::Slot(slot) => wait_for_slot(slot).await,
                 },

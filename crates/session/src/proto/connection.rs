@@ -96,6 +96,7 @@ impl End {
     pub fn to_error(self) -> SessionError {
         match self {
             Self::Protocol(error) => SessionError::Protocol(error),
+            Self::Silent(Silence::WithinMessage) => SessionError::Stalled,
             Self::Silent(_) => SessionError::TimedOut,
             Self::HungUp | Self::Refused(_) | Self::Dismissed | Self::Concluded => SessionError::Closed,
         }
@@ -335,7 +336,7 @@ impl Connection {
                 if let Err(error) = self.inbound.received(len) {
                     self.end = Some(End::Protocol(error));
                 }
-                self.timers.received(now, self.inbound.is_mid_message());
+                self.timers.received(now, len, self.inbound.is_mid_message());
             }
             _ => {}
         }
@@ -586,6 +587,12 @@ impl Connection {
     #[must_use]
     pub fn window(&self) -> usize {
         self.window.limit()
+    }
+
+    /// Whether a part of a message has arrived, and a part has not.
+    #[must_use]
+    pub fn is_mid_message(&self) -> bool {
+        self.inbound.is_mid_message()
     }
 
     /// Payload bytes that are queued and not written.

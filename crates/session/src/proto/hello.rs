@@ -75,7 +75,7 @@ impl RefuseReason {
             Self::RequestLimit { .. } => Status::LIMIT_EXCEEDED,
             // Not LIMIT_EXCEEDED: that would make a client withdraw a request limit that the server would grant.
             // Every known client takes this status for "try again later".
-            Self::Full => Status::INTERNAL_ERROR,
+            Self::Full | Self::Exhausted => Status::INTERNAL_ERROR,
         }
     }
 }

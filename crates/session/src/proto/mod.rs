@@ -22,6 +22,7 @@ pub use hello2::{Answer2, BadAnswer, Offer2, Refuse2, Verdict2, judge_ack_2, jud
 pub use inbound::{Framing, Received};
 pub use outbox::{Body, Transmit};
 pub use pool::Pool;
+pub(crate) use timers::Pace;
 pub use timers::{Silence, Timing};
 
 /// Reads a shared-memory region's header and checks that what is accepted lies within a file of `len` bytes. For the fuzzers.

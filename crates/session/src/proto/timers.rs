@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 pub struct Timing {
     /// From the connection to the end of the handshake.
     pub handshake: Option<Duration>,
-    /// In the middle of a message, between two of its parts.
+    /// In the middle of a message, until it is complete or 64 KiB more of it have arrived.
     pub within_message: Option<Duration>,
     /// While something waits to be sent and the peer takes nothing of it.
     pub stalled: Option<Duration>,
@@ -31,11 +31,47 @@ pub enum Silence {
     Idle,
 }
 
+/// How much a message must gain before the time within it begins anew. So a peer that sends a byte now and then does not hold
+/// its session for long, and a slow one with a large message is not cut off.
+const STEP: usize = 64 << 10;
+
+/// The time limit within one message.
+#[derive(Debug)]
+pub(crate) struct Pace {
+    limit: Option<Duration>,
+    due: Deadline,
+    gained: usize,
+}
+
+impl Pace {
+    pub(crate) fn new(limit: Option<Duration>) -> Self {
+        Self { limit, due: Deadline::NEVER, gained: 0 }
+    }
+
+    /// When the message must have gained more, or be complete; never between messages.
+    pub(crate) fn due(&self) -> Deadline {
+        self.due
+    }
+
+    /// `len` more bytes have arrived, and now the peer is in the middle of a message.
+    pub(crate) fn gained(&mut self, now: Instant, len: usize) {
+        self.gained += len;
+        if self.due == Deadline::NEVER || self.gained >= STEP {
+            (self.due, self.gained) = (after(now, self.limit), 0);
+        }
+    }
+
+    /// The peer is between messages.
+    pub(crate) fn rest(&mut self) {
+        (self.due, self.gained) = (Deadline::NEVER, 0);
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Timers {
     timing: Timing,
     handshake: Deadline,
-    within_message: Deadline,
+    within_message: Pace,
     stalled: Deadline,
     idle: Deadline,
 }
@@ -44,7 +80,8 @@ impl Timers {
     pub(super) fn new(timing: Timing, now: Instant) -> Self {
         let handshake = after(now, timing.handshake);
         let never = Deadline::NEVER;
-        Self { timing, handshake, within_message: never, stalled: never, idle: never }
+        let within_message = Pace::new(timing.within_message);
+        Self { timing, handshake, within_message, stalled: never, idle: never }
     }
 
     /// The handshake is over.
@@ -53,9 +90,13 @@ impl Timers {
         self.idle = after(now, self.timing.idle);
     }
 
-    /// Bytes have arrived, and now the peer is in the middle of a message or not.
-    pub(super) fn received(&mut self, now: Instant, within_message: bool) {
-        self.within_message = if within_message { after(now, self.timing.within_message) } else { Deadline::NEVER };
+    /// `len` bytes have arrived, and now the peer is in the middle of a message or not.
+    pub(super) fn received(&mut self, now: Instant, len: usize, within_message: bool) {
+        if within_message {
+            self.within_message.gained(now, len);
+        } else {
+            self.within_message.rest();
+        }
         self.moved(now);
     }
 
@@ -75,14 +116,14 @@ impl Timers {
     /// The next moment at which a silence is too long. `busy` connections are not idle, however quiet.
     pub(super) fn next(&self, busy: bool) -> Deadline {
         let idle = if busy { Deadline::NEVER } else { self.idle };
-        self.handshake.min(self.within_message).min(self.stalled).min(idle)
+        self.handshake.min(self.within_message.due()).min(self.stalled).min(idle)
     }
 
     /// The silence that is too long at `now`.
     pub(super) fn expired(&self, now: Instant, busy: bool) -> Option<Silence> {
         if self.handshake.passed_at(now) {
             Some(Silence::Handshake)
-        } else if self.within_message.passed_at(now) {
+        } else if self.within_message.due().passed_at(now) {
             Some(Silence::WithinMessage)
         } else if self.stalled.passed_at(now) {
             Some(Silence::Stalled)
@@ -96,4 +137,31 @@ impl Timers {
 
 fn after(now: Instant, limit: Option<Duration>) -> Deadline {
     limit.map_or(Deadline::NEVER, |limit| Deadline::from(now, limit))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drops_do_not_move_the_deadline_and_a_step_or_the_end_of_the_message_does() {
+        let begin = Instant::now();
+        let at = |seconds| begin + Duration::from_secs(seconds);
+        let mut pace = Pace::new(Some(Duration::from_secs(30)));
+        assert_eq!(pace.due(), Deadline::NEVER);
+        pace.gained(at(0), 32);
+        pace.gained(at(9), 1);
+        assert_eq!(pace.due(), Deadline::at(at(30)));
+        pace.gained(at(20), STEP);
+        assert_eq!(pace.due(), Deadline::at(at(50)));
+        pace.rest();
+        assert_eq!(pace.due(), Deadline::NEVER);
+        pace.gained(at(100), 1);
+        assert_eq!(pace.due(), Deadline::at(at(130)));
+        for never in [None, Some(Duration::MAX)] {
+            let mut pace = Pace::new(never);
+            pace.gained(at(0), 1);
+            assert_eq!(pace.due(), Deadline::NEVER);
+        }
+    }
 }

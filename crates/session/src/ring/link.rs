@@ -4,7 +4,8 @@ use super::RingError;
 use super::bell::{Ear, Ringer, bell, ear, end_of_pipe};
 use crate::carrier::recv_with;
 use crate::error::{ProtocolError, SessionError};
-use crate::wait::{Wait, timespec};
+use crate::wait::Wait;
+use ginnel_base::Deadline;
 use ginnel_memory::byte_ring::{ByteConsumer, ByteProducer, PairSizes, RingPair, Side};
 use ginnel_memory::{Spin, fence};
 use ginnel_wire::{HelloAck2, RING_DESCRIPTORS};
@@ -272,7 +273,7 @@ impl Ring {
                 return Ok(());
             }
             let left = [wait.remaining(), self.nap_limit(), (!spin.sleeps()).then_some(Duration::ZERO)];
-            let timeout = left.into_iter().flatten().min().map(timespec);
+            let timeout = Deadline::after_some(left.into_iter().flatten().min()).timespec();
             let mut fds = vec![PollFd::new(&self.ear, PollFlags::IN), PollFd::new(&self.socket, PollFlags::IN)];
             fds.extend(wait.abort().map(|abort| PollFd::new(abort, PollFlags::IN)));
             match poll(&mut fds, timeout.as_ref()) {

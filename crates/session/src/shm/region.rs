@@ -4,6 +4,7 @@ use super::layout::{HEADER_LEN, Layout, LayoutError, NARROW};
 use super::stale;
 use crate::error::ConnectError;
 use crate::wait::Wait;
+use ginnel_base::Deadline;
 use ginnel_memory::ForeignFile;
 use rustix::fd::OwnedFd;
 use rustix::fs::{AtFlags, CWD, FlockOperation};
@@ -11,7 +12,7 @@ use rustix::io::Errno;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The field's limit for a region's path, and its patience with a region that is being written.
 const MAX_PATH: usize = 255;
@@ -76,11 +77,11 @@ pub(crate) fn create(
 /// the region.
 pub(crate) fn attach(path: &Path, wait: &Wait<'_>) -> Result<Arc<Region>, ConnectError> {
     let fail = |reason| ConnectError::SharedMemory { path: path.to_owned(), reason };
-    let give_up = Instant::now() + ATTACH_TIMEOUT;
+    let give_up = Deadline::after(ATTACH_TIMEOUT);
     loop {
         match try_attach(path) {
             Ok(region) => return Ok(Arc::new(region)),
-            Err(Attach::NotReady(reason)) if Instant::now() >= give_up => return Err(fail(reason)),
+            Err(Attach::NotReady(reason)) if give_up.passed() => return Err(fail(reason)),
             Err(Attach::NotReady(_)) => wait.pause(ATTACH_PAUSE).map_err(ConnectError::Session)?,
             Err(Attach::Never(reason)) => return Err(fail(reason)),
         }
