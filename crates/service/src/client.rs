@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 const RECONNECTS: u32 = 20;
 const RECONNECT_PAUSE: Duration = Duration::from_millis(5);
 const SHARED_MEMORY: Profiles = Profiles(Profiles::SHM_HYBRID.0 | Profiles::SHM_FUTEX.0);
+/// How long a client does without shared memory after a region could not be attached: the first time, and the longest.
+const SHARED_MEMORY_PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
 /// Most reconnections of one call because a response did not fit.
 const MAX_OVERFLOWS: u32 = 8;
 
@@ -77,7 +79,9 @@ pub enum CallError {
     #[error("the server answered {0}")]
     Status(Status),
     /// Larger than the server takes, or than the client may learn.
-    #[error("a request of {len} bytes is more than the service takes ({limit})")]
+    #[error(
+        "a request of {len} bytes is more than the service takes or this client may learn; the session takes {limit} bytes"
+    )]
     RequestTooLarge {
         /// Bytes of the request.
         len: usize,
@@ -124,6 +128,9 @@ pub struct Client {
     abort: Abort,
     request: Learned,
     response: Learned,
+    // Shared memory could not be attached: not proposed before this, and how long the next pause is.
+    no_shared_memory: Deadline,
+    shared_memory_pause: Duration,
     last_id: u64,
     counters: ClientCounters,
     scratch: Vec<u8>,
@@ -153,6 +160,8 @@ impl Client {
             endpoint: endpoint.clone(),
             request: Learned::new(session.request.max_payload, options.ceiling),
             response: Learned::new(session.response.max_payload, options.ceiling),
+            no_shared_memory: Deadline::after(Duration::ZERO),
+            shared_memory_pause: SHARED_MEMORY_PAUSE.0,
             options,
             cadence: Cadence::new(),
             session: None,
@@ -203,6 +212,8 @@ impl Client {
         }
         if self.cadence.is_due(Instant::now()) {
             let broken = self.state() == State::Broken;
+            // After a restart the server may take what it has refused before.
+            self.request.forget_refusals();
             let deadline = Deadline::after(self.options.connect_timeout);
             if self.connect(deadline).is_ok() {
                 *if broken { &mut self.counters.reconnects } else { &mut self.counters.connects } += 1;
@@ -337,7 +348,7 @@ impl Client {
         if self.abort.is_raised() {
             return Err(SessionError::Aborted);
         }
-        let wait = wait_until(deadline).or_abort(&self.abort);
+        let wait = Wait::until(deadline).or_abort(&self.abort);
         let session = self.session.as_mut().ok_or(SessionError::Closed)?;
         let (mut next, mut overflow, mut sending) = (0, None, true);
         while open.left > 0 {
@@ -431,7 +442,7 @@ impl Client {
         if self.abort.is_raised() {
             return Err(Setback::Lost(SessionError::Aborted));
         }
-        let wait = wait_until(deadline).or_abort(&self.abort);
+        let wait = Wait::until(deadline).or_abort(&self.abort);
         let session = self.session.as_mut().ok_or(Setback::Lost(SessionError::Closed))?;
         // A send that the peer cut short may have been answered: a server refuses what it has only half read.
         let sent = session.send(envelope, payload, &wait);
@@ -476,6 +487,7 @@ impl Client {
             error if std::mem::replace(retried, true) => return Err(CallError::Session(error)),
             error => tracing::debug!(service = %self.endpoint, %error, "session lost, trying once more"),
         }
+        self.request.forget_refusals();
         self.reconnect(deadline)?;
         self.counters.retries += requests;
         Ok(())
@@ -541,7 +553,7 @@ impl Client {
                 _ if !again || attempt == RECONNECTS => return Err(CallError::Connect(error)),
                 _ => {}
             }
-            match wait_until(deadline).or_abort(&self.abort).pause(RECONNECT_PAUSE) {
+            match Wait::until(deadline).or_abort(&self.abort).pause(RECONNECT_PAUSE) {
                 Ok(()) => {}
                 Err(SessionError::Aborted) => return Err(CallError::Aborted),
                 Err(_) => return Err(CallError::TimedOut),
@@ -551,7 +563,7 @@ impl Client {
     }
 
     fn proposes_shared_memory(&self) -> bool {
-        !(self.options.session.supported & SHARED_MEMORY).is_empty()
+        !(self.options.session.supported & SHARED_MEMORY).is_empty() && self.no_shared_memory.passed()
     }
 
     /// One session, with another attempt at once where the first has shown how.
@@ -561,11 +573,12 @@ impl Client {
         let connected = loop {
             match self.connect_once(deadline) {
                 Err(ConnectError::SharedMemory { path, reason }) if self.proposes_shared_memory() => {
-                    tracing::warn!(path = %path.display(), reason, "no shared memory with this service from now on");
-                    let supported = &mut self.options.session.supported;
-                    *supported = supported.without(SHARED_MEMORY) | Profiles::BASELINE;
+                    let pause = self.shared_memory_pause;
+                    tracing::warn!(path = %path.display(), reason, ?pause, "no shared memory with this service for a while");
+                    self.no_shared_memory = Deadline::after(pause);
+                    self.shared_memory_pause = (pause * 2).min(SHARED_MEMORY_PAUSE.1);
                 }
-                // Ends: a size can be taken back twice at most.
+                // Ends: each size is smaller than the one before.
                 Err(ConnectError::Refused(Refusal::LimitExceeded { proposed })) if self.request.roll_back() => {
                     tracing::debug!(service = %self.endpoint, proposed, "request size refused and taken back");
                 }
@@ -575,6 +588,9 @@ impl Client {
         match connected {
             Ok(session) => {
                 self.request.accept();
+                if session.agreement().profile.is_shared_memory() {
+                    self.shared_memory_pause = SHARED_MEMORY_PAUSE.0;
+                }
                 self.cadence.connected();
                 self.last_error = None;
                 tracing::debug!(service = %self.endpoint, session = session.agreement().session_id, "connected");
@@ -594,9 +610,13 @@ impl Client {
 
     fn connect_once(&self, deadline: Deadline) -> Result<Session, ConnectError> {
         let mut config = self.options.session.clone();
+        let wanted = !(config.supported & SHARED_MEMORY).is_empty();
+        if wanted && !self.proposes_shared_memory() {
+            config.supported = config.supported.without(SHARED_MEMORY) | Profiles::BASELINE;
+        }
         config.request.max_payload = self.request.current;
         config.response.max_payload = self.response.current;
-        let mut session = Session::connect(&self.endpoint, &config, &wait_until(deadline).or_abort(&self.abort))?;
+        let mut session = Session::connect(&self.endpoint, &config, &Wait::until(deadline).or_abort(&self.abort))?;
         session.end_with(&self.abort);
         Ok(session)
     }
@@ -610,10 +630,6 @@ impl Client {
         self.counters.errors += 1;
         error
     }
-}
-
-fn wait_until(deadline: Deadline) -> Wait<'static> {
-    deadline.instant().map_or(Wait::forever(), Wait::until)
 }
 
 /// Which requests of a pipeline have no answer yet.

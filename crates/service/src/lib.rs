@@ -28,6 +28,7 @@ mod client;
 mod executor;
 mod handler;
 mod learned;
+mod places;
 mod scheduler;
 mod serve;
 mod server;

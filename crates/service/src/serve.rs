@@ -1,6 +1,7 @@
 //! One session from its HELLO to its end. The driver is a thread; what is decided here is what a reactor would decide.
 
 use crate::handler::{Failure, Handler, Request};
+use crate::places::Place;
 use crate::server::Shared;
 use ginnel_session::{Agreement, HandshakeError, Incoming, ProtocolError, Session, SessionError, Wait};
 use ginnel_wire::{Batch, BatchBuilder, Envelope, Status};
@@ -12,7 +13,8 @@ use std::time::Duration;
 const LAST_WORD: Duration = Duration::from_millis(200);
 
 /// Shakes hands and serves until either side ends the session.
-pub(crate) fn serve(incoming: Incoming, shared: &Shared) {
+pub(crate) fn serve(incoming: Incoming, place: &Place) {
+    let shared = place.shared();
     let session = match shake_hands(incoming, shared) {
         Ok(session) => session,
         Err(error) => {
@@ -23,7 +25,7 @@ pub(crate) fn serve(incoming: Incoming, shared: &Shared) {
     };
     shared.counters.sessions.fetch_add(1, Ordering::Relaxed);
     let id = session.agreement().session_id;
-    let end = run(session, shared);
+    let end = run(session, place);
     tracing::debug!(service = %shared.endpoint, session = id, ?end, "session ended");
 }
 
@@ -48,13 +50,16 @@ enum End {
     Left,
     /// The server drains or stops.
     Stopped,
+    /// A newcomer needed the place of this session, which was idle.
+    MadeRoom,
     /// The client broke the protocol, or asked for what its session cannot carry.
     Dismissed,
     /// The carrier failed, or the client would not take its responses.
     Failed(#[allow(dead_code, reason = "told by the event")] SessionError),
 }
 
-fn run(mut session: Session, shared: &Shared) -> End {
+fn run(mut session: Session, place: &Place) -> End {
+    let shared = place.shared();
     let agreement = *session.agreement();
     session.end_with(&shared.draining);
     let next_request = Wait::forever().or_abort(&shared.draining);
@@ -63,7 +68,14 @@ fn run(mut session: Session, shared: &Shared) -> End {
         if shared.draining.is_raised() {
             return End::Stopped;
         }
-        let (answer, last) = match session.recv(&next_request) {
+        if !place.rest() {
+            return End::MadeRoom;
+        }
+        let received = session.recv(&next_request);
+        if !place.work() {
+            return End::MadeRoom;
+        }
+        let (answer, last) = match received {
             Ok(message) => {
                 shared.counters.requests.fetch_add(1, Ordering::Relaxed);
                 let (envelope, outcome) = (message.envelope, answer(&message, &agreement, shared, &mut response));
@@ -80,6 +92,10 @@ fn run(mut session: Session, shared: &Shared) -> End {
             }
             Err(SessionError::Closed) => return End::Left,
             Err(SessionError::Aborted) => return End::Stopped,
+            Err(SessionError::Stalled) => {
+                tracing::info!(service = %shared.endpoint, peer = ?agreement.peer, "a client stopped in the middle of a request");
+                return End::Dismissed;
+            }
             Err(SessionError::Protocol(error)) => {
                 tracing::info!(service = %shared.endpoint, %error, peer = ?agreement.peer, "a client broke the protocol");
                 return End::Dismissed;

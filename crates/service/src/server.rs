@@ -3,14 +3,13 @@
 use crate::accept::accept_until_drained;
 use crate::handler::Handler;
 use crate::learned::{DEFAULT_CEILING, Learned};
+use crate::places::Places;
+use ginnel_base::Deadline;
 use ginnel_session::{Abort, DEFAULT_MAX_PAYLOAD, Endpoint, ListenError, Listener, ServerConfig};
-use rustix::net::Shutdown;
-use std::collections::HashMap;
-use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How long [`Server::stop`] gives running handlers.
 const STOP_GRACE: Duration = Duration::from_millis(500);
@@ -24,8 +23,11 @@ pub struct ServerOptions {
     /// What sessions are offered. A payload limit of 0 stands for one that is learned: it starts at 1024 bytes and grows
     /// with what clients propose and handlers need, up to [`DEFAULT_CEILING`]. Any other limit is fixed.
     pub session: ServerConfig,
-    /// Most sessions at once. Who comes later is refused in the handshake.
+    /// Most sessions at once. When there are as many, the one that has been idle longest makes room for a newcomer, if it has been
+    /// idle for [`idle_timeout`](Self::idle_timeout); else the newcomer is refused in the handshake.
     pub max_sessions: usize,
+    /// How long a session must have waited for a request before it makes room. While there is room it may wait for ever.
+    pub idle_timeout: Duration,
     /// Most items of one batch, whatever the client proposed: the handler runs once for each. A client that sends more is told
     /// LIMIT_EXCEEDED, and its session ends.
     pub max_batch_items: u32,
@@ -34,12 +36,13 @@ pub struct ServerOptions {
 }
 
 impl Default for ServerOptions {
-    /// Learned limits, 64 sessions, batches of up to [`DEFAULT_MAX_BATCH_ITEMS`], 30 seconds.
+    /// Learned limits, 64 sessions that make room after five idle seconds, batches of up to [`DEFAULT_MAX_BATCH_ITEMS`], 30 seconds.
     fn default() -> Self {
         let session = ServerConfig { max_request_payload: 0, max_response_payload: 0, ..ServerConfig::default() };
         Self {
             session,
             max_sessions: 64,
+            idle_timeout: Duration::from_secs(5),
             max_batch_items: DEFAULT_MAX_BATCH_ITEMS,
             send_timeout: Duration::from_secs(30),
         }
@@ -58,6 +61,10 @@ pub struct ServerCounters {
     pub refused: u64,
     /// Connections dropped because no HELLO came.
     pub silent: u64,
+    /// Connections refused because the process had no file descriptor or thread left. They count as refused, too.
+    pub exhausted: u64,
+    /// Idle sessions that ended because a newcomer needed their place.
+    pub made_room: u64,
     /// Requests received, a batch being one.
     pub requests: u64,
     /// Requests whose handler failed or panicked.
@@ -69,6 +76,8 @@ pub(crate) struct Counters {
     pub(crate) sessions: AtomicU64,
     pub(crate) refused: AtomicU64,
     pub(crate) silent: AtomicU64,
+    pub(crate) exhausted: AtomicU64,
+    pub(crate) made_room: AtomicU64,
     pub(crate) requests: AtomicU64,
     pub(crate) failures: AtomicU64,
 }
@@ -86,17 +95,8 @@ pub(crate) struct Shared {
     pub(crate) draining: Abort,
     /// Ends the sending of responses, too.
     pub(crate) stopping: Abort,
-    max_sessions: usize,
+    pub(crate) places: Places,
     limits: Mutex<(Learned, Learned)>,
-    active: Mutex<Active>,
-    left: Condvar,
-}
-
-#[derive(Default)]
-struct Active {
-    last: u64,
-    // A second descriptor of each session's socket: a session whose handler hangs is hung up on from outside.
-    sockets: HashMap<u64, OwnedFd>,
 }
 
 impl Shared {
@@ -120,65 +120,11 @@ impl Shared {
             response.double();
         }
     }
-
-    fn active(&self) -> MutexGuard<'_, Active> {
-        lock(&self.active)
-    }
-
-    fn hang_up_on_all(&self) {
-        for socket in self.active().sockets.values() {
-            let _ = rustix::net::shutdown(socket, Shutdown::Both);
-        }
-    }
-
-    /// Waits until no session is left, at most until `deadline`; how many are left.
-    fn wait_until_empty(&self, deadline: Instant) -> usize {
-        let mut active = self.active();
-        while !active.sockets.is_empty() {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                break;
-            }
-            active = self.left.wait_timeout(active, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
-        active.sockets.len()
-    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // All states behind these locks are whole after any panic.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// One of the sessions that a server may have; given back on drop, panic or not.
-pub(crate) struct Slot {
-    shared: Arc<Shared>,
-    id: u64,
-}
-
-impl Slot {
-    pub(crate) fn take(shared: &Arc<Shared>, socket: BorrowedFd<'_>) -> Option<Self> {
-        let socket = socket.try_clone_to_owned().ok()?;
-        let mut active = shared.active();
-        if active.sockets.len() >= shared.max_sessions {
-            return None;
-        }
-        active.last += 1;
-        let id = active.last;
-        active.sockets.insert(id, socket);
-        Some(Self { shared: Arc::clone(shared), id })
-    }
-
-    pub(crate) fn shared(&self) -> &Shared {
-        &self.shared
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        self.shared.active().sockets.remove(&self.id);
-        self.shared.left.notify_all();
-    }
 }
 
 /// What [`Server::drain`] left behind.
@@ -211,7 +157,7 @@ impl Server {
         code: u16,
         handler: impl Handler,
     ) -> Result<Self, ListenError> {
-        let ServerOptions { session, max_sessions, max_batch_items, send_timeout } = options;
+        let ServerOptions { session, max_sessions, max_batch_items, send_timeout, idle_timeout } = options;
         let limits = (learned(session.max_request_payload), learned(session.max_response_payload));
         let handshake_timeout = session.handshake_timeout;
         let listener = Listener::bind(endpoint, session)?;
@@ -230,10 +176,8 @@ impl Server {
             counters: Counters::default(),
             draining: Abort::new().map_err(failed("make an eventfd"))?,
             stopping: Abort::new().map_err(failed("make an eventfd"))?,
-            max_sessions,
+            places: Places::new(max_sessions, idle_timeout),
             limits: Mutex::new(limits),
-            active: Mutex::default(),
-            left: Condvar::new(),
         });
         let of_thread = Arc::clone(&shared);
         let accepting =
@@ -248,6 +192,13 @@ impl Server {
         &self.endpoint
     }
 
+    /// Whether it takes connections. False only after a fault of this library: the thread that accepts has panicked, which is
+    /// logged and counted ([`ginnel_base::thread::panicked`]). Its name is free then, and sessions that have begun go on.
+    #[must_use]
+    pub fn is_accepting(&self) -> bool {
+        self.accepting.as_ref().is_some_and(|accepting| !accepting.is_finished())
+    }
+
     /// What it has done so far.
     #[must_use]
     pub fn counters(&self) -> ServerCounters {
@@ -255,9 +206,11 @@ impl Server {
         let counters = &self.shared.counters;
         ServerCounters {
             sessions: of(&counters.sessions),
-            active: self.shared.active().sockets.len() as u64,
+            active: self.shared.places.taken() as u64,
             refused: of(&counters.refused),
             silent: of(&counters.silent),
+            exhausted: of(&counters.exhausted),
+            made_room: of(&counters.made_room),
             requests: of(&counters.requests),
             failures: of(&counters.failures),
         }
@@ -282,18 +235,16 @@ impl Server {
         let _ = accepting.join();
         let mut cut_off = 0;
         if let Some(timeout) = patience {
-            let now = Instant::now();
-            cut_off =
-                self.shared.wait_until_empty(now.checked_add(timeout).unwrap_or(now + Duration::from_secs(86400)));
+            cut_off = self.shared.places.wait_until_empty(Deadline::after(timeout));
         }
         self.shared.stopping.raise();
         if cut_off > 0 {
-            self.shared.hang_up_on_all();
+            self.shared.places.hang_up_on_all();
         }
-        let mut stuck = self.shared.wait_until_empty(Instant::now() + STOP_GRACE);
+        let mut stuck = self.shared.places.wait_until_empty(Deadline::after(STOP_GRACE));
         if stuck > 0 {
-            self.shared.hang_up_on_all();
-            stuck = self.shared.wait_until_empty(Instant::now());
+            self.shared.places.hang_up_on_all();
+            stuck = self.shared.places.wait_until_empty(Deadline::after(Duration::ZERO));
             tracing::warn!(service = %self.endpoint, stuck, "handlers still run");
         }
         tracing::info!(service = %self.endpoint, cut_off, stuck, "stopped");
@@ -317,5 +268,11 @@ fn learned(configured: u32) -> Learned {
     match configured {
         0 => Learned::new(DEFAULT_MAX_PAYLOAD, DEFAULT_CEILING),
         fixed => Learned::new(fixed, fixed),
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("endpoint", &self.endpoint).finish_non_exhaustive()
     }
 }

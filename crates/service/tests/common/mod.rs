@@ -262,9 +262,15 @@ pub fn play() {
             options.session.token = number("GINNEL_TEST_TOKEN").unwrap_or(7);
             options.session.max_request_payload = number("GINNEL_TEST_REQUEST").unwrap_or(0) as u32;
             options.session.max_response_payload = number("GINNEL_TEST_RESPONSE").unwrap_or(0) as u32;
+            if let Some(files) = number("GINNEL_TEST_FILES") {
+                options.max_sessions = 10_000;
+                let limit = rustix::process::Rlimit { current: Some(files), maximum: Some(files) };
+                rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).unwrap();
+            }
             let server = Server::start(&endpoint, options, CODE, echo).unwrap();
             println!("port {}", server.endpoint().tcp_address().map_or(0, |address| address.port()));
             std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
+            println!("exhausted {}", server.counters().exhausted);
             server.stop();
         }
         // Takes the endpoint if it can, and says whether it could.
