@@ -31,6 +31,27 @@ impl Bell {
         futex::wake_private(&self.count, i32::MAX);
     }
 
+    /// Sleeps until the bell has been rung more than `rung` times, or a word of `words` (a file, the word's byte offset) no longer holds
+    /// what is expected there, at most for `timeout`. May return early: look again. Of `words` the first 127 count.
+    ///
+    /// Where the kernel cannot wait for many words (before Linux 5.16, or where a filter forbids it), it returns after a millisecond.
+    ///
+    /// # Errors
+    /// `TIMEDOUT`, `AGAIN` if something has changed already, `INTR` on a signal, `FAULT` if a file was cut short.
+    ///
+    /// # Panics
+    /// As [`ForeignFile::load_u64`](crate::ForeignFile::load_u64).
+    #[cfg(not(loom))]
+    pub fn sleep<'a>(
+        &self,
+        rung: u32,
+        words: impl IntoIterator<Item = (&'a crate::ForeignFile, usize, u32)>,
+        timeout: Option<std::time::Duration>,
+    ) -> rustix::io::Result<()> {
+        let words = words.into_iter().map(|(file, at, expected)| (file.word(at), expected));
+        futex::wait_beside((&self.count, rung), words, timeout)
+    }
+
     pub(crate) fn word(&self) -> &AtomicU32 {
         &self.count
     }

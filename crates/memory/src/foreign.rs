@@ -173,6 +173,10 @@ impl ForeignFile {
         futex::wait_either((self.u32_at(at), expected), (bell.word(), rung), timeout)
     }
 
+    pub(crate) fn word(&self, at: usize) -> &AtomicU32 {
+        self.u32_at(at)
+    }
+
     /// Rings `bell` for those of this process that [`sleep`](Self::sleep) on the word at byte `at`.
     ///
     /// # Panics

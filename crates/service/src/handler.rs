@@ -1,5 +1,6 @@
 //! What a server calls to answer a request.
 
+use crate::context::Context;
 use ginnel_session::Agreement;
 use ginnel_wire::Status;
 
@@ -12,6 +13,8 @@ pub struct Request<'a> {
     pub response_limit: usize,
     /// The session it came by: who asks, and with which limits.
     pub session: &'a Agreement,
+    /// How long the client waits, and whether it still does.
+    pub context: &'a Context,
 }
 
 /// Why a request has no answer.
@@ -31,6 +34,21 @@ pub enum Failure {
     /// The service failed. The client is told INTERNAL_ERROR, and the session goes on.
     #[error("the service failed")]
     Internal,
+    /// The server has no such method. The client is told UNSUPPORTED.
+    #[error("there is no such method")]
+    Unsupported,
+    /// The handler ended without an answer: its [`Responder`](crate::Responder) was dropped. The client is told INTERNAL_ERROR.
+    #[error("the handler ended without an answer")]
+    Aborted,
+    /// The server has no room for the request now; it was not begun. The client is told INTERNAL_ERROR.
+    #[error("the server has no room for the request now")]
+    Unavailable,
+    /// The client no longer wants the answer.
+    #[error("the call was cancelled")]
+    Cancelled,
+    /// The client has stopped waiting.
+    #[error("the deadline of the call has passed")]
+    DeadlineExceeded,
 }
 
 impl Failure {
@@ -40,18 +58,21 @@ impl Failure {
         match self {
             Self::Malformed => Status::BAD_ENVELOPE,
             Self::Overflow { .. } => Status::LIMIT_EXCEEDED,
-            Self::Internal => Status::INTERNAL_ERROR,
+            Self::Unsupported => Status::UNSUPPORTED,
+            Self::Internal | Self::Aborted | Self::Unavailable | Self::Cancelled | Self::DeadlineExceeded => {
+                Status::INTERNAL_ERROR
+            }
         }
     }
 
     /// Whether the session ends after it: a peer that sends nonsense, or needs limits that this session will never have.
     pub(crate) fn ends_session(self) -> bool {
-        !matches!(self, Self::Internal)
+        matches!(self, Self::Malformed | Self::Overflow { .. })
     }
 }
 
-/// Answers the requests of one service. Called by one thread per session, so by several at once; a panic costs the request
-/// ([`Failure::Internal`]) and nothing else.
+/// Answers the requests of one service. Called by several threads at once; a panic costs the request ([`Failure::Internal`]) and
+/// nothing else. A handler whose measured cost is small runs on the reactor's own thread.
 pub trait Handler: Send + Sync + 'static {
     /// Answers `request` by appending to `response`, which is empty.
     ///

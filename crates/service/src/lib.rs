@@ -23,22 +23,27 @@
 //! ```
 #![forbid(unsafe_code)]
 
-mod accept;
 mod client;
+mod context;
+mod dispatch;
 mod executor;
 mod handler;
 mod learned;
-mod places;
+mod reactor;
+mod responder;
 mod scheduler;
-mod serve;
 mod server;
 mod state;
+mod sync;
 
 pub use client::{BatchReply, CallError, Client, ClientCounters, ClientOptions};
+pub use context::Context;
+pub use dispatch::Execution;
 pub use executor::{Executor, Job, Pool, Rejected};
 pub use ginnel_base::Deadline;
 pub use handler::{Failure, Handler, Request};
 pub use learned::DEFAULT_CEILING;
+pub use responder::Responder;
 pub use scheduler::{Access, KeyedScheduler, ScheduleError, Scheduled, SchedulerCounters, Turn};
 pub use server::{DEFAULT_MAX_BATCH_ITEMS, Drained, Server, ServerCounters, ServerOptions};
 pub use state::State;

@@ -1,13 +1,15 @@
-//! A server: one endpoint, one service, many sessions.
+//! A server: one endpoint, one reactor, many sessions.
 
-use crate::accept::accept_until_drained;
-use crate::handler::Handler;
+use crate::dispatch::{Cost, Execution, Method};
+use crate::executor::{Executor, Pool};
+use crate::handler::{Failure, Handler};
 use crate::learned::{DEFAULT_CEILING, Learned};
-use crate::places::Places;
+use crate::reactor::{Letter, Office, Reactor};
+use crate::sync::lock;
 use ginnel_base::Deadline;
-use ginnel_session::{Abort, DEFAULT_MAX_PAYLOAD, Endpoint, ListenError, Listener, ServerConfig};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use ginnel_session::{DEFAULT_MAX_PAYLOAD, Endpoint, ListenError, Listener, ServerConfig};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -18,7 +20,7 @@ const STOP_GRACE: Duration = Duration::from_millis(500);
 pub const DEFAULT_MAX_BATCH_ITEMS: u32 = 65_536;
 
 /// How a server behaves.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct ServerOptions {
     /// What sessions are offered. A payload limit of 0 stands for one that is learned: it starts at 1024 bytes and grows
     /// with what clients propose and handlers need, up to [`DEFAULT_CEILING`]. Any other limit is fixed.
@@ -33,10 +35,22 @@ pub struct ServerOptions {
     pub max_batch_items: u32,
     /// How long a client may leave a response untaken before it is dropped.
     pub send_timeout: Duration,
+    /// Most requests of one session that are under way at once. What comes beyond stays with the client.
+    pub window: usize,
+    /// Most bytes of requests, of all sessions together, that wait for a thread or are worked on. Beyond it requests stay with their
+    /// clients until some are answered.
+    pub request_budget: usize,
+    /// Where handlers run.
+    pub execution: Execution,
+    /// The measured cost up to which a handler runs on the reactor's thread, if nothing else is to be done there.
+    pub inline_budget: Duration,
+    /// Runs handlers that do not run on the reactor's thread; `None` stands for a [`Pool`] of the server's own.
+    pub executor: Option<Arc<dyn Executor>>,
 }
 
 impl Default for ServerOptions {
-    /// Learned limits, 64 sessions that make room after five idle seconds, batches of up to [`DEFAULT_MAX_BATCH_ITEMS`], 30 seconds.
+    /// Learned limits, 64 sessions that make room after five idle seconds, batches of up to [`DEFAULT_MAX_BATCH_ITEMS`], 30 seconds, 64
+    /// requests under way for each session, 64 MiB of requests, 50 microseconds inline.
     fn default() -> Self {
         let session = ServerConfig { max_request_payload: 0, max_response_payload: 0, ..ServerConfig::default() };
         Self {
@@ -45,7 +59,23 @@ impl Default for ServerOptions {
             idle_timeout: Duration::from_secs(5),
             max_batch_items: DEFAULT_MAX_BATCH_ITEMS,
             send_timeout: Duration::from_secs(30),
+            window: 64,
+            request_budget: 64 << 20,
+            execution: Execution::Auto,
+            inline_budget: Duration::from_micros(50),
+            executor: None,
         }
+    }
+}
+
+impl std::fmt::Debug for ServerOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ServerOptions")
+            .field("session", &self.session)
+            .field("max_sessions", &self.max_sessions)
+            .field("window", &self.window)
+            .field("execution", &self.execution)
+            .finish_non_exhaustive()
     }
 }
 
@@ -71,32 +101,50 @@ pub struct ServerCounters {
     pub failures: u64,
 }
 
+/// A counter that costs one relaxed addition.
 #[derive(Debug, Default)]
-pub(crate) struct Counters {
-    pub(crate) sessions: AtomicU64,
-    pub(crate) refused: AtomicU64,
-    pub(crate) silent: AtomicU64,
-    pub(crate) exhausted: AtomicU64,
-    pub(crate) made_room: AtomicU64,
-    pub(crate) requests: AtomicU64,
-    pub(crate) failures: AtomicU64,
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(crate) fn add(&self, count: u64) {
+        self.0.fetch_add(count, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
-/// What the threads of a server share.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) sessions: Counter,
+    pub(crate) refused: Counter,
+    pub(crate) silent: Counter,
+    pub(crate) exhausted: Counter,
+    pub(crate) made_room: Counter,
+    pub(crate) requests: Counter,
+    pub(crate) failures: Counter,
+}
+
+/// What of a reactor's state others wait for.
+#[derive(Debug, Default)]
+struct Stand {
+    sessions: usize,
+    /// Its name is free.
+    closed: bool,
+}
+
+/// What a server and its reactor share.
 pub(crate) struct Shared {
     pub(crate) endpoint: Endpoint,
-    pub(crate) code: u16,
-    pub(crate) handler: Box<dyn Handler>,
-    pub(crate) max_batch_items: u32,
-    pub(crate) send_timeout: Duration,
-    pub(crate) handshake_timeout: Duration,
+    pub(crate) options: ServerOptions,
+    pub(crate) method: Method,
     pub(crate) counters: Counters,
-    /// Ends accepting and the wait for further requests.
-    pub(crate) draining: Abort,
-    /// Ends the sending of responses, too.
-    pub(crate) stopping: Abort,
-    pub(crate) places: Places,
+    executor: Arc<dyn Executor>,
+    stopping: AtomicBool,
     limits: Mutex<(Learned, Learned)>,
+    stand: Mutex<Stand>,
+    changed: Condvar,
 }
 
 impl Shared {
@@ -113,18 +161,52 @@ impl Shared {
         lock(&self.limits).0.hold(proposed);
     }
 
-    /// A response of `needed` bytes (0: unknown) did not fit: the next session gets more, if the ceiling allows.
-    pub(crate) fn learn_response(&self, needed: usize) {
-        let response = &mut lock(&self.limits).1;
-        if !response.hold(needed) {
-            response.double();
+    /// A request has no answer.
+    pub(crate) fn failed(&self, failure: &Failure) {
+        if *failure == Failure::Unsupported {
+            return;
+        }
+        self.counters.failures.add(1);
+        if let Failure::Overflow { needed } = failure {
+            // 0: unknown. The next session gets more, if the ceiling allows.
+            let response = &mut lock(&self.limits).1;
+            if !response.hold(*needed) {
+                response.double();
+            }
         }
     }
-}
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // All states behind these locks are whole after any panic.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn executor(&self) -> &dyn Executor {
+        &*self.executor
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
+    /// The reactor has this many sessions now.
+    pub(crate) fn has_sessions(&self, sessions: usize) {
+        lock(&self.stand).sessions = sessions;
+        self.changed.notify_all();
+    }
+
+    /// The reactor has closed its listener.
+    pub(crate) fn has_closed(&self) {
+        lock(&self.stand).closed = true;
+        self.changed.notify_all();
+    }
+
+    /// Waits until `done`, at most until `deadline`; the sessions that are left.
+    fn wait_for(&self, deadline: Deadline, done: impl Fn(&Stand) -> bool) -> usize {
+        let mut stand = lock(&self.stand);
+        while !done(&stand) && !deadline.passed() {
+            stand = match deadline.remaining() {
+                Some(left) => self.changed.wait_timeout(stand, left).unwrap_or_else(PoisonError::into_inner).0,
+                None => self.changed.wait(stand).unwrap_or_else(PoisonError::into_inner),
+            };
+        }
+        stand.sessions
+    }
 }
 
 /// What [`Server::drain`] left behind.
@@ -139,11 +221,12 @@ pub struct Drained {
 
 /// A running server. Dropping it stops it.
 ///
-/// Every session has a thread; a client that says nothing has none. A handler that panics or hangs costs its own session.
+/// One thread, the reactor, does all input and output and waits for no client and no handler. A handler that is cheap runs on it, others
+/// run on an executor; one that panics or hangs costs its own session.
 pub struct Server {
     shared: Arc<Shared>,
-    endpoint: Endpoint,
-    accepting: Option<JoinHandle<()>>,
+    office: Arc<Office>,
+    reactor: Option<JoinHandle<()>>,
 }
 
 impl Server {
@@ -157,97 +240,99 @@ impl Server {
         code: u16,
         handler: impl Handler,
     ) -> Result<Self, ListenError> {
-        let ServerOptions { session, max_sessions, max_batch_items, send_timeout, idle_timeout } = options;
-        let limits = (learned(session.max_request_payload), learned(session.max_response_payload));
-        let handshake_timeout = session.handshake_timeout;
-        let listener = Listener::bind(endpoint, session)?;
+        let listener = Listener::bind(endpoint, options.session.clone())?;
         let endpoint = listener.endpoint().clone();
         let failed = |doing| {
             let endpoint = endpoint.to_string();
             move |source| ListenError::Io { doing, endpoint, source }
         };
+        let executor = match &options.executor {
+            Some(executor) => Arc::clone(executor),
+            None => Arc::new(Pool::new()),
+        };
+        let session = &options.session;
+        let limits = (learned(session.max_request_payload), learned(session.max_response_payload));
         let shared = Arc::new(Shared {
             endpoint: endpoint.clone(),
-            code,
-            handler: Box::new(handler),
-            max_batch_items,
-            send_timeout,
-            handshake_timeout,
+            options,
+            method: Method { code, handler: Box::new(handler), cost: Cost::new() },
             counters: Counters::default(),
-            draining: Abort::new().map_err(failed("make an eventfd"))?,
-            stopping: Abort::new().map_err(failed("make an eventfd"))?,
-            places: Places::new(max_sessions, idle_timeout),
+            executor,
+            stopping: AtomicBool::new(false),
             limits: Mutex::new(limits),
+            stand: Mutex::default(),
+            changed: Condvar::new(),
         });
-        let of_thread = Arc::clone(&shared);
-        let accepting =
-            ginnel_base::thread::spawn("ginnel-accept", move || accept_until_drained(&listener, &of_thread))
-                .map_err(failed("start a thread"))?;
-        Ok(Self { shared, endpoint, accepting: Some(accepting) })
+        let reactor = Reactor::new(Arc::clone(&shared), listener).map_err(failed("make an epoll"))?;
+        let office = Arc::clone(reactor.office());
+        let reactor =
+            ginnel_base::thread::spawn("ginnel-reactor", move || reactor.run()).map_err(failed("start a thread"))?;
+        Ok(Self { shared, office, reactor: Some(reactor) })
     }
 
     /// Where it listens; a TCP port of 0 has become the real one.
     #[must_use]
     pub fn endpoint(&self) -> &Endpoint {
-        &self.endpoint
+        &self.shared.endpoint
     }
 
-    /// Whether it takes connections. False only after a fault of this library: the thread that accepts has panicked, which is
-    /// logged and counted ([`ginnel_base::thread::panicked`]). Its name is free then, and sessions that have begun go on.
+    /// Whether it takes connections. False only after a fault of this library: the reactor's thread has panicked, which is
+    /// logged and counted ([`ginnel_base::thread::panicked`]). Its name is free then, and its sessions are closed.
     #[must_use]
     pub fn is_accepting(&self) -> bool {
-        self.accepting.as_ref().is_some_and(|accepting| !accepting.is_finished())
+        self.reactor.as_ref().is_some_and(|reactor| !reactor.is_finished())
     }
 
     /// What it has done so far.
     #[must_use]
     pub fn counters(&self) -> ServerCounters {
-        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let counters = &self.shared.counters;
         ServerCounters {
-            sessions: of(&counters.sessions),
-            active: self.shared.places.taken() as u64,
-            refused: of(&counters.refused),
-            silent: of(&counters.silent),
-            exhausted: of(&counters.exhausted),
-            made_room: of(&counters.made_room),
-            requests: of(&counters.requests),
-            failures: of(&counters.failures),
+            sessions: counters.sessions.get(),
+            active: lock(&self.shared.stand).sessions as u64,
+            refused: counters.refused.get(),
+            silent: counters.silent.get(),
+            exhausted: counters.exhausted.get(),
+            made_room: counters.made_room.get(),
+            requests: counters.requests.get(),
+            failures: counters.failures.get(),
         }
     }
 
-    /// Stops accepting and frees the name, lets every session finish the request it is at, and returns when all have, or at
+    /// Stops accepting and frees the name, lets every session finish the requests it is at, and returns when all have, or at
     /// the latest after `timeout`: sessions that are left then are cut off.
     pub fn drain(mut self, timeout: Duration) -> Drained {
         self.end(Some(timeout))
     }
 
-    /// Stops at once: accepting, waiting and sending end, idle sessions close. Running handlers get half a second; after
-    /// that their sessions are hung up on and their threads left to themselves.
+    /// Stops at once: accepting, waiting and sending end, idle sessions close. Running handlers are told, and get half a second; after
+    /// that their sessions are closed and their threads left to themselves.
     pub fn stop(mut self) {
         let _ = self.end(None);
     }
 
     fn end(&mut self, patience: Option<Duration>) -> Drained {
-        let Some(accepting) = self.accepting.take() else { return Drained { cut_off: 0, stuck: 0 } };
-        self.shared.draining.raise();
-        // It ends at once: it waits for nothing but this.
-        let _ = accepting.join();
+        let Some(reactor) = self.reactor.take() else { return Drained { cut_off: 0, stuck: 0 } };
+        let shared = &self.shared;
+        let empty = |stand: &Stand| stand.closed && stand.sessions == 0;
         let mut cut_off = 0;
         if let Some(timeout) = patience {
-            cut_off = self.shared.places.wait_until_empty(Deadline::after(timeout));
+            self.office.post(Letter::Drain);
+            cut_off = shared.wait_for(Deadline::after(timeout), empty);
         }
-        self.shared.stopping.raise();
-        if cut_off > 0 {
-            self.shared.places.hang_up_on_all();
-        }
-        let mut stuck = self.shared.places.wait_until_empty(Deadline::after(STOP_GRACE));
+        // Before the letter: a handler that runs on the reactor's own thread keeps it from reading.
+        shared.stopping.store(true, Ordering::Relaxed);
+        self.office.post(Letter::Stop);
+        let stuck = shared.wait_for(Deadline::after(STOP_GRACE), empty);
+        self.office.post(Letter::End);
         if stuck > 0 {
-            self.shared.places.hang_up_on_all();
-            stuck = self.shared.places.wait_until_empty(Deadline::after(Duration::ZERO));
-            tracing::warn!(service = %self.endpoint, stuck, "handlers still run");
+            tracing::warn!(service = %shared.endpoint, stuck, "handlers still run");
         }
-        tracing::info!(service = %self.endpoint, cut_off, stuck, "stopped");
+        // A handler that hangs on the reactor's own thread keeps it: then it is left to itself.
+        if shared.wait_for(Deadline::after(STOP_GRACE), empty) == 0 {
+            let _ = reactor.join();
+        }
+        tracing::info!(service = %shared.endpoint, cut_off, stuck, "stopped");
         Drained { cut_off, stuck }
     }
 }
@@ -260,7 +345,7 @@ impl Drop for Server {
 
 impl std::fmt::Debug for Server {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Server").field("endpoint", &self.endpoint).finish_non_exhaustive()
+        f.debug_struct("Server").field("endpoint", &self.shared.endpoint).finish_non_exhaustive()
     }
 }
 
@@ -268,11 +353,5 @@ fn learned(configured: u32) -> Learned {
     match configured {
         0 => Learned::new(DEFAULT_MAX_PAYLOAD, DEFAULT_CEILING),
         fixed => Learned::new(fixed, fixed),
-    }
-}
-
-impl std::fmt::Debug for Shared {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shared").field("endpoint", &self.endpoint).finish_non_exhaustive()
     }
 }

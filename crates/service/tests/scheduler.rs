@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn pool(threads: usize) -> Pool {
-    Pool::with(NonZeroUsize::new(threads).unwrap(), 1 << 20).unwrap()
+    Pool::with(NonZeroUsize::new(threads).unwrap(), 1 << 20)
 }
 
 /// Runs what it is given when it is told to, on the caller's thread.

@@ -22,6 +22,7 @@ mod drive;
 mod endpoint;
 mod error;
 mod listener;
+mod parts;
 pub mod proto;
 pub mod ring;
 mod session;
@@ -43,5 +44,6 @@ pub use error::{
     SessionError, WritableDir,
 };
 pub use listener::{Incoming, Listener};
+pub use parts::Parts;
 pub use session::{Agreement, Session};
 pub use wait::{Abort, Wait};

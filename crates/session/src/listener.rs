@@ -7,8 +7,9 @@ use crate::credentials::PeerCredentials;
 use crate::drive::blocking::Drive;
 use crate::endpoint::Endpoint;
 use crate::error::{HandshakeError, ListenError, RefuseReason, SessionError};
-use crate::proto::{Connection, Event, Offer, Pool, Timing, Transmit, Verdict};
-use crate::session::{Established, Session};
+use crate::parts::Parts;
+use crate::proto::{Connection, Event, Framing, Offer, Pool, Timing, Transmit, Verdict};
+use crate::session::{Agreement, Established, Session};
 use crate::shm;
 use crate::socket;
 use crate::wait::Wait;
@@ -272,6 +273,24 @@ impl Incoming {
     /// Why there is no session. The client was told if [`HandshakeError::Refused`].
     pub fn finish(self) -> Result<Session, HandshakeError> {
         Ok(Session::new(self.establish()?))
+    }
+
+    /// Answers a HELLO that has arrived, for a driver of many sessions. Does not block. `timing` says how long the client may
+    /// keep silent from `now` on.
+    ///
+    /// # Errors
+    /// As [`Incoming::finish`].
+    pub fn into_parts(self, timing: Timing, now: Instant) -> Result<Parts, HandshakeError> {
+        let Established { mut connection, ack, link, peer, .. } = self.establish()?;
+        if let Link::Slot(slot) = &link {
+            connection.set_framing(Framing::Slot(slot.longest()));
+        }
+        connection.set_timing(timing, now);
+        let carrier: Box<dyn Carrier> = match link {
+            Link::Socket(socket) => Box::new(socket),
+            Link::Slot(slot) => slot,
+        };
+        Ok(Parts { connection, carrier, agreement: Agreement::new(&ack, peer) })
     }
 
     /// Judges and answers; what is left is to put a driver on it.

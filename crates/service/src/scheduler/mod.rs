@@ -78,7 +78,7 @@ type Job = Box<dyn FnOnce(Turn) + Send + 'static>;
 /// use ginnel_service::{Access, KeyedScheduler, Pool};
 /// use std::sync::mpsc;
 ///
-/// let scheduler = KeyedScheduler::new(Pool::new()?, 1024);
+/// let scheduler = KeyedScheduler::new(Pool::new(), 1024);
 /// let (sender, receiver) = mpsc::channel();
 /// for number in 0..10 {
 ///     let sender = sender.clone();

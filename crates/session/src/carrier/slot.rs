@@ -16,8 +16,8 @@ use ginnel_wire::ENVELOPE_LEN;
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 #[derive(Debug)]
@@ -58,6 +58,8 @@ struct Sleeper {
     region: Arc<Region>,
     signal: usize,
     bell: Bell,
+    // The bell of a driver of many, which sleeps on their words together.
+    also: OnceLock<Arc<Bell>>,
     hung_up: AtomicBool,
     cut_short: AtomicBool,
 }
@@ -72,6 +74,7 @@ impl Sleeper {
 impl Wake for Sleeper {
     fn wake(&self) {
         self.region.file.ring(self.signal, &self.bell);
+        self.also.get().into_iter().for_each(|bell| bell.ring());
     }
 }
 
@@ -123,6 +126,7 @@ impl Slot {
             region: Arc::clone(&region),
             signal: recv.signal,
             bell: Bell::default(),
+            also: OnceLock::new(),
             hung_up: AtomicBool::new(false),
             cut_short: AtomicBool::new(false),
         });
@@ -227,6 +231,20 @@ impl Doorbell {
     /// Whether the memory to sleep on is gone.
     pub(super) fn cannot_sleep(&self) -> bool {
         self.sleep(Some(Duration::ZERO)).is_err()
+    }
+
+    /// From now on a hang-up, and a region that is cut short, ring `bell` as well. Once for each session.
+    pub fn share(&self, bell: &Arc<Bell>) {
+        let _ = self.sleeper.also.set(Arc::clone(bell));
+    }
+
+    /// Sleeps until something has come for one of `doorbells` since its [`Carrier::arm`], or `bell` has been rung more than `rung` times, at
+    /// most for `timeout`. Spurious returns are possible. Of `doorbells`, which must [`share`](Self::share) the bell, the first 127
+    /// count.
+    pub fn sleep_on_any(doorbells: &[Self], bell: &Bell, rung: u32, timeout: Option<Duration>) {
+        let words = doorbells.iter().map(|one| (&one.sleeper.region.file, one.sleeper.signal, one.armed.signal));
+        // Whatever it is: whoever looks finds out.
+        let _ = bell.sleep(rung, words, timeout);
     }
 
     /// Sleeps until something has come since [`Carrier::arm`], or for `timeout`. Spurious returns are possible.

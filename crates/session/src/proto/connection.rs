@@ -198,6 +198,14 @@ impl Connection {
         }
     }
 
+    /// How long the peer may keep silent from `now` on. Without it, for ever.
+    pub fn set_timing(&mut self, timing: Timing, now: Instant) {
+        self.timers = Timers::new(timing, now);
+        if matches!(self.phase, Phase::Open) {
+            self.timers.open(now);
+        }
+    }
+
     // ---- the handshake ----
 
     /// Server: the client's first message, once it is complete.

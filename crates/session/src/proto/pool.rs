@@ -70,6 +70,14 @@ impl Pool {
         }
     }
 
+    /// An empty buffer to write to: one that came back, if there is one.
+    #[must_use]
+    pub fn take_empty(&mut self) -> Vec<u8> {
+        let mut buffer = self.take(SMALLEST);
+        buffer.clear();
+        buffer
+    }
+
     /// Gives a buffer back, whoever made it.
     pub fn put(&mut self, buffer: Vec<u8>) {
         let capacity = buffer.capacity();

@@ -1,0 +1,201 @@
+//! The only way back into a reactor: letters from other threads, and one wake for as many as come while it sleeps.
+//!
+//! The rule against lost wakes: the reactor arms under the lock, and only while nothing is there; whoever posts looks under the same
+//! lock whether it is armed. So a letter is either seen by the arming reactor, or its sender sees that the reactor sleeps and wakes
+//! it. The sender that takes the alarm away is the only one that pays a system call; posting to a reactor that is awake costs
+//! none.
+
+use crate::sync::{Mutex, lock};
+#[cfg(loom)]
+use loom::sync::atomic::{AtomicBool, Ordering};
+#[cfg(not(loom))]
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Wakes a reactor that sleeps. Called once for each time that it armed, at most.
+pub(crate) trait Wake: Send + Sync {
+    /// Makes the next (or present) sleep of the reactor end.
+    fn wake(&self);
+}
+
+/// A box of letters with one reader, the reactor.
+#[derive(Debug)]
+pub(crate) struct Mailbox<T, W> {
+    inner: Mutex<Inner<T>>,
+    /// There may be letters: a spinning reactor looks here, and takes no lock in vain.
+    some: AtomicBool,
+    waker: W,
+}
+
+#[derive(Debug)]
+struct Inner<T> {
+    letters: Vec<T>,
+    armed: bool,
+    closed: bool,
+}
+
+impl<T, W: Wake> Mailbox<T, W> {
+    pub(crate) fn new(waker: W) -> Self {
+        let inner = Inner { letters: Vec::new(), armed: false, closed: false };
+        Self { inner: Mutex::new(inner), some: AtomicBool::new(false), waker }
+    }
+
+    /// What wakes the reactor.
+    pub(crate) fn waker(&self) -> &W {
+        &self.waker
+    }
+
+    /// Adds a letter. It comes back if the reactor has ended.
+    pub(crate) fn post(&self, letter: T) -> Result<(), T> {
+        let mut inner = lock(&self.inner);
+        if inner.closed {
+            return Err(letter);
+        }
+        inner.letters.push(letter);
+        let wake = std::mem::take(&mut inner.armed);
+        // SYNC mail.some: pairs with the Acquire load in `peek`. It is only a hint; the lock carries the letters.
+        self.some.store(true, Ordering::Release);
+        drop(inner);
+        if wake {
+            self.waker.wake();
+        }
+        Ok(())
+    }
+
+    /// Whether there may be letters. Without a lock; for a reactor that does not sleep.
+    pub(crate) fn peek(&self) -> bool {
+        self.some.load(Ordering::Acquire)
+    }
+
+    /// Takes all letters, in the order in which they came. `into` must be empty: its memory becomes the box's next.
+    pub(crate) fn take(&self, into: &mut Vec<T>) {
+        let mut inner = lock(&self.inner);
+        inner.armed = false;
+        self.some.store(false, Ordering::Relaxed);
+        std::mem::swap(&mut inner.letters, into);
+    }
+
+    /// To be called right before sleeping. False if letters are there: then do not sleep.
+    #[must_use]
+    pub(crate) fn arm(&self) -> bool {
+        let mut inner = lock(&self.inner);
+        inner.armed = inner.letters.is_empty();
+        inner.armed
+    }
+
+    /// The reactor ends: nothing more is taken in. What was there is returned.
+    pub(crate) fn close(&self) -> Vec<T> {
+        let mut inner = lock(&self.inner);
+        inner.closed = true;
+        inner.armed = false;
+        std::mem::take(&mut inner.letters)
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicUsize;
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(&self) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn wakes<T>(mailbox: &Mailbox<T, Count>) -> usize {
+        mailbox.waker().0.load(Ordering::Relaxed)
+    }
+
+    #[test]
+    fn only_the_first_letter_to_a_sleeper_wakes_it() {
+        let mailbox = Mailbox::new(Count::default());
+        mailbox.post(1).unwrap();
+        assert_eq!(wakes(&mailbox), 0, "nobody sleeps");
+        assert!(!mailbox.arm(), "a letter is there");
+        let mut letters = Vec::new();
+        mailbox.take(&mut letters);
+        assert_eq!((letters.as_slice(), mailbox.peek()), (&[1][..], false));
+        assert!(mailbox.arm());
+        mailbox.post(2).unwrap();
+        mailbox.post(3).unwrap();
+        assert_eq!((wakes(&mailbox), mailbox.peek()), (1, true));
+    }
+
+    #[test]
+    fn a_letter_to_a_reactor_that_has_ended_comes_back() {
+        let mailbox = Mailbox::new(Count::default());
+        mailbox.post(1).unwrap();
+        assert_eq!(mailbox.close(), [1]);
+        assert_eq!(mailbox.post(2), Err(2));
+    }
+}
+
+#[cfg(loom)]
+mod models {
+    //! Fails if `post` does not look at `armed` under the lock, or if `arm` does not look at the letters.
+
+    use super::*;
+    use loom::sync::Arc;
+    use loom::sync::Notify;
+    use loom::thread;
+
+    struct Doorbell(Notify);
+
+    impl Wake for Doorbell {
+        fn wake(&self) {
+            self.0.notify();
+        }
+    }
+
+    fn post_from_threads_and_sleep(senders: usize) {
+        loom::model(move || {
+            let mailbox = Arc::new(Mailbox::new(Doorbell(Notify::new())));
+            let threads: Vec<_> = (0..senders)
+                .map(|number| {
+                    let mailbox = Arc::clone(&mailbox);
+                    thread::spawn(move || mailbox.post(number).unwrap())
+                })
+                .collect();
+            let (mut taken, mut letters) = (0, Vec::new());
+            while taken < senders {
+                if mailbox.arm() {
+                    // A lost wake is a deadlock here, which loom reports.
+                    mailbox.waker().0.wait();
+                }
+                mailbox.take(&mut letters);
+                taken += letters.len();
+                letters.clear();
+            }
+            for thread in threads {
+                thread.join().unwrap();
+            }
+        });
+    }
+
+    #[test]
+    fn loom_no_wake_of_one_sender_is_lost() {
+        post_from_threads_and_sleep(1);
+    }
+
+    #[test]
+    fn loom_no_wake_of_two_senders_is_lost() {
+        post_from_threads_and_sleep(2);
+    }
+
+    #[test]
+    fn loom_a_letter_at_the_end_is_either_taken_or_comes_back() {
+        loom::model(|| {
+            let mailbox = Arc::new(Mailbox::new(Doorbell(Notify::new())));
+            let sender = {
+                let mailbox = Arc::clone(&mailbox);
+                thread::spawn(move || mailbox.post(1).is_err())
+            };
+            let left = mailbox.close().len();
+            let came_back = sender.join().unwrap();
+            assert_eq!(left, usize::from(!came_back));
+        });
+    }
+}

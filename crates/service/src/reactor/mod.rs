@@ -1,0 +1,566 @@
+//! The reactor: one thread that owns all input and output of a server, and blocks on no peer and no handler.
+//!
+//! ```text
+//!             accept          bytes            requests
+//!   listener -------> guests -------> sessions ---------> inline, or executor
+//!                                        ^                        |
+//!                                        `------- mail -----------'   the only way back in, and one wake
+//! ```
+//!
+//! A turn: wait for the poll (or not, if there is work), then take the letters, the sessions that are ready, the timers, and those that
+//! were cut short by their fair share. Only the reactor reads and writes; a handler that is done posts a letter.
+
+mod calls;
+mod door;
+mod mail;
+mod poll;
+mod porter;
+mod session;
+mod table;
+
+use self::door::Door;
+use self::mail::Mailbox;
+use self::poll::{Bell, Interest, Poll, Ready, Token};
+use self::porter::Porter;
+use self::session::{Next, Reason, Session};
+use self::table::Table;
+use crate::context::Context;
+use crate::dispatch::{self, Ran};
+use crate::responder::{Answer, CallKey, Responder, SessionKey};
+use crate::server::Shared;
+use ginnel_base::Deadline;
+use ginnel_session::carrier::{Doorbell, Source};
+use ginnel_session::proto::{Pool, Received};
+use ginnel_session::{Agreement, Listener, Parts};
+use std::collections::{BTreeSet, VecDeque};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+/// Memory that a reactor keeps for the next messages.
+const KEEP: usize = 16 << 20;
+
+/// How often the poll is looked at where there is no thread to watch it.
+const WITHOUT_PORTER: Duration = Duration::from_millis(20);
+/// Sessions over words of shared memory that one reactor serves: what the kernel waits for at one time. Who comes later gets a socket.
+pub(super) const MOST_ON_WORDS: usize = 127;
+
+/// What other threads tell a reactor.
+#[derive(Debug)]
+pub(crate) enum Letter {
+    /// A call is answered.
+    Answer(CallKey, Answer),
+    /// Accept nothing more, and end each session with its last answer.
+    Drain,
+    /// End sessions whether they are idle or not; handlers are told.
+    Stop,
+    /// Close whatever is left, and end.
+    End,
+}
+
+/// Where letters to a reactor are posted.
+#[derive(Debug)]
+pub(crate) struct Office(Mailbox<Letter, Bell>);
+
+impl Office {
+    /// Posts a letter. After the reactor's end it is dropped: nobody waits for it.
+    pub(crate) fn post(&self, letter: Letter) {
+        let _ = self.0.post(letter);
+    }
+}
+
+/// What a session needs of its reactor while it is driven.
+pub(super) struct Turn<'a> {
+    pub(super) pool: &'a mut Pool,
+    pub(super) shared: &'a Arc<Shared>,
+    pub(super) office: &'a Arc<Office>,
+    pub(super) now: Instant,
+    /// Nothing else is ready.
+    pub(super) alone: bool,
+    /// Calls that are on the executor.
+    pub(super) executing: &'a mut usize,
+    /// Bytes of requests that have no answer yet.
+    pub(super) held: &'a Arc<AtomicUsize>,
+    /// The memory of a call that is over.
+    pub(super) spare: &'a mut Option<Context>,
+}
+
+impl Turn<'_> {
+    /// The circumstances of a call of layout 1, which has no deadline.
+    pub(super) fn context(&mut self, agreement: Agreement) -> Context {
+        match self.spare.take() {
+            Some(mut context) => {
+                context.reuse(agreement, Deadline::NEVER);
+                context
+            }
+            None => Context::new(agreement, Deadline::NEVER),
+        }
+    }
+
+    /// Whether requests are to be left where they are, because too many bytes of them are under way.
+    pub(super) fn paused(&self) -> bool {
+        self.held.load(Ordering::Relaxed) >= self.shared.options.request_budget
+    }
+
+    /// Runs a request: here, or on the executor. The answer if it is there already.
+    pub(super) fn dispatch(
+        &mut self,
+        call: CallKey,
+        message: Received,
+        context: Context,
+        agreement: &Agreement,
+    ) -> Option<Answer> {
+        let inline = self.alone && *self.executing == 0;
+        let responder = Responder::new(Arc::clone(self.office), call, context);
+        match dispatch::run(self.shared, message, responder, agreement, inline, self.pool, self.held) {
+            Ran::Answered(answer) => Some(answer),
+            Ran::Elsewhere => {
+                *self.executing += 1;
+                None
+            }
+        }
+    }
+}
+
+/// Whom a token or a timer is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Whom {
+    Door,
+    Bell,
+    Guest(SessionKey),
+    Session(SessionKey),
+}
+
+impl Whom {
+    fn token(self) -> Token {
+        let (kind, key) = match self {
+            Self::Door => (0, None),
+            Self::Bell => (1, None),
+            Self::Guest(key) => (2, Some(key)),
+            Self::Session(key) => (3, Some(key)),
+        };
+        let key = key.map_or(0, |key| u64::from(key.generation) << 32 | u64::from(key.index));
+        Token(kind << 62 | key)
+    }
+
+    fn of(token: Token) -> Self {
+        let key = SessionKey { index: token.0 as u32, generation: (token.0 >> 32) as u32 & table::GENERATIONS };
+        match token.0 >> 62 {
+            0 => Self::Door,
+            1 => Self::Bell,
+            2 => Self::Guest(key),
+            _ => Self::Session(key),
+        }
+    }
+}
+
+/// See the module.
+pub(crate) struct Reactor {
+    shared: Arc<Shared>,
+    office: Arc<Office>,
+    poll: Poll,
+    door: Option<Door>,
+    sessions: Table<Box<Session>>,
+    timers: BTreeSet<(Instant, Whom)>,
+    /// Sessions that have more to do.
+    again: VecDeque<SessionKey>,
+    /// Sessions that are not read from until there is room for requests.
+    paused: Vec<SessionKey>,
+    /// Sessions whose news are told by words of shared memory.
+    on_words: Vec<SessionKey>,
+    porter: Option<Porter>,
+    letters: Vec<Letter>,
+    ready: Vec<Ready>,
+    pool: Pool,
+    executing: usize,
+    held: Arc<AtomicUsize>,
+    spare: Option<Context>,
+    draining: bool,
+    ended: bool,
+}
+
+impl Reactor {
+    pub(crate) fn new(shared: Arc<Shared>, listener: Listener) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let bell = Bell::new()?;
+        poll.add_bell(&bell, Whom::Bell.token())?;
+        poll.add(&listener, Whom::Door.token(), Interest::READ)?;
+        let door = Door::new(listener);
+        Ok(Self {
+            shared,
+            office: Arc::new(Office(Mailbox::new(bell))),
+            poll,
+            door: Some(door),
+            sessions: Table::new(),
+            timers: BTreeSet::new(),
+            again: VecDeque::new(),
+            paused: Vec::new(),
+            on_words: Vec::new(),
+            porter: None,
+            letters: Vec::new(),
+            ready: Vec::new(),
+            pool: Pool::new(KEEP),
+            executing: 0,
+            held: Arc::default(),
+            spare: None,
+            draining: false,
+            ended: false,
+        })
+    }
+
+    pub(crate) fn office(&self) -> &Arc<Office> {
+        &self.office
+    }
+
+    /// Turns until it is told to end.
+    pub(crate) fn run(mut self) {
+        while !self.ended {
+            self.turn(Deadline::NEVER);
+        }
+    }
+
+    /// Does what is due; waits for it until `deadline` at most.
+    pub(crate) fn turn(&mut self, deadline: Deadline) {
+        let mut ready = std::mem::take(&mut self.ready);
+        self.wait(deadline, &mut ready);
+        let now = Instant::now();
+        let alone = ready.len() == 1 && self.again.is_empty() && !self.office.0.peek();
+        for event in ready.drain(..) {
+            self.tell(event, now, alone);
+        }
+        self.ready = ready;
+        self.read_letters(now);
+        self.ring_timers(now);
+        for _ in 0..self.again.len() {
+            let Some(key) = self.again.pop_front() else { break };
+            self.drive(key, now, true, false);
+        }
+        self.resume(now);
+        self.finish_if_drained();
+    }
+
+    fn wait(&mut self, deadline: Deadline, ready: &mut Vec<Ready>) {
+        let on_words = !self.on_words.is_empty();
+        let bell = self.office.0.waker();
+        let rung = bell.word.count();
+        bell.sleeps_on_words(on_words);
+        let busy = !self.again.is_empty() || self.office.0.peek() || !self.office.0.arm();
+        let until = self.timers.first().map_or(Deadline::NEVER, |(at, _)| Deadline::at(*at)).min(deadline);
+        if on_words && !busy {
+            self.sleep_on_words(rung, until, ready);
+            return;
+        }
+        let timeout = if busy { Some(Duration::ZERO) } else { until.remaining() };
+        self.look(timeout, ready);
+        if on_words {
+            self.look_at_words(ready);
+        }
+    }
+
+    /// Waits for the poll.
+    fn look(&mut self, timeout: Option<Duration>, ready: &mut Vec<Ready>) {
+        match self.poll.wait(timeout) {
+            Ok(events) => ready.extend_from_slice(events),
+            // Out of memory, or a bug: without a pause this would be a spin.
+            Err(error) => {
+                tracing::error!(service = %self.shared.endpoint, %error, "the reactor cannot wait");
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+    }
+
+    /// Sleeps until a word of shared memory changes, or the bell rings: for a letter, a hang-up, or something in the poll.
+    fn sleep_on_words(&mut self, rung: u32, until: Deadline, ready: &mut Vec<Ready>) {
+        let bell = Arc::clone(&self.office.0.waker().word);
+        let mut doorbells = Vec::with_capacity(self.on_words.len());
+        for key in &self.on_words {
+            let Some(session) = self.sessions.get_mut(*key) else { continue };
+            if !session.carrier.arm() && session.listens() {
+                ready.push(Ready::news(Whom::Session(*key).token()));
+            } else if let Source::Doorbell(doorbell) = session.carrier.source() {
+                doorbells.push(doorbell);
+            }
+        }
+        let porter = match &self.porter {
+            Some(porter) => {
+                porter.watch();
+                true
+            }
+            None => false,
+        };
+        if ready.is_empty() {
+            // Without a porter the poll is looked at now and then: slow, and better than not at all.
+            let timeout = if porter { until.remaining() } else { Some(WITHOUT_PORTER) };
+            Doorbell::sleep_on_any(&doorbells, &bell, rung, timeout);
+            self.look_at_words(ready);
+        }
+        if self.porter.as_ref().is_none_or(Porter::rang) {
+            self.look(Some(Duration::ZERO), ready);
+        }
+    }
+
+    fn look_at_words(&mut self, ready: &mut Vec<Ready>) {
+        for key in &self.on_words {
+            if self.sessions.get_mut(*key).is_some_and(|session| session.listens() && !session.carrier.arm()) {
+                ready.push(Ready::news(Whom::Session(*key).token()));
+            }
+        }
+    }
+
+    fn tell(&mut self, event: Ready, now: Instant, alone: bool) {
+        match Whom::of(event.token) {
+            Whom::Bell => {}
+            Whom::Door => self.open_door(now),
+            Whom::Guest(key) => self.hear_guest(key, now),
+            Whom::Session(key) => {
+                if event.hung_up
+                    && let Some(session) = self.sessions.get_mut(key)
+                {
+                    session.gone();
+                }
+                self.drive(key, now, event.read, alone);
+            }
+        }
+    }
+
+    /// Lets a session do what it can, and sees to what becomes of it.
+    fn drive(&mut self, key: SessionKey, now: Instant, readable: bool, alone: bool) {
+        self.with_session(key, now, alone, |session, turn| session.drive(turn, readable));
+    }
+
+    fn with_session(
+        &mut self,
+        key: SessionKey,
+        now: Instant,
+        alone: bool,
+        act: impl FnOnce(&mut Session, &mut Turn<'_>) -> Next,
+    ) {
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        let mut turn = Turn {
+            pool: &mut self.pool,
+            shared: &self.shared,
+            office: &self.office,
+            now,
+            alone,
+            executing: &mut self.executing,
+            held: &self.held,
+            spare: &mut self.spare,
+        };
+        match act(session, &mut turn) {
+            Next::Wait => {
+                let paused = turn.paused();
+                self.settle(key, paused);
+            }
+            Next::Again => self.again.push_back(key),
+            Next::Over(reason) => self.remove(key, &reason),
+        }
+    }
+
+    /// Tells the poll and the timers what a session waits for now.
+    fn settle(&mut self, key: SessionKey, paused: bool) {
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        if paused && session.wants(false).read && !session.paused {
+            session.paused = true;
+            self.paused.push(key);
+        }
+        let wants = session.wants(paused);
+        if session.interest.is_some_and(|interest| interest != wants) {
+            let token = Whom::Session(key).token();
+            if self.poll.change(session.carrier.socket(), token, wants).is_ok() {
+                session.interest = Some(wants);
+            }
+        }
+        // A timer that rings early looks again: only one that would ring late is moved.
+        if let Some(at) = session.timeout().instant()
+            && session.timer.is_none_or(|timer| at < timer)
+        {
+            if let Some(timer) = session.timer.replace(at) {
+                self.timers.remove(&(timer, Whom::Session(key)));
+            }
+            self.timers.insert((at, Whom::Session(key)));
+        }
+    }
+
+    fn remove(&mut self, key: SessionKey, reason: &Reason) {
+        let Some(session) = self.sessions.remove(key) else { return };
+        session.cancel_calls();
+        self.executing -= session.open_calls().min(self.executing);
+        if session.interest.is_some() {
+            self.poll.remove(session.carrier.socket());
+        } else {
+            self.on_words.retain(|other| *other != key);
+        }
+        if let Some(timer) = session.timer {
+            self.timers.remove(&(timer, Whom::Session(key)));
+        }
+        if let Reason::Dismissed(Some(end)) = reason {
+            tracing::info!(
+                service = %self.shared.endpoint,
+                ?end,
+                peer = ?session.agreement.peer,
+                "a client was dismissed"
+            );
+        }
+        tracing::debug!(
+            service = %self.shared.endpoint,
+            session = session.agreement.session_id,
+            ?reason,
+            "session ended"
+        );
+        self.shared.has_sessions(self.sessions.len());
+    }
+
+    /// A handshake has succeeded.
+    fn admit(&mut self, parts: Parts, now: Instant) {
+        self.shared.counters.sessions.add(1);
+        let window = self.shared.options.window;
+        let key = self.sessions.insert_with(|key| Box::new(Session::new(key, parts, window, now)));
+        self.shared.has_sessions(self.sessions.len());
+        let Some(session) = self.sessions.get_mut(key) else { return };
+        let added = match session.carrier.source() {
+            Source::Socket { fd, .. } => self.poll.add(fd, Whom::Session(key).token(), Interest::READ),
+            Source::Doorbell(doorbell) => {
+                doorbell.share(&self.office.0.waker().word);
+                self.on_words.push(key);
+                if self.porter.is_none() {
+                    self.porter = Porter::start(&self.poll, Arc::clone(&self.office.0.waker().word))
+                        .inspect_err(|error| tracing::warn!(%error, "no thread to watch the sockets"))
+                        .ok();
+                }
+                Ok(())
+            }
+        };
+        match added {
+            Ok(()) if self.on_words.last() == Some(&key) => {}
+            Ok(()) => session.interest = Some(Interest::READ),
+            Err(error) => {
+                let reason =
+                    Reason::Failed(ginnel_session::SessionError::Io { doing: "wait for a session", source: error });
+                return self.remove(key, &reason);
+            }
+        }
+        // Its first request may have come with the HELLO.
+        self.drive(key, now, true, false);
+    }
+
+    fn read_letters(&mut self, now: Instant) {
+        if !self.office.0.peek() {
+            return;
+        }
+        let mut letters = std::mem::take(&mut self.letters);
+        self.office.0.take(&mut letters);
+        for letter in letters.drain(..) {
+            match letter {
+                Letter::Answer(call, answer) => {
+                    self.with_session(call.session, now, false, |session, turn| {
+                        if session.is_open(call.number) {
+                            *turn.executing -= 1;
+                        }
+                        session.answer(turn, call.number, answer);
+                        session.drive(turn, true)
+                    });
+                }
+                Letter::Drain => self.drain(now),
+                Letter::Stop => {
+                    self.drain(now);
+                    for key in self.sessions.keys() {
+                        self.sessions.get_mut(key).into_iter().for_each(|session| session.cancel_calls());
+                    }
+                }
+                Letter::End => {
+                    for key in self.sessions.keys() {
+                        self.remove(key, &Reason::Stopped);
+                    }
+                    self.end();
+                }
+            }
+        }
+        self.letters = letters;
+    }
+
+    fn drain(&mut self, now: Instant) {
+        if std::mem::replace(&mut self.draining, true) {
+            return;
+        }
+        if let Some(door) = self.door.take() {
+            self.poll.remove(door.listener());
+            for guest in door.into_guests() {
+                self.poll.remove(&guest);
+            }
+            self.timers.retain(|(_, whom)| !matches!(whom, Whom::Guest(_) | Whom::Door));
+        }
+        self.shared.has_closed();
+        for key in self.sessions.keys() {
+            self.with_session(key, now, false, |session, turn| {
+                session.close_when_idle();
+                session.drive(turn, false)
+            });
+        }
+    }
+
+    fn finish_if_drained(&mut self) {
+        if self.draining && self.sessions.len() == 0 {
+            self.end();
+        }
+    }
+
+    fn end(&mut self) {
+        self.ended = true;
+        drop(self.office.0.close());
+    }
+
+    fn ring_timers(&mut self, now: Instant) {
+        while let Some(&(at, whom)) = self.timers.first() {
+            if at > now {
+                break;
+            }
+            self.timers.pop_first();
+            match whom {
+                Whom::Session(key) => {
+                    if let Some(session) = self.sessions.get_mut(key) {
+                        session.timer = None;
+                        session.tick(now);
+                    }
+                    self.drive(key, now, false, false);
+                }
+                Whom::Guest(key) => self.forget_guest(key),
+                Whom::Door => self.reopen_door(now),
+                Whom::Bell => {}
+            }
+        }
+    }
+
+    /// Reads again from sessions that had to wait for room.
+    fn resume(&mut self, now: Instant) {
+        if self.paused.is_empty() || self.held.load(Ordering::Relaxed) >= self.shared.options.request_budget {
+            return;
+        }
+        for key in std::mem::take(&mut self.paused) {
+            if let Some(session) = self.sessions.get_mut(key) {
+                session.paused = false;
+                self.drive(key, now, true, false);
+            }
+        }
+    }
+}
+
+impl AsFd for Reactor {
+    /// Readable when a turn is due.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.poll.as_fd()
+    }
+}
+
+impl Drop for Reactor {
+    fn drop(&mut self) {
+        // Also after a panic: whoever waits for sessions to end must not wait for ever.
+        drop(self.office.0.close());
+        // Sessions close before they are said to be gone.
+        self.sessions = Table::new();
+        self.door = None;
+        self.shared.has_sessions(0);
+        self.shared.has_closed();
+    }
+}
