@@ -409,6 +409,8 @@ impl Reactor {
             ?reason,
             "session ended"
         );
+        // What counts the session out finds its files gone.
+        drop(session);
         self.shared.has_sessions(self.sessions.len());
     }
 
