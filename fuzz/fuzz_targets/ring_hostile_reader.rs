@@ -96,9 +96,11 @@ fn write(producer: &mut Producer, choices: &mut Choices) {
                     joins += 1;
                     assert!(joins <= MOST_JOINS, "a reader that joins for ever stops the writer");
                     let _ = producer.control().take_attention();
+                    producer.welcomed();
                 }
                 Err(Blocked::Reader { slot, token }) => producer.evict(slot, token),
                 Err(Blocked::Mad { slot, token }) => producer.dismiss(slot, token),
+            Err(Blocked::Scribbled { .. }) => panic!("readers cannot write here"),
             }
         }
         let payload = payload(producer.sequence(), len);
@@ -133,9 +135,11 @@ fn write_slice(producer: &mut Producer, records: usize) {
                 joins += 1;
                 assert!(joins <= MOST_JOINS, "a reader that joins for ever stops the writer");
                 let _ = producer.control().take_attention();
+                producer.welcomed();
             }
             Err(Blocked::Reader { slot, token }) => producer.evict(slot, token),
             Err(Blocked::Mad { slot, token }) => producer.dismiss(slot, token),
+            Err(Blocked::Scribbled { .. }) => panic!("readers cannot write here"),
         }
     }
 }

@@ -1,6 +1,5 @@
 //! How channels are made and opened.
 
-use crate::clock;
 use crate::codec::{Codec, Plain};
 use crate::discovery::{
     CONTROL_LAYOUT, Claimed, DATA, KIND_CONTROL, KIND_DATA, Permissions, Seat, address, control_file, making_file,
@@ -10,8 +9,10 @@ use crate::env::{self, Inherit, Parts, Role, Source};
 use crate::error::{CreateError, EnvError, OpenError};
 use crate::hub::Hub;
 use crate::reader::Reader;
-use crate::tether::{self, Join, Tether, Waker};
+use crate::shrink::Files;
+use crate::tether::{self, Join, Tether};
 use crate::writer::{OnFull, Writer};
+use ginnel_base::Deadline;
 use ginnel_memory::identity::Identity;
 use ginnel_memory::ring::{Consumer, Control, Geometry, Mode, Producer, Start};
 use ginnel_memory::{Access, Expect, Name, RunDir, RunDirError, Segment, SegmentError, Spec, Spin, fence};
@@ -20,7 +21,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Skips the check of who created a channel; set by a parent that trusts what its children meet.
 const NO_CHECK: &str = "GINNEL_DISABLE_IPC_PERMISSIONS";
@@ -197,10 +198,9 @@ impl<T: ?Sized, C: Codec<T>> WriterBuilder<T, C> {
         data.sign(Identity::own());
         let geometry = Geometry::from_params(&data.header().params, data.header().data)?;
         let system = |source| CreateError::System { what: "take over the inherited channel", source };
-        let waker = Waker::new().map_err(system)?;
-        tether::welcome(parts.socket.as_fd(), waker.reading.as_fd()).map_err(system)?;
+        let socket = tether::renew(&parts.socket).map_err(system)?;
         let mut writer = self.finish(geometry, data, control, None, None, false)?;
-        writer.tie(parts.socket, waker, parts.slot, parts.token).map_err(system)?;
+        writer.tie(socket, parts.slot, parts.token).map_err(system)?;
         Ok(writer)
     }
 
@@ -220,18 +220,19 @@ impl<T: ?Sized, C: Codec<T>> WriterBuilder<T, C> {
         data.populate();
         fence::prepare();
         let system = |source| CreateError::System { what: "watch for readers", source };
-        let hub = Hub::new(listener).map_err(system)?;
         let small = SegmentError::Mismatch { name: "control".into(), field: "size", found: 0, expected: 1 };
         let slots = Control::new(control.data_mut(), geometry.max_readers).ok_or(small)?;
         let (found, expected) = (data.header().data as u64, geometry.capacity);
+        let extent = data.extent();
         let (words, data) = data.into_words()?;
+        let hub = Hub::new(listener, Files::new(data, extent, control)).map_err(system)?;
         // An inherited header may describe a ring that its segment, mapped once instead of twice, cannot hold.
         let small = || SegmentError::Mismatch { name: "channel".into(), field: "data size", found, expected };
         let producer = Producer::new(geometry, words, slots).ok_or_else(small)?;
         if let Some(claimed) = &mut claimed {
             claimed.complete()?;
         }
-        Ok(Writer::new(producer, hub, data, control, claimed, explicit_dir, self.on_full, self.spin))
+        Ok(Writer::new(producer, hub, claimed, explicit_dir, self.on_full, self.spin))
     }
 }
 
@@ -382,20 +383,15 @@ impl<T: ?Sized, C: Codec<T>> ReaderBuilder<T, C> {
     /// Opens the channel `name`.
     pub fn open(self, name: &str) -> Result<Reader<T, C>, OpenError> {
         let name: Name = name.parse()?;
-        let deadline = self.wait.map(clock::after);
+        let deadline = self.wait.map(Deadline::after);
         loop {
-            match self.try_open(&name) {
-                Err(error @ (OpenError::Absent { .. } | OpenError::Dead { .. })) => {
-                    let Some(deadline) = deadline else { return Err(error) };
-                    if clock::passed(deadline) {
-                        return Err(error);
-                    }
-                    let left =
-                        deadline.map_or(LOOK_EVERY, |deadline| deadline.saturating_duration_since(Instant::now()));
-                    std::thread::sleep(LOOK_EVERY.min(left));
+            // A writer may end at any moment until the reader is announced to it.
+            let opened = self.try_open(&name).and_then(|parts| self.finish(name.as_str(), parts));
+            match (opened, deadline) {
+                (Err(OpenError::Absent { .. } | OpenError::Dead { .. }), Some(deadline)) if !deadline.passed() => {
+                    std::thread::sleep(deadline.remaining().map_or(LOOK_EVERY, |left| LOOK_EVERY.min(left)));
                 }
-                Ok(parts) => return self.finish(name.as_str(), parts),
-                Err(error) => return Err(error),
+                (opened, _) => return opened,
             }
         }
     }
@@ -451,13 +447,13 @@ impl<T: ?Sized, C: Codec<T>> ReaderBuilder<T, C> {
         }
     }
 
-    fn finish(self, name: &str, opened: Opened) -> Result<Reader<T, C>, OpenError> {
+    fn finish(&self, name: &str, opened: Opened) -> Result<Reader<T, C>, OpenError> {
         let Opened { data, control, socket } = opened;
         let (geometry, slots) = self.geometry(name, &data, &control)?;
         let token = Spec::random_instance();
-        let seat = Seat::take(control, &slots, token)
+        let seat = Seat::take(&control, &slots, token)
             .map_err(|source| OpenError::System { what: "take a place among the channel's readers", source })?;
-        let Some((seat, slot)) = seat else {
+        let Some((locked, slot)) = seat else {
             return Err(OpenError::Full { name: name.to_owned(), max: geometry.max_readers });
         };
         let mut consumer = self.consumer(name, geometry, &data, slots, slot, token)?;
@@ -466,15 +462,21 @@ impl<T: ?Sized, C: Codec<T>> ReaderBuilder<T, C> {
         match joined {
             Ok(Ok(())) => {}
             Ok(Err(fault)) => return Err(OpenError::Join { name: name.to_owned(), what: fault.into() }),
+            Err(Errno::PIPE | Errno::CONNRESET) if tether::was_refused(socket.as_fd()) => {
+                return Err(OpenError::Refused { name: name.to_owned() });
+            }
             Err(Errno::PIPE | Errno::CONNRESET) => return Err(OpenError::Dead { name: name.to_owned() }),
             Err(source) => return Err(OpenError::System { what: "announce the reader", source }),
         }
-        let tether =
-            Tether::new(socket, None).map_err(|source| OpenError::System { what: "watch the writer", source })?;
+        if consumer.closed() {
+            return Err(OpenError::Dead { name: name.to_owned() }); // a moment ago: nothing will come of it any more
+        }
+        let mut tether =
+            Tether::new(socket, false).map_err(|source| OpenError::System { what: "watch the writer", source })?;
         if consumer.writer_waits() {
             tether.tell_room();
         }
-        Ok(Reader::new(consumer, tether, seat, self.spin))
+        Ok(Reader::new(consumer, tether, Files::of(data, control), locked, self.spin.clone()))
     }
 
     fn geometry(&self, name: &str, data: &Segment, control: &Segment) -> Result<(Geometry, Control), OpenError> {
@@ -551,13 +553,14 @@ impl<T: ?Sized, C: Codec<T>> ReaderBuilder<T, C> {
         consumer.sign();
         data.populate();
         let system = |source| OpenError::System { what: "take over the inherited channel", source };
-        match tether::greet(parts.socket.as_fd()) {
+        let socket = match tether::renew(&parts.socket) {
+            Ok(socket) => socket,
             // A parent that died before we looked: what it published is still to be read.
-            Ok(()) | Err(Errno::PIPE | Errno::CONNRESET) => {}
+            Err(Errno::PIPE | Errno::CONNRESET) => parts.socket,
             Err(source) => return Err(system(source)),
-        }
-        let tether = Tether::new(parts.socket, parts.wake).map_err(system)?;
-        Ok(Reader::new(consumer, tether, Seat::inherited(control), self.spin))
+        };
+        let tether = Tether::new(socket, false).map_err(system)?;
+        Ok(Reader::new(consumer, tether, Files::of(data, control), None, self.spin))
     }
 
     /// Creates a channel whose **writer** will be a child: gives the writer's part to the next child of `command`, in the
@@ -586,22 +589,16 @@ impl<T: ?Sized, C: Codec<T>> ReaderBuilder<T, C> {
         let system = |source| OpenError::System { what: "make the inherited channel", source };
         let (near, far) = tether::pair().map_err(system)?;
         let duplicate = |fd: rustix::fd::BorrowedFd<'_>| rustix::io::fcntl_dupfd_cloexec(fd, 3).map_err(system);
-        let parts = Parts {
-            data: duplicate(data.as_fd())?,
-            control: duplicate(control.fd())?,
-            socket: far,
-            wake: None,
-            slot,
-            token,
-        };
+        let parts =
+            Parts { data: duplicate(data.as_fd())?, control: duplicate(control.fd())?, socket: far, slot, token };
         // This end only reads: a mapping that cannot write, even though this process made the memory.
         let expect = Expect { kind: KIND_DATA, layout: None, instance: Some(spec.instance), owner: None };
         let data = Segment::inherit(name, data, Access::Read, &expect)?;
         let mut consumer = self.consumer(name, geometry, &data, slots, slot, token)?;
         consumer.resume();
-        let tether = Tether::new(near, None).map_err(system)?;
+        let tether = Tether::new(near, true).map_err(system)?;
         parts.export(command, variable, Role::Writer);
-        Ok(Reader::new(consumer, tether, Seat::inherited(control), self.spin))
+        Ok(Reader::new(consumer, tether, Files::of(data, control), None, self.spin))
     }
 }
 

@@ -24,6 +24,7 @@
 
 use crate::codec::fnv;
 use crate::error::CreateError;
+use crate::shrink::Files;
 use crate::sys;
 use ginnel_memory::identity::Identity;
 use ginnel_memory::ring::{Control, Geometry, Mode, SlotInfo};
@@ -34,10 +35,11 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::Arc;
 
 /// Connections that wait for the writer's next look. Those of readers that have left again count too, so it is far more than
 /// the readers that a channel can have (and what `net.core.somaxconn` allows by default).
-const BACKLOG: i32 = 4096;
+pub(crate) const BACKLOG: i32 = 4096;
 
 pub(crate) const DATA: &str = ".channel";
 /// A data segment that is not ready yet; it gets its name when it is.
@@ -102,34 +104,39 @@ pub(crate) fn is_named(header: &Header, name: &str) -> bool {
 /// A reader's hold on its slot: proof of its life for every other process, given back on drop or by the kernel.
 #[derive(Debug)]
 pub(crate) struct Seat {
-    control: Segment,
-    slot: Option<usize>,
+    files: Arc<Files>,
+    locked: Option<usize>,
 }
 
 impl Seat {
-    /// Takes a slot of a named channel for the reader `token`, `None` if all are in use.
-    pub(crate) fn take(control: Segment, slots: &Control, token: u64) -> Result<Option<(Self, usize)>, Errno> {
+    /// Takes a slot of a named channel for the reader `token`, `None` if all are in use: its number, and which byte of the control file
+    /// is locked for it, if any. The lock lasts as long as `control` is open.
+    pub(crate) fn take(
+        control: &Segment,
+        slots: &Control,
+        token: u64,
+    ) -> Result<Option<(Option<usize>, usize)>, Errno> {
         let own = Identity::own();
         match slots.claim_by(token, own, |slot| sys::lock_byte(control.fd(), slot)) {
-            Ok(taken) => Ok(taken.map(|slot| (Self { control, slot: Some(slot) }, slot))),
+            Ok(taken) => Ok(taken.map(|slot| (Some(slot), slot))),
             // A file system without such locks: ids must do.
             Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::NOLCK) => {
-                Ok(slots.claim(token, own).map(|slot| (Self { control, slot: None }, slot)))
+                Ok(slots.claim(token, own).map(|slot| (None, slot)))
             }
             Err(other) => Err(other),
         }
     }
 
-    /// The slot was taken by whoever exported it.
-    pub(crate) fn inherited(control: Segment) -> Self {
-        Self { control, slot: None }
+    /// Gives the lock of a byte of the control file back on drop, however long others keep the file open.
+    pub(crate) fn new(files: Arc<Files>, locked: Option<usize>) -> Self {
+        Self { files, locked }
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        if let Some(slot) = self.slot {
-            sys::unlock_byte(self.control.fd(), slot);
+        if let Some(slot) = self.locked {
+            sys::unlock_byte(self.files.control(), slot);
         }
     }
 }
@@ -422,6 +429,9 @@ pub struct ReaderInfo {
     pub missed: u64,
     /// Whether it sleeps.
     pub asleep: bool,
+    /// Whether the writer knows it and wakes it: not yet, before the writer has looked, and not at all while the writer is out of
+    /// file descriptors.
+    pub welcomed: bool,
     /// Whether it lives; `None` if that cannot be known here.
     pub alive: Option<bool>,
 }
@@ -474,6 +484,7 @@ fn look(dir: &RunDir, name: &str) -> Option<ChannelInfo> {
         lag: position.saturating_sub(info.cursor),
         missed: info.missed,
         asleep: info.armed,
+        welcomed: info.welcomed,
         alive: reader_lives(control, &info),
     });
     Some(ChannelInfo {

@@ -3,7 +3,7 @@
 //! ```text
 //! NAME                          a named channel in the reader's own runtime directory
 //! /DIRECTORY/NAME               a named channel in that runtime directory
-//! fd:r:DATA,CONTROL,SOCKET,WAKE,SLOT,TOKEN   inherited descriptors for a reader that the parent has placed
+//! fd:r:DATA,CONTROL,SOCKET,SLOT,TOKEN        inherited descriptors for a reader that the parent has placed
 //! fd:w:DATA,CONTROL,SOCKET,SLOT,TOKEN        inherited descriptors for the writer; slot and token are the parent's reader's
 //! ```
 
@@ -26,8 +26,6 @@ pub(crate) struct Parts {
     pub(crate) data: OwnedFd,
     pub(crate) control: OwnedFd,
     pub(crate) socket: OwnedFd,
-    /// For a reader, the reading end of the pipe that wakes it. A writer makes its own, so that nobody else can hold it open.
-    pub(crate) wake: Option<OwnedFd>,
     pub(crate) slot: usize,
     pub(crate) token: u64,
 }
@@ -63,10 +61,9 @@ impl Parts {
             Role::Reader => 'r',
             Role::Writer => 'w',
         };
-        let Self { data, control, socket, wake, slot, token } = self;
+        let Self { data, control, socket, slot, token } = self;
         let [data, control, socket] = [data, control, socket].map(|fd| command.inherit_fd(fd));
-        let wake = wake.map_or_else(String::new, |fd| format!("{},", command.inherit_fd(fd)));
-        let value = format!("fd:{role}:{data},{control},{socket},{wake}{slot},{token}");
+        let value = format!("fd:{role}:{data},{control},{socket},{slot},{token}");
         command.set_env(variable, value.as_ref());
     }
 }
@@ -106,7 +103,7 @@ pub(crate) fn read(variable: &str, role: Role) -> Result<Source, EnvError> {
         Role::Writer => "fd:w:",
     };
     if let Some(list) = value.strip_prefix(prefix) {
-        return parse(variable, list, role, malformed).map(Source::Inherited);
+        return parse(variable, list, malformed).map(Source::Inherited);
     }
     if value.starts_with("fd:") || value.is_empty() {
         return Err(malformed());
@@ -117,7 +114,7 @@ pub(crate) fn read(variable: &str, role: Role) -> Result<Source, EnvError> {
     })
 }
 
-fn parse(variable: &str, list: &str, role: Role, malformed: impl Fn() -> EnvError) -> Result<Parts, EnvError> {
+fn parse(variable: &str, list: &str, malformed: impl Fn() -> EnvError) -> Result<Parts, EnvError> {
     let fields: Vec<&str> = list.split(',').collect();
     let (fds, [slot, token]) = fields.split_last_chunk().ok_or_else(&malformed)?;
     let slot = slot.parse().map_err(|_| malformed())?;
@@ -126,11 +123,7 @@ fn parse(variable: &str, list: &str, role: Role, malformed: impl Fn() -> EnvErro
     let numbers = numbers.map_err(|_| malformed())?;
     let take =
         |fd: RawFd| sys::take_inherited(fd).ok_or_else(|| EnvError::Descriptor { variable: variable.to_owned(), fd });
-    let (data, control, socket, wake) = match (role, &numbers[..]) {
-        (Role::Reader, &[data, control, socket, wake]) => (data, control, socket, Some(wake)),
-        (Role::Writer, &[data, control, socket]) => (data, control, socket, None),
-        _ => return Err(malformed()),
-    };
+    let &[data, control, socket] = &numbers[..] else { return Err(malformed()) };
     let (data, control, socket) = (take(data)?, take(control)?, take(socket)?);
-    Ok(Parts { data, control, socket, wake: wake.map(take).transpose()?, slot, token })
+    Ok(Parts { data, control, socket, slot, token })
 }

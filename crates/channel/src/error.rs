@@ -129,6 +129,14 @@ pub enum OpenError {
         /// The channel's name.
         name: String,
     },
+    /// The writer has no file descriptor left for another reader.
+    #[error(
+        "the writer of channel {name:?} has no file descriptor left for another reader: raise its limit (ulimit -n)"
+    )]
+    Refused {
+        /// The channel's name.
+        name: String,
+    },
     /// What is there is not a channel, or not a whole one.
     #[error(transparent)]
     Segment(#[from] SegmentError),
@@ -228,6 +236,9 @@ pub enum PublishError {
     /// The memory was taken away: somebody shrank the channel's file.
     #[error("the channel's memory was truncated by somebody: create the channel anew")]
     Truncated,
+    /// Somebody wrote to the channel's memory beside its writer.
+    #[error("the channel is corrupt, because somebody else wrote to its memory ({0}): create the channel anew")]
+    Corrupt(Corruption),
     /// A system call failed.
     #[error("cannot {what}: {source}{}", advice(*.source))]
     System {
@@ -256,6 +267,11 @@ pub enum RecvError {
         /// How its writer ended.
         cause: CloseCause,
     },
+    /// The writer has no file descriptor left for another reader. This reader is of no more use; a new one may be opened later.
+    #[error(
+        "the channel's writer has no file descriptor left for this reader: raise its limit (ulimit -n) and open again"
+    )]
+    Refused,
     /// The writer is broken or hostile. This reader is of no more use.
     #[error("the channel is corrupt: {0}")]
     Corrupt(#[from] Corruption),

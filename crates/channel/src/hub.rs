@@ -1,6 +1,8 @@
 //! The writer's ends of its readers' tethers (see [`crate::tether`]).
 
-use crate::tether::{self, Join, Waker};
+use crate::discovery;
+use crate::shrink::Files;
+use crate::tether::{self, Join};
 use ginnel_memory::ring::{ATTENTION_JOINED, Admission, Mode, Producer};
 use rustix::event::{Timespec, epoll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -9,16 +11,14 @@ use rustix::net::{RecvFlags, SocketFlags};
 use std::mem::MaybeUninit;
 
 const LISTENER: u64 = u64::MAX;
-/// Marks the events of a pidfd; the rest is the slot, like for the socket.
-const DEATH: u64 = 1 << 32;
 /// The event of any stranger.
 const STRANGER: u64 = u64::MAX - 1;
 /// The event of an interrupt (see [`Hub::interrupt_by`]).
 const INTERRUPT: u64 = u64::MAX - 2;
 /// Strangers that are kept; beyond that the oldest is dropped. Honest ones introduce themselves within microseconds.
 const MAX_STRANGERS: usize = 16;
-/// Refused connections that are taken from the queue in one go; the rest waits for the next look.
-const MAX_ACCEPTS: usize = 2 * ginnel_memory::ring::Geometry::MAX_READERS;
+/// Connections that are taken from the queue in one go: all that can be in it. What comes meanwhile waits for the next look.
+const MAX_ACCEPTS: usize = discovery::BACKLOG as usize + 1;
 
 #[derive(Debug)]
 pub(crate) struct Hub {
@@ -30,36 +30,56 @@ pub(crate) struct Hub {
     /// Readers that joined, as a count that never falls.
     pub(crate) joined: u64,
     pub(crate) wakes: u64,
+    /// One descriptor kept back, in whose place a connection is accepted that cannot be kept: to say so to it.
+    reserve: Option<OwnedFd>,
+    /// What the ring lies in.
+    pub(crate) files: Files,
 }
 
 /// One reader, as the writer knows it.
 #[derive(Debug)]
 struct Tied {
     socket: OwnedFd,
-    waker: Waker,
     slot: usize,
     token: u64,
     /// The writer no longer keeps records for it. Its slot stays its own until it leaves, for it still writes there.
     evicted: bool,
-    /// Watches the process that greeted from an exported end: the `Command` may hold a copy of that end, so that the hang-up
-    /// comes late.
-    pidfd: Option<OwnedFd>,
+    /// Exported to a child that is yet to send a socket of its own.
+    exported: bool,
 }
 
-/// A connection that is not tied yet: it has not introduced itself, or descriptors ran out while it was welcomed.
+/// A connection that is not tied yet, because it has not introduced itself.
 #[derive(Debug)]
-struct Stranger {
-    socket: OwnedFd,
-    join: Option<Join>,
+struct Stranger(OwnedFd);
+
+const READABLE: epoll::EventFlags = epoll::EventFlags::IN.union(epoll::EventFlags::RDHUP);
+const ACCEPTED: SocketFlags = SocketFlags::CLOEXEC.union(SocketFlags::NONBLOCK);
+
+impl Tied {
+    /// Takes one message: word of space, or the socket of a child that has taken its place. False if it hung up.
+    fn hear(&mut self, epoll: &OwnedFd) -> Result<bool, Errno> {
+        let mut bytes = [0; 16];
+        if !self.exported {
+            return rustix::net::recv(&self.socket, &mut bytes, RecvFlags::DONTWAIT).map(|(got, _)| got > 0);
+        }
+        let (got, renewed) = tether::receive(&self.socket, &mut bytes, RecvFlags::DONTWAIT)?;
+        if let Some(socket) = renewed {
+            epoll::add(epoll, &socket, epoll::EventData::new_u64(self.slot as u64), READABLE)?;
+            let _ = epoll::delete(epoll, &self.socket);
+            (self.socket, self.exported) = (socket, false);
+        }
+        Ok(got > 0)
+    }
 }
 
 impl Hub {
-    pub(crate) fn new(listener: Option<OwnedFd>) -> Result<Self, Errno> {
+    pub(crate) fn new(listener: Option<OwnedFd>, files: Files) -> Result<Self, Errno> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         if let Some(listener) = &listener {
             epoll::add(&epoll, listener, epoll::EventData::new_u64(LISTENER), epoll::EventFlags::IN)?;
         }
-        Ok(Self { listener, epoll, readers: Vec::new(), strangers: Vec::new(), joined: 0, wakes: 0 })
+        let reserve = listener.is_some().then(tether::eventfd).transpose()?;
+        Ok(Self { listener, epoll, readers: Vec::new(), strangers: Vec::new(), joined: 0, wakes: 0, reserve, files })
     }
 
     /// Ends every sleep for as long as `interrupt` is readable.
@@ -67,15 +87,22 @@ impl Hub {
         epoll::add(&self.epoll, interrupt, epoll::EventData::new_u64(INTERRUPT), epoll::EventFlags::IN)
     }
 
-    /// Ties a reader whose socket and pipe were made here, for a child.
-    pub(crate) fn tie(&mut self, socket: OwnedFd, waker: Waker, slot: usize, token: u64) -> Result<(), Errno> {
-        let events = epoll::EventFlags::IN | epoll::EventFlags::RDHUP;
-        epoll::add(&self.epoll, &socket, epoll::EventData::new_u64(slot as u64), events)?;
-        self.enlist(Tied { socket, waker, slot, token, evicted: false, pidfd: None });
+    /// Ties a reader whose socket was made here; `exported` if it is for a child.
+    pub(crate) fn tie(
+        &mut self,
+        producer: &mut Producer,
+        socket: OwnedFd,
+        exported: bool,
+        join: Join,
+    ) -> Result<(), Errno> {
+        let Join { slot, token } = join;
+        epoll::add(&self.epoll, &socket, epoll::EventData::new_u64(slot as u64), READABLE)?;
+        self.enlist(producer, Tied { socket, slot, token, evicted: false, exported });
         Ok(())
     }
 
-    fn enlist(&mut self, tied: Tied) {
+    fn enlist(&mut self, producer: &mut Producer, tied: Tied) {
+        producer.control().welcome(tied.slot, tied.token);
         self.readers.push(tied);
         self.joined += 1;
     }
@@ -85,111 +112,129 @@ impl Hub {
         self.readers.iter().filter(|tied| !tied.evicted).count()
     }
 
-    /// Does what readers asked for by the attention word: welcomes those who joined, wakes those who sleep.
+    /// Does what readers asked for by the attention word: welcomes those who joined, wakes those who sleep. Says whether somebody
+    /// wanted more than to be woken.
     #[cold]
-    pub(crate) fn attend(&mut self, producer: &mut Producer) -> Result<(), Errno> {
+    pub(crate) fn attend(&mut self, producer: &mut Producer) -> Result<bool, Errno> {
         let bits = producer.control().take_attention();
-        let accepted = if bits & ATTENTION_JOINED != 0 { self.accept(producer) } else { Ok(()) };
-        if accepted.is_err() {
+        // A reader may have taken its bit away from the word, for which the producer still waits.
+        let joined = bits & ATTENTION_JOINED != 0 || producer.joining();
+        let accepted = if joined { self.accept(producer) } else { Ok(()) };
+        match accepted {
+            // Those whose bit was taken had connected before they set it.
+            Ok(()) => producer.welcomed(),
             // Whoever could not be welcomed is still to be looked for at the next opportunity.
-            producer.control().raise(ATTENTION_JOINED);
+            Err(_) => producer.control().raise(ATTENTION_JOINED),
         }
         let before = self.wakes;
-        for tied in &self.readers {
+        for tied in &mut self.readers {
             if producer.control().take_armed(tied.slot) {
-                tied.waker.wake();
+                if tied.exported {
+                    let _ = tied.hear(&self.epoll); // it sends its socket before it sleeps
+                }
+                tether::wake(tied.socket.as_fd());
                 self.wakes += 1;
             }
         }
         if self.wakes > before {
             producer.woke();
         }
-        accepted
+        accepted.map(|()| joined)
     }
 
     /// Takes waiting connections from the listener's queue and looks for readers that have gone.
     fn accept(&mut self, producer: &mut Producer) -> Result<(), Errno> {
         self.reap(producer)?;
-        let mut outcome = Ok(());
         for stranger in std::mem::take(&mut self.strangers) {
-            outcome = outcome.and(self.introduce(producer, stranger));
+            self.introduce(producer, stranger);
         }
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         for _ in 0..MAX_ACCEPTS {
-            let Some(listener) = &self.listener else { return outcome };
-            match rustix::net::accept_with(listener, flags) {
-                Ok(socket) => {
-                    let data = epoll::EventData::new_u64(STRANGER);
-                    epoll::add(&self.epoll, &socket, data, epoll::EventFlags::IN | epoll::EventFlags::RDHUP)?;
-                    outcome = outcome.and(self.introduce(producer, Stranger { socket, join: None }));
-                }
-                Err(Errno::AGAIN) => return outcome,
+            let Some(listener) = &self.listener else { return Ok(()) };
+            match rustix::net::accept_with(listener, ACCEPTED) {
+                Ok(socket) => match epoll::add(&self.epoll, &socket, epoll::EventData::new_u64(STRANGER), READABLE) {
+                    Ok(()) => self.introduce(producer, Stranger(socket)),
+                    Err(_) => tether::refuse(socket.as_fd()),
+                },
+                Err(Errno::AGAIN) => return Ok(()),
                 Err(Errno::INTR | Errno::CONNABORTED) => {}
+                Err(error @ (Errno::MFILE | Errno::NFILE)) => return self.refuse_all(producer, error),
                 Err(other) => return Err(other),
             }
         }
         producer.control().raise(ATTENTION_JOINED); // there may be more
+        Ok(())
+    }
+
+    /// Refuses whoever waits in the queue, because this process is out of descriptors: nobody may believe that it will be woken.
+    #[cold]
+    fn refuse_all(&mut self, producer: &mut Producer, error: Errno) -> Result<(), Errno> {
+        let Some(listener) = &self.listener else { return Ok(()) };
+        self.reserve = None;
+        let mut refused = 0;
+        let outcome = loop {
+            match rustix::net::accept_with(listener, ACCEPTED) {
+                Ok(socket) => {
+                    tether::refuse(socket.as_fd());
+                    refused += 1;
+                }
+                Err(Errno::AGAIN) => break Ok(()),
+                Err(Errno::INTR | Errno::CONNABORTED) => {}
+                Err(other) => break Err(other),
+            }
+            if refused > MAX_ACCEPTS {
+                break Ok(());
+            }
+        };
+        self.reserve = tether::eventfd().ok();
+        tracing::warn!(refused, %error, "no file descriptor is left for readers that join: raise the limit (ulimit -n)");
+        if outcome.is_err() && producer.geometry().mode == Mode::Lossless {
+            // They cannot even be told. They must not hold the others up: their places are taken from them.
+            let unknown: Vec<_> = producer.control().readers().map(|info| (info.slot, info.token)).collect();
+            for (slot, token) in unknown {
+                if !self.readers.iter().any(|tied| (tied.slot, tied.token) == (slot, token)) {
+                    producer.dismiss(slot, token);
+                }
+            }
+            return Ok(());
+        }
         outcome
     }
 
     /// Hears who a connection is: ties it, keeps it as a stranger until it says so, or drops it.
-    fn introduce(&mut self, producer: &mut Producer, mut stranger: Stranger) -> Result<(), Errno> {
-        if stranger.join.is_none() {
-            let mut bytes = [0; Join::BYTES + 1];
-            match rustix::net::recv(&stranger.socket, &mut bytes, RecvFlags::DONTWAIT) {
-                Ok((got, _)) => match Join::decode(&bytes[..got]) {
-                    None => return Ok(()),
-                    join => stranger.join = join,
-                },
-                Err(Errno::AGAIN | Errno::INTR) => {
-                    self.keep(stranger);
-                    return Ok(());
+    fn introduce(&mut self, producer: &mut Producer, stranger: Stranger) {
+        let mut bytes = [0; Join::BYTES + 1];
+        let join = match rustix::net::recv(&stranger.0, &mut bytes, RecvFlags::DONTWAIT) {
+            Ok((got, _)) => Join::decode(&bytes[..got]),
+            Err(Errno::AGAIN | Errno::INTR) => {
+                if self.strangers.len() == MAX_STRANGERS {
+                    self.strangers.remove(0);
                 }
-                Err(_) => return Ok(()),
+                self.strangers.push(stranger);
+                return;
             }
-        }
-        let Some(Join { slot, token }) = stranger.join else { return Ok(()) };
+            Err(_) => None,
+        };
+        let Some(Join { slot, token }) = join else { return };
         if !producer.control().holds(slot, token) {
-            return Ok(()); // not what it claims to be
+            return; // not what it claims to be
         }
         if let Some(index) = self.readers.iter().position(|tied| tied.slot == slot) {
             if self.readers[index].token == token {
-                return Ok(()); // the second with one claim
+                return; // the second with one claim
             }
             // The slot changed hands: its former reader is dead, whether or not that news has been read yet.
             self.untie(producer, index);
         }
-        match Waker::new() {
-            Ok(waker) => self.welcome(producer, stranger.socket, waker, Join { slot, token }),
-            Err(error) => {
-                self.keep(stranger);
-                Err(error)
-            }
-        }
-    }
-
-    fn keep(&mut self, stranger: Stranger) {
-        if self.strangers.len() == MAX_STRANGERS {
-            // Rather one that never said anything than one that waits for a descriptor.
-            let silent = self.strangers.iter().position(|stranger| stranger.join.is_none()).unwrap_or(0);
-            self.strangers.remove(silent);
-        }
-        self.strangers.push(stranger);
-    }
-
-    fn welcome(&mut self, producer: &mut Producer, socket: OwnedFd, waker: Waker, join: Join) -> Result<(), Errno> {
-        let Join { slot, token } = join;
-        if tether::welcome(socket.as_fd(), waker.reading.as_fd()).is_err() {
-            return Ok(()); // gone already
-        }
         if producer.geometry().mode == Mode::Lossless && producer.admit(slot, token) == Admission::Refused {
-            return Ok(());
+            return;
+        }
+        let socket = stranger.0;
+        if epoll::modify(&self.epoll, &socket, epoll::EventData::new_u64(slot as u64), READABLE).is_err() {
+            producer.evict(slot, token);
+            return tether::refuse(socket.as_fd());
         }
         tracing::debug!(slot, "a reader joined");
-        let events = epoll::EventFlags::IN | epoll::EventFlags::RDHUP;
-        epoll::modify(&self.epoll, &socket, epoll::EventData::new_u64(slot as u64), events)?;
-        self.enlist(Tied { socket, waker, slot, token, evicted: false, pidfd: None });
-        Ok(())
+        self.enlist(producer, Tied { socket, slot, token, evicted: false, exported: false });
     }
 
     /// Frees the slots of readers that are gone.
@@ -214,7 +259,6 @@ impl Hub {
             match event.data.u64() {
                 LISTENER | STRANGER => joins = true,
                 INTERRUPT => {}
-                slot if slot & DEATH != 0 => self.bury(producer, (slot & !DEATH) as usize),
                 slot => self.hear(producer, slot as usize),
             }
         }
@@ -226,44 +270,16 @@ impl Hub {
 
     fn attend_joins(&mut self, producer: &mut Producer) -> Result<(), Errno> {
         producer.control().raise(ATTENTION_JOINED);
-        self.attend(producer)
+        self.attend(producer).map(drop)
     }
 
     /// Takes what the reader in `slot` sent: word of space, or its end.
     fn hear(&mut self, producer: &mut Producer, slot: usize) {
         let Some(index) = self.readers.iter().position(|tied| tied.slot == slot) else { return };
-        let mut bytes = [0; 64];
         // One at a time: what is left raises the next event, and a reader that floods delays nobody else.
-        match rustix::net::recv(&self.readers[index].socket, &mut bytes, RecvFlags::DONTWAIT) {
-            Ok((got, _)) if got > 0 => {
-                if tether::greets(&bytes[..got]) {
-                    self.watch(producer, index);
-                }
-            }
-            Err(Errno::AGAIN | Errno::INTR) => {}
-            _ => self.untie(producer, index),
-        }
-    }
-
-    /// A child took over the end that was exported to it: from now on its death is news, whoever else holds that end.
-    fn watch(&mut self, producer: &mut Producer, index: usize) {
-        let tied = &mut self.readers[index];
-        let Some(info) = producer.control().readers().find(|info| info.slot == tied.slot) else { return };
-        match tether::watch(info.identity) {
-            Ok(pidfd) => {
-                let data = epoll::EventData::new_u64(tied.slot as u64 | DEATH);
-                if epoll::add(&self.epoll, &pidfd, data, epoll::EventFlags::IN).is_ok() {
-                    tied.pidfd = Some(pidfd);
-                }
-            }
-            Err(Errno::SRCH) => self.untie(producer, index), // it died before its greeting was read
-            Err(_) => {}
-        }
-    }
-
-    fn bury(&mut self, producer: &mut Producer, slot: usize) {
-        if let Some(index) = self.readers.iter().position(|tied| tied.slot == slot) {
-            self.untie(producer, index);
+        match self.readers[index].hear(&self.epoll) {
+            Ok(true) | Err(Errno::AGAIN | Errno::INTR | Errno::MFILE) => {}
+            Ok(false) | Err(_) => self.untie(producer, index),
         }
     }
 
@@ -272,9 +288,6 @@ impl Hub {
         // Closing would do, were there never a copy of the descriptor: a child between `fork` and `exec` has one, and what
         // it keeps in the set would speak for the slot's next reader.
         let _ = epoll::delete(&self.epoll, &tied.socket);
-        if let Some(pidfd) = &tied.pidfd {
-            let _ = epoll::delete(&self.epoll, pidfd);
-        }
         producer.dismiss(tied.slot, tied.token);
         tracing::debug!(slot = tied.slot, "a reader left");
     }

@@ -64,6 +64,7 @@ mod merged;
 mod pair;
 mod reader;
 mod sharded;
+mod shrink;
 #[cfg(feature = "tokio")]
 mod stream;
 #[allow(unsafe_code)]

@@ -5,13 +5,14 @@ use crate::codec::{Codec, Plain};
 use crate::error::RecvError;
 use crate::reader::{Reader, Watch};
 use crate::tether;
+use ginnel_base::Deadline;
 use ginnel_memory::Spin;
 use rustix::event::epoll;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use std::mem::MaybeUninit;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Reads several channels as one: fairly, with one wait for all.
 ///
@@ -106,20 +107,20 @@ impl<T: ?Sized, C: Codec<T>> MergedReader<T, C> {
 
     /// The next record of any channel. Waits while a channel is open; `None` when none is.
     pub fn recv(&mut self) -> Option<Merged<C::Owned>> {
-        self.recv_until(None)
+        self.recv_until(Deadline::NEVER)
     }
 
     /// The next record of any channel, waiting up to `limit`. `None` if none came or no channel is open.
     pub fn recv_timeout(&mut self, limit: Duration) -> Option<Merged<C::Owned>> {
-        self.recv_until(clock::after(limit))
+        self.recv_until(Deadline::after(limit))
     }
 
-    fn recv_until(&mut self, deadline: Option<Instant>) -> Option<Merged<C::Owned>> {
+    fn recv_until(&mut self, deadline: Deadline) -> Option<Merged<C::Owned>> {
         loop {
             if let Some(merged) = self.try_recv() {
                 return Some(merged);
             }
-            if self.open_channels() == 0 || clock::passed(deadline) || self.interrupt.raised() {
+            if self.open_channels() == 0 || deadline.passed() || self.interrupt.raised() {
                 return None;
             }
             let readers = &self.readers;
@@ -132,7 +133,7 @@ impl<T: ?Sized, C: Codec<T>> MergedReader<T, C> {
         }
     }
 
-    fn sleep(&mut self, deadline: Option<Instant>) -> Result<(), (usize, RecvError)> {
+    fn sleep(&mut self, deadline: Deadline) -> Result<(), (usize, RecvError)> {
         for (source, reader) in self.readers.iter_mut().enumerate() {
             let Some(reader) = reader else { continue };
             if reader.watch().map_err(|error| (source, error))? == Watch::Ready {

@@ -6,7 +6,9 @@ use crate::codec::{Codec, Plain};
 use crate::discovery::Seat;
 use crate::error::{CloseCause, OpenError, RecvError};
 use crate::loan::Borrowed;
+use crate::shrink::{Alarm, Files};
 use crate::tether::Tether;
+use ginnel_base::Deadline;
 use ginnel_memory::fence::{self, Heavy};
 use ginnel_memory::ring::{Consumer, Fault, Mode};
 use ginnel_memory::{Spin, Trust};
@@ -14,7 +16,8 @@ use rustix::event::Timespec;
 use rustix::fd::{AsFd, BorrowedFd};
 use rustix::io::Errno;
 use std::marker::PhantomData;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// How often in a row a value may be replaced while it is copied before a call returns empty-handed: calls that wait then
@@ -40,6 +43,8 @@ pub struct Reader<T: ?Sized, C: Codec<T> = Plain> {
     /// What `received` was at the last empty look.
     run: u64,
     sleeps: u64,
+    files: Arc<Files>,
+    alarm: Alarm,
     // Given back after the consumer has left its slot.
     _seat: Seat,
     _types: PhantomData<fn() -> (C, *const T)>,
@@ -68,6 +73,12 @@ pub enum Watch {
     Armed,
 }
 
+/// It is announced that a reader sleeps.
+struct Armed {
+    /// How long it may sleep without looking again.
+    nap: Option<Duration>,
+}
+
 impl<T: ?Sized, C: Codec<T>> Reader<T, C> {
     /// Settings for a reader.
     pub fn builder() -> ReaderBuilder<T, C> {
@@ -84,8 +95,10 @@ impl<T: ?Sized, C: Codec<T>> Reader<T, C> {
         Self::builder().from_env(variable)
     }
 
-    pub(crate) fn new(consumer: Consumer, tether: Tether, seat: Seat, spin: Spin) -> Self {
+    pub(crate) fn new(consumer: Consumer, tether: Tether, files: Files, locked: Option<usize>, spin: Spin) -> Self {
+        let files = Arc::new(files);
         Self {
+            alarm: Alarm::Unset,
             consumer,
             tether,
             scratch: Vec::new(),
@@ -93,7 +106,8 @@ impl<T: ?Sized, C: Codec<T>> Reader<T, C> {
             received: 0,
             run: 0,
             sleeps: 0,
-            _seat: seat,
+            _seat: Seat::new(Arc::clone(&files), locked),
+            files,
             _types: PhantomData,
         }
     }
@@ -120,19 +134,19 @@ impl<T: ?Sized, C: Codec<T>> Reader<T, C> {
             {
                 return Ok(record);
             }
-            self.wait(None)?;
+            self.wait(Deadline::NEVER)?;
         }
     }
 
     /// Receives the next record, waiting up to `limit`; `None` if none came.
     pub fn recv_timeout(&mut self, limit: Duration) -> Result<Option<C::Owned>, RecvError> {
-        let deadline = clock::after(limit);
+        let deadline = Deadline::after(limit);
         let mut record = None;
         loop {
             if self.next(&mut record)? {
                 return Ok(record);
             }
-            if clock::passed(deadline) {
+            if deadline.passed() {
                 return self.nothing();
             }
             self.wait(deadline)?;
@@ -161,7 +175,9 @@ impl<T: ?Sized, C: Codec<T>> Reader<T, C> {
     #[inline(always)]
     fn next(&mut self, record: &mut Option<C::Owned>) -> Result<bool, RecvError> {
         let scratch = &mut self.scratch;
-        match Self::take(&mut self.consumer, |consumer, len| C::decode(consumer, len, scratch, record))? {
+        match Self::take(&mut self.consumer, &mut self.tether, |consumer, len| {
+            C::decode(consumer, len, scratch, record)
+        })? {
             None => Ok(false),
             Some(decoded) => {
                 self.count(1);
@@ -175,6 +191,7 @@ impl<T: ?Sized, C: Codec<T>> Reader<T, C> {
     #[inline(always)]
     fn take<R>(
         consumer: &mut Consumer,
+        tether: &mut Tether,
         mut copy: impl FnMut(&mut Consumer, usize) -> Result<R, Fault>,
     ) -> Result<Option<R>, RecvError> {
         for _ in 0..REPLACED {
@@ -187,7 +204,7 @@ impl<T: ?Sized, C: Codec<T>> Reader<T, C> {
                 Ok(record) => return Ok(Some(record)),
                 // A newer value replaced this one while it was copied: that is what `Latest` is for.
                 Err(Fault::Lagged { .. }) if consumer.geometry().mode == Mode::Latest => {}
-                Err(fault) => return Err(fault.into()),
+                Err(fault) => return Err(failed(consumer, tether, fault)),
             }
         }
         Ok(None)
@@ -203,7 +220,7 @@ impl<T: ?Sized, C: Codec<T>> Reader<T, C> {
 
     #[inline(always)]
     fn next_into(&mut self, copy: impl FnMut(&mut Consumer, usize) -> Result<(), Fault>) -> Result<bool, RecvError> {
-        match Self::take(&mut self.consumer, copy)? {
+        match Self::take(&mut self.consumer, &mut self.tether, copy)? {
             None => Ok(false),
             Some(()) => {
                 self.count(1);
@@ -221,7 +238,9 @@ impl<T: ?Sized, C: Codec<T>> Reader<T, C> {
     /// What an empty poll means: nothing yet, or the end.
     fn nothing<R>(&mut self) -> Result<Option<R>, RecvError> {
         self.flush();
-        self.tether.check().map_err(sleeping)?;
+        if self.tether.check().map_err(sleeping)? {
+            let _ = self.files.shrunk();
+        }
         match self.end() {
             None => Ok(None),
             Some(error) => Err(error),
@@ -229,7 +248,15 @@ impl<T: ?Sized, C: Codec<T>> Reader<T, C> {
     }
 
     /// The error that ends this reader, once everything published is read.
-    fn end(&self) -> Option<RecvError> {
+    fn end(&mut self) -> Option<RecvError> {
+        // The memory of a channel that is cut off says neither that it was closed nor that there is more; and the hang-up may be
+        // the alarm, or the writer's answer to the same.
+        if self.consumer.truncated() || self.tether.hung_up() && self.files.shrunk() {
+            return Some(failed(&self.consumer, &mut self.tether, Fault::Truncated));
+        }
+        if self.tether.refused() {
+            return (!self.pending()).then_some(RecvError::Refused);
+        }
         let cause = if self.consumer.closed() {
             CloseCause::Closed
         } else if self.tether.hung_up() {
@@ -254,7 +281,7 @@ impl<T: ?Sized, C: Codec<T>> Reader<T, C> {
 
     /// Waits until there may be something to receive.
     #[inline]
-    fn wait(&mut self, deadline: Option<Instant>) -> Result<(), RecvError> {
+    fn wait(&mut self, deadline: Deadline) -> Result<(), RecvError> {
         self.flush();
         if self.received - self.run >= LONG_RUN {
             // It has caught up with a stream: a look at the line that is being written now slows the writer down, and soon
@@ -272,35 +299,39 @@ impl<T: ?Sized, C: Codec<T>> Reader<T, C> {
     }
 
     #[cold]
-    fn wait_longer(&mut self, deadline: Option<Instant>) -> Result<(), RecvError> {
+    fn wait_longer(&mut self, deadline: Deadline) -> Result<(), RecvError> {
         if !self.spin.sleeps() {
             return self.nothing::<()>().map(drop);
         }
-        let nap = match self.arm() {
-            (Watch::Ready, _) => {
-                self.consumer.disarm();
-                return match self.end() {
-                    Some(error) => Err(error),
-                    None => Ok(()),
-                };
-            }
-            (Watch::Armed, Heavy::Done) => None,
-            (Watch::Armed, Heavy::Unsure) => Some(Duration::from_millis(fence::UNSURE_NAP_MS)),
+        let Some(Armed { nap }) = self.arm() else {
+            self.consumer.disarm();
+            return match self.end() {
+                Some(error) => Err(error),
+                None => Ok(()),
+            };
         };
         self.sleeps += 1;
         self.tether.wait(clock::remaining(deadline, nap).as_ref()).map_err(sleeping)?;
         self.consumer.disarm();
+        if nap.is_some() {
+            let _ = self.files.shrunk();
+        }
         match self.end() {
             Some(error) => Err(error),
             None => Ok(()),
         }
     }
 
-    /// Announces that this reader is about to sleep, then looks once more.
-    fn arm(&mut self) -> (Watch, Heavy) {
-        let heavy = self.consumer.arm();
+    /// Announces that this reader is about to sleep, then looks once more. `None` if there is something to see.
+    fn arm(&mut self) -> Option<Armed> {
+        let mut nap = self.alarm.set(&self.files, self.tether.socket());
+        if self.consumer.arm() == Heavy::Unsure {
+            // Without membarrier a wake could be missed.
+            nap = Some(Duration::from_millis(fence::UNSURE_NAP_MS));
+        }
         let news = self.pending() || self.consumer.closed() || self.tether.hung_up() || self.consumer.truncated();
-        (if news { Watch::Ready } else { Watch::Armed }, heavy)
+        let news = news || self.tether.refused();
+        (!news).then_some(Armed { nap })
     }
 
     /// Prepares for waiting on the descriptor ([`AsFd`]) with `poll`, `epoll` or an async runtime.
@@ -311,18 +342,16 @@ impl<T: ?Sized, C: Codec<T>> Reader<T, C> {
     pub fn watch(&mut self) -> Result<Watch, RecvError> {
         self.flush();
         self.tether.wait(Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).map_err(sleeping)?;
-        match self.arm() {
-            (Watch::Armed, Heavy::Done) => Ok(Watch::Armed),
-            (Watch::Armed, Heavy::Unsure) => {
-                // Without membarrier a wake could be missed, and nobody but the descriptor itself bounds the caller's sleep.
-                self.tether.wake_after(Duration::from_millis(fence::UNSURE_NAP_MS)).map_err(sleeping)?;
-                Ok(Watch::Armed)
-            }
-            (Watch::Ready, _) => {
-                self.consumer.disarm();
-                Ok(Watch::Ready)
-            }
+        let Some(Armed { nap }) = self.arm() else {
+            self.consumer.disarm();
+            return Ok(Watch::Ready);
+        };
+        if let Some(nap) = nap {
+            // Nobody but the descriptor itself bounds the caller's sleep.
+            let _ = self.files.shrunk();
+            self.tether.wake_after(nap).map_err(sleeping)?;
         }
+        Ok(Watch::Armed)
     }
 
     /// Borrows the next record's bytes in shared memory instead of copying them; `None` if there is none yet.
@@ -333,7 +362,7 @@ impl<T: ?Sized, C: Codec<T>> Reader<T, C> {
         if self.mode() != Mode::Lossless {
             return Err(RecvError::NotLossless);
         }
-        match self.consumer.peek()? {
+        match self.consumer.peek().map_err(|fault| failed(&self.consumer, &mut self.tether, fault))? {
             Some(len) => Ok(Some(Borrowed { reader: self, trust, len, released: false })),
             None => self.nothing(),
         }
@@ -344,7 +373,7 @@ impl<T: ?Sized, C: Codec<T>> Reader<T, C> {
     }
 
     pub(crate) fn release_borrowed(&mut self, len: usize) -> Result<(), RecvError> {
-        self.consumer.release(len)?;
+        self.consumer.release(len).map_err(|fault| failed(&self.consumer, &mut self.tether, fault))?;
         self.count(1);
         Ok(())
     }
@@ -380,7 +409,7 @@ impl Reader<[u8]> {
     /// Receives the next record into `record`, whose memory is used again. Waits as long as the writer lives.
     pub fn recv_into(&mut self, record: &mut Vec<u8>) -> Result<(), RecvError> {
         while !self.next_into(|consumer, len| consumer.take_vec(len, record))? {
-            self.wait(None)?;
+            self.wait(Deadline::NEVER)?;
         }
         Ok(())
     }
@@ -401,7 +430,7 @@ impl<T: FromBytes + IntoBytes + Immutable> Reader<T> {
     #[inline]
     pub fn recv_into(&mut self, record: &mut T) -> Result<(), RecvError> {
         while !self.next_into(|consumer, _| consumer.take(record.as_mut_bytes()))? {
-            self.wait(None)?;
+            self.wait(Deadline::NEVER)?;
         }
         Ok(())
     }
@@ -428,7 +457,7 @@ impl<T: FromBytes + IntoBytes + Immutable> Reader<T> {
     pub fn recv_many(&mut self, records: &mut [T]) -> Result<usize, RecvError> {
         loop {
             match self.next_many(records)? {
-                0 if !records.is_empty() => self.wait(None)?,
+                0 if !records.is_empty() => self.wait(Deadline::NEVER)?,
                 received => return Ok(received),
             }
         }
@@ -445,11 +474,11 @@ impl<T: FromBytes + IntoBytes + Immutable> Reader<T> {
 
     /// Like [`recv_many`](Self::recv_many), but waits up to `limit` for the first record and gives 0 if none came.
     pub fn recv_many_timeout(&mut self, records: &mut [T], limit: Duration) -> Result<usize, RecvError> {
-        let deadline = clock::after(limit);
+        let deadline = Deadline::after(limit);
         loop {
             match self.next_many(records)? {
                 0 if records.is_empty() => return Ok(0),
-                0 if clock::passed(deadline) => return self.nothing::<()>().map(|_| 0),
+                0 if deadline.passed() => return self.nothing::<()>().map(|_| 0),
                 0 => self.wait(deadline)?,
                 received => return Ok(received),
             }
@@ -462,7 +491,8 @@ impl<T: FromBytes + IntoBytes + Immutable> Reader<T> {
             return Ok(0);
         }
         let most = records.len();
-        let taken = Self::take(&mut self.consumer, |consumer, _| consumer.take_many(records.as_mut_bytes(), most))?;
+        let copy = |consumer: &mut Consumer, _| consumer.take_many(records.as_mut_bytes(), most);
+        let taken = Self::take(&mut self.consumer, &mut self.tether, copy)?;
         let received = taken.unwrap_or(0);
         if received > 0 {
             self.count(received);
@@ -476,6 +506,22 @@ impl<T: ?Sized, C: Codec<T>> AsFd for Reader<T, C> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.tether.as_fd()
     }
+}
+
+/// What a fault means to the caller. A reader to which the channel is of no more use leaves it: a lossless writer must not wait for it.
+#[cold]
+fn failed(consumer: &Consumer, tether: &mut Tether, fault: Fault) -> RecvError {
+    if !matches!(fault, Fault::Lagged { .. }) {
+        tether.leave();
+        consumer.alert();
+    } else if consumer.geometry().mode == Mode::Lossless {
+        // A lossless writer that could not even be told of this reader has gone on without it.
+        let heard = tether.wait(Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
+        if heard.is_ok() && tether.refused() {
+            return RecvError::Refused;
+        }
+    }
+    fault.into()
 }
 
 fn sleeping(source: Errno) -> RecvError {

@@ -4,51 +4,51 @@
 //! the writer holds: whoever dies, the other's end hangs up at once, across pid namespaces and without polling. The
 //! writer needs no thread for it: a connection waits in the listener's queue until the writer next looks.
 //!
-//! The socket is too slow for wake-ups, so the writer answers with the reading end of a pipe of its own making (see [`Waker`]).
-//! Until then the socket itself wakes. Nobody but the writer has the pipe's writing end, so its end of file is the writer's
-//! death, and a reader that waits for nothing else sleeps in one read of it; one that has a deadline sleeps in `epoll`.
+//! The same socket carries wake-ups, so that a reader costs its writer one descriptor. A reader that waits for nothing else sleeps
+//! in one `recv`; one that has a deadline sleeps in `epoll`.
 //!
 //! ```text
 //! reader                                    writer
 //! connect, send Join{slot, token}   ---->   (queued)
-//!                                           accept, check the slot, make a pipe
-//!                                   <----   Welcome + the pipe's reading end
-//! read the pipe                     <----   a byte: a record for a sleeper
-//! send Room                         ---->   (lossless) space was released while the writer waits
+//!                                           accept, check the slot
+//!                                   <----   News: a record for a sleeper
+//! send News                         ---->   (lossless) space was released while the writer waits
+//!                                   <----   Refused, instead of all this: no descriptor is left for it
 //! ```
+//!
+//! The end that is exported to a child stays open in the exporter's `Command`, too, and would not hang up when the child dies. So
+//! the child makes a pair of its own, sends one end of it over the exported one, and from then on both use that pair.
 
 use crate::clock;
-use ginnel_memory::identity::{Identity, namespaces};
 use rustix::event::{EventfdFlags, Timespec, epoll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::OFlags;
-use rustix::io::{Errno, ReadWriteFlags, preadv2};
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags,
 };
-use rustix::pipe::PipeFlags;
-use rustix::process::{Pid, PidfdFlags};
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime};
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How often one who never sleeps asks whether its peer still lives.
 pub(crate) const LIVENESS_MS: u64 = 10;
 
 const SOCKET: u64 = 0;
-const WAKE: u64 = 1;
-const NAP: u64 = 2;
-/// An honest writer sends one message, ever.
+const NAP: u64 = 1;
+/// An honest writer sends one message for each sleep.
 const MOST_HEARD: usize = 4;
 
-/// Sent by a writer with the pipe, and by a reader that released space.
+/// Sent by a writer to a sleeper, and by a reader that released space.
 const NEWS: u8 = 1;
-/// Sent by a child that has taken over a reader's exported end, with the number of its namespaces.
-const GREETING: u8 = 2;
-const GREETING_BYTES: usize = 9;
+/// Sent with a socket that replaces this one, by a child that has taken over an exported end.
+const RENEWED: u8 = 2;
+/// Sent by a writer that has no descriptor left for this reader.
+const REFUSED: u8 = 3;
 
 /// Tells the writer which slot the reader behind a connection has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,42 +78,45 @@ impl Join {
     }
 }
 
+const READABLE: epoll::EventFlags = epoll::EventFlags::IN.union(epoll::EventFlags::RDHUP);
+
 /// The reader's end.
 #[derive(Debug)]
 pub(crate) struct Tether {
-    socket: OwnedFd,
+    /// Shared with whoever may hang it up (see [`crate::shrink`]).
+    socket: Arc<OwnedFd>,
     epoll: OwnedFd,
-    /// The reading end of the pipe that wakes, once the writer has sent it.
-    wake: Option<OwnedFd>,
-    /// A timer among what the descriptor watches, where the kernel refuses barriers.
+    /// The writer is a child that is yet to send a socket of its own.
+    exported: bool,
+    /// A timer among what the descriptor watches, for sleepers that must look again.
     nap: Option<OwnedFd>,
     hung_up: bool,
+    refused: bool,
     checked: u64,
 }
 
 impl Tether {
-    /// Ties the reader to the writer at the other end of `socket`.
-    pub(crate) fn new(socket: OwnedFd, wake: Option<OwnedFd>) -> Result<Self, Errno> {
+    /// Ties the reader to the writer at the other end of `socket`; `exported` if that end is exported to a child.
+    pub(crate) fn new(socket: OwnedFd, exported: bool) -> Result<Self, Errno> {
+        // Every other use asks not to block by itself.
+        rustix::fs::fcntl_setfl(&socket, OFlags::RDWR)?;
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let events = epoll::EventFlags::IN | epoll::EventFlags::RDHUP;
-        epoll::add(&epoll, &socket, epoll::EventData::new_u64(SOCKET), events)?;
-        let mut tether = Self { socket, epoll, wake: None, nap: None, hung_up: false, checked: 0 };
-        if let Some(wake) = wake {
-            tether.wake_by(wake)?;
-        }
-        Ok(tether)
-    }
-
-    /// From now on `wake` wakes. Edge-triggered: each byte is an event, whatever a hostile writer has put there before.
-    fn wake_by(&mut self, wake: OwnedFd) -> Result<(), Errno> {
-        let events = epoll::EventFlags::IN | epoll::EventFlags::ET;
-        epoll::add(&self.epoll, &wake, epoll::EventData::new_u64(WAKE), events)?;
-        self.wake = Some(wake);
-        Ok(())
+        epoll::add(&epoll, &socket, epoll::EventData::new_u64(SOCKET), READABLE)?;
+        let socket = Arc::new(socket);
+        Ok(Self { socket, epoll, exported, nap: None, hung_up: false, refused: false, checked: 0 })
     }
 
     pub(crate) fn join(socket: BorrowedFd<'_>, join: Join) -> Result<(), Errno> {
         rustix::net::send(socket, &join.encode(), SendFlags::NOSIGNAL | SendFlags::DONTWAIT).map(drop)
+    }
+
+    pub(crate) fn socket(&self) -> &Arc<OwnedFd> {
+        &self.socket
+    }
+
+    /// Hangs up: the writer forgets this reader.
+    pub(crate) fn leave(&self) {
+        let _ = rustix::net::shutdown(&*self.socket, rustix::net::Shutdown::Both);
     }
 
     /// Whether the writer is gone.
@@ -121,38 +124,28 @@ impl Tether {
         self.hung_up
     }
 
+    /// Whether the writer has no descriptor left for this reader.
+    pub(crate) fn refused(&self) -> bool {
+        self.refused
+    }
+
     /// Sleeps until something happens or `timeout` passes.
     pub(crate) fn wait(&mut self, timeout: Option<&Timespec>) -> Result<(), Errno> {
-        if timeout.is_none()
-            && let Some(wake) = &self.wake
-        {
-            match rustix::io::read(wake, &mut [0; 64]) {
-                Ok(got) => {
-                    self.hung_up |= got == 0;
-                    return Ok(());
-                }
-                Err(Errno::INTR) => return Ok(()),
-                Err(Errno::AGAIN) => {} // not as we make them: the writer has a hand in its flags
-                Err(other) => return Err(other),
-            }
+        // Somebody else may have made the socket one that does not block: then there is still `epoll`.
+        if timeout.is_none() && self.hear(RecvFlags::empty())? {
+            return Ok(());
         }
-        let mut events = [MaybeUninit::<epoll::Event>::uninit(); 3];
+        let mut events = [MaybeUninit::<epoll::Event>::uninit(); 2];
         let (ready, _) = match epoll::wait(&self.epoll, &mut events, timeout) {
             Err(Errno::INTR) => return Ok(()),
             ready => ready?,
         };
         for event in ready {
-            match event.data.u64() {
-                SOCKET => self.hear()?,
-                WAKE => {
-                    // There is one edge for a byte and an end that came together, and one read finds the byte only.
-                    self.hung_up |= { event.flags }.contains(epoll::EventFlags::HUP);
-                    self.drain();
-                }
-                _ => {
-                    let nap = self.nap.as_ref().map(|nap| rustix::io::read(nap, &mut [0; 8]));
-                    debug_assert!(nap.is_some(), "events come from what was added");
-                }
+            if event.data.u64() == SOCKET {
+                self.hear_all()?;
+            } else {
+                let nap = self.nap.as_ref().map(|nap| rustix::io::read(nap, &mut [0; 8]));
+                debug_assert!(nap.is_some(), "events come from what was added");
             }
         }
         Ok(())
@@ -175,70 +168,71 @@ impl Tether {
         set.map(drop)
     }
 
-    /// Empties the pipe, so that it never fills up.
-    fn drain(&self) {
-        let Some(wake) = &self.wake else { return };
-        let bytes = &mut [0; 64];
-        // The pipe blocks, and a hostile writer might have taken out again what made it readable. The offset says: none.
-        let read = preadv2(wake, &mut [IoSliceMut::new(bytes)], u64::MAX, ReadWriteFlags::NOWAIT);
-        if matches!(read, Err(Errno::OPNOTSUPP | Errno::NOSYS)) {
-            // Kernels before 6.5 cannot ask a pipe not to block.
-            let _ = rustix::io::read(wake, bytes);
-        }
-    }
-
-    /// Looks for the writer's death without sleeping, at most every [`LIVENESS_MS`]: for readers that poll.
+    /// Looks for the writer's death without sleeping, at most every [`LIVENESS_MS`]: for readers that poll. Says whether it was
+    /// time for it.
     #[inline]
-    pub(crate) fn check(&mut self) -> Result<(), Errno> {
+    pub(crate) fn check(&mut self) -> Result<bool, Errno> {
         let now = clock::coarse_ms();
         if now.wrapping_sub(self.checked) < LIVENESS_MS {
-            return Ok(());
+            return Ok(false);
         }
         self.checked = now;
-        self.wait(Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))
+        self.wait(Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).map(|()| true)
     }
 
-    /// Takes what the writer sent: the pipe, or its end.
-    fn hear(&mut self) -> Result<(), Errno> {
-        // The readiness of the socket is a level: what is left is heard at the next look, and a flood holds up no deadline.
+    /// Takes what the writer has sent so far. The readiness of the socket is a level: what is left is heard at the next look, and
+    /// a flood holds up no deadline.
+    fn hear_all(&mut self) -> Result<(), Errno> {
         for _ in 0..MOST_HEARD {
-            let mut byte = [0; 1];
-            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-            let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-            let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
-            match rustix::net::recvmsg(&self.socket, &mut [IoSliceMut::new(&mut byte)], &mut ancillary, flags) {
-                Ok(message) if message.bytes == 0 => {
-                    self.hung_up = true;
-                    return Ok(());
-                }
-                Ok(message) => {
-                    let sent = ancillary.drain().find_map(|message| match message {
-                        RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
-                        _ => None,
-                    });
-                    match (sent, &self.wake) {
-                        (Some(wake), None) => self.wake_by(wake)?,
-                        // The pipe came, and this process has no descriptor left for it: nothing would wake it any more.
-                        (None, None) if message.flags.contains(ReturnFlags::CTRUNC) => return Err(Errno::MFILE),
-                        _ => {}
-                    }
-                }
-                Err(Errno::AGAIN) => return Ok(()),
-                Err(Errno::INTR) => {}
-                Err(Errno::CONNRESET | Errno::PIPE | Errno::NOTCONN) => {
-                    self.hung_up = true;
-                    return Ok(());
-                }
-                Err(other) => return Err(other),
+            if !self.hear(RecvFlags::DONTWAIT)? {
+                break;
             }
         }
         Ok(())
     }
 
+    /// Takes one message of the writer's, or its end. Says whether there was something.
+    fn hear(&mut self, flags: RecvFlags) -> Result<bool, Errno> {
+        if self.hung_up {
+            return Ok(true);
+        }
+        let mut byte = [0; 1];
+        let got = if self.exported {
+            receive(&self.socket, &mut byte, flags).and_then(|(got, renewed)| {
+                renewed.map_or(Ok(()), |socket| self.renew(socket))?;
+                Ok(got)
+            })
+        } else {
+            // No room for descriptors: the kernel drops what a hostile writer sends.
+            rustix::net::recv(&*self.socket, &mut byte[..], flags).map(|(_, got)| got)
+        };
+        match got {
+            Ok(0) | Err(Errno::PIPE | Errno::NOTCONN) => self.hung_up = true,
+            // The writer left something unread. What it sent before it hung up comes behind this error.
+            Err(Errno::CONNRESET) => {}
+            Ok(_) => self.refused |= byte[0] == REFUSED,
+            Err(Errno::AGAIN) => return Ok(false),
+            Err(Errno::INTR) => {}
+            Err(other) => return Err(other),
+        }
+        Ok(true)
+    }
+
+    fn renew(&mut self, socket: OwnedFd) -> Result<(), Errno> {
+        epoll::add(&self.epoll, &socket, epoll::EventData::new_u64(SOCKET), READABLE)?;
+        let _ = epoll::delete(&self.epoll, &*self.socket);
+        self.socket = Arc::new(socket);
+        self.exported = false;
+        Ok(())
+    }
+
     /// Tells a waiting writer that space was released.
-    pub(crate) fn tell_room(&self) {
+    pub(crate) fn tell_room(&mut self) {
+        if self.exported {
+            let _ = self.hear_all(); // a child sends its socket before it waits
+        }
         // A full socket buffer holds wake-ups that the writer has not taken yet; a dead writer needs none.
-        let _ = rustix::net::send(&self.socket, &[NEWS], SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
+        wake(self.socket.as_fd());
     }
 }
 
@@ -259,49 +253,56 @@ impl AsFd for Tether {
     }
 }
 
-/// A pidfd of exactly this process: the identity is checked again once the descriptor pins it. [`Errno::SRCH`] if it is dead.
-pub(crate) fn watch(identity: Identity) -> Result<OwnedFd, Errno> {
-    let pid = i32::try_from(identity.pid).ok().and_then(Pid::from_raw).ok_or(Errno::INVAL)?;
-    let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
-    if identity.alive() { Ok(pidfd) } else { Err(Errno::SRCH) }
+/// Wakes whoever sleeps at the other end: a reader, or a writer that waits for room. Never blocks.
+pub(crate) fn wake(socket: BorrowedFd<'_>) {
+    // A full buffer means that it has not yet noticed earlier wake-ups: it will.
+    let _ = rustix::net::send(socket, &[NEWS], SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
 }
 
-/// Whether a message is the greeting of a process of this pid and time namespace. Of others, ids and start times mean nothing here.
-pub(crate) fn greets(message: &[u8]) -> bool {
-    let Some((&GREETING, from)) = message.split_first() else { return false };
-    let own = namespaces();
-    own != 0 && *from == own.to_ne_bytes()
+/// Tells a reader that there is no descriptor left for it.
+pub(crate) fn refuse(socket: BorrowedFd<'_>) {
+    let _ = rustix::net::send(socket, &[REFUSED], SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
 }
 
-/// Tells the exporter that this process has taken the exported end over.
-pub(crate) fn greet(socket: BorrowedFd<'_>) -> Result<(), Errno> {
-    let mut message = [GREETING; GREETING_BYTES];
-    message[1..].copy_from_slice(&namespaces().to_ne_bytes());
-    rustix::net::send(socket, &message, SendFlags::NOSIGNAL | SendFlags::DONTWAIT).map(drop)
+/// Whether the writer has said no, at the other end of a connection on which nothing can be sent any more.
+pub(crate) fn was_refused(socket: BorrowedFd<'_>) -> bool {
+    let mut byte = [0; 1];
+    // An error that is reported first hides what was sent before.
+    (0..2).any(
+        |_| matches!(rustix::net::recv(socket, &mut byte[..], RecvFlags::DONTWAIT), Ok((_, 1)) if byte[0] == REFUSED),
+    )
 }
 
-/// What wakes a reader: a pipe.
-///
-/// Not an eventfd, though that were cheaper to read: its one file description would be shared with the reader, and a hostile one
-/// could make it block, fill it, and so hang the writer in its next wake-up. The ends of a pipe are descriptions of their own.
-#[derive(Debug)]
-pub(crate) struct Waker {
-    pub(crate) writing: OwnedFd,
-    /// What the reader gets. Kept open here too: as long as there is a reading end, waking a dead reader raises no SIGPIPE.
-    pub(crate) reading: OwnedFd,
-}
-
-impl Waker {
-    pub(crate) fn new() -> Result<Self, Errno> {
-        let (reading, writing) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
-        rustix::fs::fcntl_setfl(&writing, OFlags::NONBLOCK)?;
-        Ok(Self { writing, reading })
+/// One message, and the socket that came with it.
+pub(crate) fn receive(
+    socket: impl AsFd,
+    bytes: &mut [u8],
+    flags: RecvFlags,
+) -> Result<(usize, Option<OwnedFd>), Errno> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let flags = flags | RecvFlags::CMSG_CLOEXEC;
+    let message = rustix::net::recvmsg(socket, &mut [IoSliceMut::new(bytes)], &mut ancillary, flags)?;
+    let sent = ancillary.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+        _ => None,
+    });
+    if sent.is_none() && message.flags.contains(ReturnFlags::CTRUNC) {
+        return Err(Errno::MFILE); // it came, and this process has no descriptor left for it
     }
+    Ok((message.bytes, sent))
+}
 
-    pub(crate) fn wake(&self) {
-        // A full pipe means that the reader has not yet noticed earlier wake-ups: it will.
-        let _ = rustix::io::write(&self.writing, &[NEWS]);
-    }
+/// Replaces an exported end, of which others may hold copies, by one of a pair of this process's own.
+pub(crate) fn renew(exported: &OwnedFd) -> Result<OwnedFd, Errno> {
+    let (near, far) = pair()?;
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    let fds = [far.as_fd()];
+    ancillary.push(SendAncillaryMessage::ScmRights(&fds));
+    let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+    rustix::net::sendmsg(exported, &[IoSlice::new(&[RENEWED])], &mut ancillary, flags)?;
+    Ok(near)
 }
 
 /// Makes the two ends of a tether: one is for a child.
@@ -314,55 +315,57 @@ pub(crate) fn eventfd() -> Result<OwnedFd, Errno> {
     rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
 }
 
-/// Answers a join with the reading end of the pipe that will wake the reader.
-pub(crate) fn welcome(socket: BorrowedFd<'_>, wake: BorrowedFd<'_>) -> Result<(), Errno> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    let fds = [wake];
-    ancillary.push(SendAncillaryMessage::ScmRights(&fds));
-    let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-    rustix::net::sendmsg(socket, &[IoSlice::new(&[NEWS])], &mut ancillary, flags).map(drop)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const NOW: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 
-    /// A tether whose socket does not hang up, as where a parent's command keeps a copy of the other end.
-    fn tied() -> (Tether, OwnedFd, OwnedFd) {
+    fn tied() -> (Tether, OwnedFd) {
         let (near, far) = pair().unwrap();
-        let Waker { writing, reading } = Waker::new().unwrap();
-        (Tether::new(near, Some(reading)).unwrap(), far, writing)
+        (Tether::new(near, false).unwrap(), far)
     }
 
     #[test]
     fn a_wake_up_and_a_death_that_come_together_are_both_noticed() {
-        let (mut tether, _far, writing) = tied();
-        rustix::io::write(&writing, &[0]).unwrap();
-        drop(writing);
+        let (mut tether, far) = tied();
+        wake(far.as_fd());
+        drop(far);
         tether.wait(Some(&NOW)).unwrap();
         tether.wait(Some(&NOW)).unwrap();
         assert!(tether.hung_up());
     }
 
     #[test]
+    fn an_exported_end_is_replaced_by_one_that_hangs_up() {
+        let (near, exported) = pair().unwrap();
+        let mut tether = Tether::new(near, true).unwrap();
+        // `exported` stays open, as in a `Command`.
+        let own = renew(&exported).unwrap();
+        tether.tell_room();
+        let mut byte = [0; 1];
+        assert_eq!(rustix::net::recv(&own, &mut byte[..], RecvFlags::DONTWAIT).unwrap().1, 1);
+        drop(own);
+        tether.wait(None).unwrap();
+        assert!(tether.hung_up());
+    }
+
+    #[test]
     fn a_flood_of_messages_is_heard_in_portions() {
-        let (mut tether, far, _writing) = tied();
+        let (mut tether, far) = tied();
         let sent = (0..)
             .take_while(|_| rustix::net::send(&far, &[NEWS], SendFlags::DONTWAIT | SendFlags::NOSIGNAL).is_ok())
             .count();
         assert!(sent > MOST_HEARD);
         tether.wait(Some(&NOW)).unwrap();
         let left =
-            (0..).take_while(|_| rustix::net::recv(&tether.socket, &mut [0; 1][..], RecvFlags::DONTWAIT).is_ok());
+            (0..).take_while(|_| rustix::net::recv(&*tether.socket, &mut [0; 1][..], RecvFlags::DONTWAIT).is_ok());
         assert_eq!(left.count(), sent - MOST_HEARD);
     }
 
     #[test]
     fn the_descriptor_becomes_readable_after_a_nap_and_is_quiet_again() {
-        let (mut tether, _far, _writing) = tied();
+        let (mut tether, _far) = tied();
         let readable = |tether: &Tether, limit: &Timespec| {
             let mut fds = [rustix::event::PollFd::new(&tether.epoll, rustix::event::PollFlags::IN)];
             rustix::event::poll(&mut fds, Some(limit)).unwrap() == 1

@@ -5,15 +5,16 @@ use crate::clock;
 use crate::codec::{Codec, Plain};
 use crate::discovery::Claimed;
 use crate::env::{Inherit, Parts, Role};
-use crate::error::{CreateError, OpenError, PublishError};
+use crate::error::{Corruption, CreateError, OpenError, PublishError};
 use crate::hub::Hub;
 use crate::loan::Loan;
-use crate::tether::{self, Waker};
+use crate::tether::{self, Join};
+use ginnel_base::Deadline;
 use ginnel_memory::fence::{self, Heavy};
 use ginnel_memory::identity::Identity;
 use ginnel_memory::ring::{Admission, Blocked, Grant, Mode, Producer, Start};
-use ginnel_memory::{Segment, Spec, Spin};
-use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use ginnel_memory::{Spec, Spin};
+use rustix::fd::{BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -46,8 +47,6 @@ pub struct Writer<T: ?Sized, C: Codec<T> = Plain> {
     spin: Spin,
     waits: u64,
     evicted: u64,
-    data: OwnedFd,
-    control: Segment,
     // Dropped after the producer has closed: then the name is free.
     claimed: Option<Claimed>,
     explicit_dir: bool,
@@ -80,7 +79,25 @@ pub struct WriterCounters {
 enum Patience {
     None,
     Policy,
-    Until(Option<Instant>, Duration),
+    Until(Deadline, Duration),
+}
+
+/// What a look for room found, for one that waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Look {
+    Room,
+    /// A reader has not released the space: waiting helps.
+    Full,
+    /// A reader has joined, or is mad: waiting for room would be waiting for ever.
+    Other,
+}
+
+fn look(producer: &mut Producer, len: usize) -> Look {
+    match producer.reserve(len) {
+        Ok(()) => Look::Room,
+        Err(Blocked::Reader { .. }) => Look::Full,
+        Err(Blocked::Joining | Blocked::Mad { .. } | Blocked::Scribbled { .. }) => Look::Other,
+    }
 }
 
 impl<T: ?Sized, C: Codec<T>> Writer<T, C> {
@@ -103,8 +120,6 @@ impl<T: ?Sized, C: Codec<T>> Writer<T, C> {
     pub(crate) fn new(
         producer: Producer,
         hub: Hub,
-        data: OwnedFd,
-        control: Segment,
         claimed: Option<Claimed>,
         explicit_dir: bool,
         on_full: OnFull,
@@ -118,8 +133,6 @@ impl<T: ?Sized, C: Codec<T>> Writer<T, C> {
             spin,
             waits: 0,
             evicted: 0,
-            data,
-            control,
             claimed,
             explicit_dir,
             abandoned: false,
@@ -144,7 +157,7 @@ impl<T: ?Sized, C: Codec<T>> Writer<T, C> {
 
     /// Publishes one record, waiting for space up to `limit`.
     pub fn publish_timeout(&mut self, record: &T, limit: Duration) -> Result<(), PublishError> {
-        self.put(record, Patience::Until(clock::after(limit), limit))
+        self.put(record, Patience::Until(Deadline::after(limit), limit))
     }
 
     #[inline(always)]
@@ -200,6 +213,7 @@ impl<T: ?Sized, C: Codec<T>> Writer<T, C> {
                         return Err(PublishError::System { what: "welcome a reader", source });
                     }
                 }
+                Blocked::Scribbled { len } => return Err(PublishError::Corrupt(Corruption::Length { len })),
                 Blocked::Mad { slot, token } => {
                     // A slot that changed hands looks so too: its former reader left, and nobody evicted it.
                     if self.producer.control().holds(slot, token) {
@@ -222,6 +236,7 @@ impl<T: ?Sized, C: Codec<T>> Writer<T, C> {
         }
     }
 
+    /// Waits until there may be room, or something else to do than to wait: the caller looks again, and does what it is told.
     fn wait_for(
         &mut self,
         slot: usize,
@@ -237,21 +252,21 @@ impl<T: ?Sized, C: Codec<T>> Writer<T, C> {
         let deadline = match (patience, self.on_full) {
             (Patience::None, _) | (Patience::Policy, OnFull::Fail) => {
                 self.hub.reap(&mut self.producer).map_err(waiting)?;
-                if self.producer.reserve(len).is_ok() {
-                    return Ok(());
-                }
-                return Err(PublishError::Full { backlog });
+                return match self.look(len) {
+                    Look::Full => Err(PublishError::Full { backlog }),
+                    Look::Room | Look::Other => Ok(()),
+                };
             }
             (Patience::Until(deadline, waited), _) => {
-                if clock::passed(deadline) {
+                if deadline.passed() {
                     return Err(PublishError::Timeout { waited, backlog });
                 }
                 deadline
             }
-            (Patience::Policy, OnFull::Wait) => None,
+            (Patience::Policy, OnFull::Wait) => Deadline::NEVER,
             (Patience::Policy, OnFull::Evict(after)) => {
-                let deadline = started.checked_add(after);
-                if clock::passed(deadline) {
+                let deadline = Deadline::from(started, after);
+                if deadline.passed() {
                     tracing::warn!(slot, backlog, "evicting a reader that did not make room");
                     self.evicted += 1;
                     self.hub.evict(&mut self.producer, slot, token);
@@ -267,21 +282,38 @@ impl<T: ?Sized, C: Codec<T>> Writer<T, C> {
         let room = self.spin.until(|| {
             looks += 1;
             let late = looks.is_multiple_of(256) && clock::coarse_ms() - began >= tether::LIVENESS_MS;
-            if late { Some(false) } else { producer.reserve(len).is_ok().then_some(true) }
+            if late {
+                return Some(Look::Full);
+            }
+            match look(producer, len) {
+                Look::Full => None,
+                news => Some(news),
+            }
         });
-        if room == Some(true) {
+        if let Some(Look::Room | Look::Other) = room {
             return Ok(());
         }
         self.waits += 1;
         self.announce()?;
         let nap = self.start_waiting();
-        let slept = if self.producer.reserve(len).is_ok() {
-            Ok(())
-        } else {
-            self.hub.wait(&mut self.producer, clock::remaining(deadline, nap).as_ref(), true).map_err(waiting)
+        let slept = match self.look(len) {
+            Look::Room | Look::Other => Ok(()),
+            Look::Full => self.sleep(deadline, nap),
         };
         self.producer.stop_waiting();
         slept
+    }
+
+    /// Sleeps until readers have something to say, `deadline` comes, or `nap` has passed.
+    fn sleep(&mut self, deadline: Deadline, nap: Option<Duration>) -> Result<(), PublishError> {
+        let nap = nap.into_iter().chain(self.hub.files.nap()).min();
+        let timeout = clock::remaining(deadline, nap);
+        self.hub.wait(&mut self.producer, timeout.as_ref(), true).map_err(waiting)?;
+        if self.hub.files.shrunk() { Err(PublishError::Truncated) } else { Ok(()) }
+    }
+
+    fn look(&mut self, len: usize) -> Look {
+        look(&mut self.producer, len)
     }
 
     /// Asks readers to tell when they make room, and says how long to sleep at most before looking again.
@@ -311,17 +343,16 @@ impl<T: ?Sized, C: Codec<T>> Writer<T, C> {
 
     /// Waits until at least `readers` readers have joined and are still there; says whether they have.
     pub fn wait_for_readers(&mut self, readers: usize, limit: Duration) -> Result<bool, PublishError> {
-        let deadline = clock::after(limit);
+        let deadline = Deadline::after(limit);
         loop {
             self.announce()?;
             if self.hub.len() >= readers {
                 return Ok(true);
             }
-            if clock::passed(deadline) {
+            if deadline.passed() {
                 return Ok(false);
             }
-            let timeout = clock::remaining(deadline, None);
-            self.hub.wait(&mut self.producer, timeout.as_ref(), true).map_err(waiting)?;
+            self.sleep(deadline, None)?;
         }
     }
 
@@ -334,20 +365,15 @@ impl<T: ?Sized, C: Codec<T>> Writer<T, C> {
 
     /// Waits until every reader of a lossless channel has read everything, or has left; says whether that happened in time.
     pub fn drain(&mut self, limit: Duration) -> Result<bool, PublishError> {
-        let deadline = clock::after(limit);
+        let deadline = Deadline::after(limit);
         loop {
             self.announce()?;
             let nap = self.start_waiting();
             let done = self.producer.backlog().is_none_or(|backlog| backlog == 0);
-            let waited = if done || clock::passed(deadline) {
-                Ok(())
-            } else {
-                let timeout = clock::remaining(deadline, nap);
-                self.hub.wait(&mut self.producer, timeout.as_ref(), true).map_err(waiting)
-            };
+            let waited = if done || deadline.passed() { Ok(()) } else { self.sleep(deadline, nap) };
             self.producer.stop_waiting();
             waited?;
-            if done || clock::passed(deadline) {
+            if done || deadline.passed() {
                 return Ok(done);
             }
         }
@@ -387,17 +413,16 @@ impl<T: ?Sized, C: Codec<T>> Writer<T, C> {
             return Err(OpenError::Full { name: variable.to_owned(), max: geometry.max_readers });
         }
         let made = (|| {
-            let ((near, far), waker) = (tether::pair()?, Waker::new()?);
+            let (near, far) = tether::pair()?;
             let duplicate = |fd: rustix::fd::BorrowedFd<'_>| rustix::io::fcntl_dupfd_cloexec(fd, 3);
             let parts = Parts {
-                data: duplicate(self.data.as_fd())?,
-                control: duplicate(self.control.fd())?,
+                data: duplicate(self.hub.files.data())?,
+                control: duplicate(self.hub.files.control.fd())?,
                 socket: far,
-                wake: Some(duplicate(rustix::fd::AsFd::as_fd(&waker.reading))?),
                 slot,
                 token,
             };
-            self.hub.tie(near, waker, slot, token)?;
+            self.hub.tie(&mut self.producer, near, true, Join { slot, token })?;
             Ok(parts)
         })();
         match made {
@@ -412,11 +437,11 @@ impl<T: ?Sized, C: Codec<T>> Writer<T, C> {
         }
     }
 
-    pub(crate) fn tie(&mut self, socket: OwnedFd, waker: Waker, slot: usize, token: u64) -> Result<(), Errno> {
+    pub(crate) fn tie(&mut self, socket: OwnedFd, slot: usize, token: u64) -> Result<(), Errno> {
         if self.producer.geometry().mode == Mode::Lossless {
             let _ = self.producer.admit(slot, token);
         }
-        self.hub.tie(socket, waker, slot, token)
+        self.hub.tie(&mut self.producer, socket, false, Join { slot, token })
     }
 
     /// Lets `stop` end a wait for space; `interrupt` becomes readable when it is set.
@@ -482,7 +507,9 @@ fn attend(producer: &mut Producer, hub: &mut Hub) -> Result<(), PublishError> {
         return Err(PublishError::Truncated);
     }
     match hub.attend(producer) {
-        Ok(()) => Ok(()),
+        // A reader that left may have done so because of what it saw.
+        Ok(true) if hub.files.shrunk() => Err(PublishError::Truncated),
+        Ok(_) => Ok(()),
         // The record is out; a reader that cannot be welcomed for want of descriptors is tried again next time, and
         // until then protected by the JOINED bit.
         Err(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::NOBUFS) => {
@@ -549,7 +576,7 @@ where
     /// Publishes as many of `records` as there is room for within `limit` and says how many; [`PublishError::Timeout`] if
     /// there was room for none.
     pub fn publish_all_timeout(&mut self, records: &[T], limit: Duration) -> Result<usize, PublishError> {
-        some(self.put_all(records, Patience::Until(clock::after(limit), limit)))
+        some(self.put_all(records, Patience::Until(Deadline::after(limit), limit)))
     }
 
     /// Publishes `records` and says how many it got done, and what stopped it.

@@ -59,7 +59,7 @@ pub use foreign::ForeignFile;
 pub use name::{Name, NameError};
 pub use run_dir::{DirLock, RunDir, RunDirError};
 #[cfg(not(loom))]
-pub use segment::{Access, Expect, HEADER_BYTES, Header, Segment, SegmentError, Spec};
+pub use segment::{Access, Expect, Extent, HEADER_BYTES, Header, Segment, SegmentError, Spec};
 pub use segment_params::{PARAMS, WORD_PARAMS};
 pub use spin::Spin;
 pub use trust::Trust;

@@ -31,7 +31,7 @@ use rustix::fs::{FallocateFlags, FileType, Gid, MemfdFlags, Mode, OFlags, SealFl
 use rustix::io::Errno;
 use rustix::process::Resource;
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 const MAGIC: u64 = u64::from_ne_bytes(*b"GINNEL\0\x01");
 const VERSION: u32 = 1;
@@ -234,6 +234,32 @@ pub struct Segment {
     mapping: Arc<Mapping>,
     header: Header,
     fd: OwnedFd,
+}
+
+/// How much of a file is mapped: for one who may sleep without touching what somebody cuts off.
+#[derive(Debug)]
+pub struct Extent {
+    mapping: Weak<Mapping>,
+    mapped: u64,
+}
+
+impl Extent {
+    /// Whether somebody could make `file` shorter than the mapping: not a memfd that is sealed against it.
+    #[must_use]
+    pub fn shrinkable(&self, file: impl AsFd) -> bool {
+        !rustix::fs::fcntl_get_seals(file).is_ok_and(|seals| seals.contains(SealFlags::SHRINK))
+    }
+
+    /// Looks whether `file` has become shorter than the mapping, and if so lets every [`Words`] of it say so
+    /// ([`Words::truncated`]). One system call; does not block.
+    #[must_use]
+    pub fn shrunk(&self, file: impl AsFd) -> bool {
+        let short = rustix::fs::fstat(file).is_ok_and(|stat| (stat.st_size as u64) < self.mapped);
+        if short && let Some(mapping) = self.mapping.upgrade() {
+            mapping.trip();
+        }
+        short
+    }
 }
 
 impl Segment {
@@ -484,6 +510,18 @@ impl Segment {
     /// Faults all pages in now instead of on first use.
     pub fn populate(&self) {
         self.mapping.populate();
+    }
+
+    /// What is to be seen of the mapping's size by one who holds the file.
+    #[must_use]
+    pub fn extent(&self) -> Extent {
+        Extent { mapping: Arc::downgrade(&self.mapping), mapped: (HEADER_BYTES + self.header.data) as u64 }
+    }
+
+    /// The file alone. The mapping lives on as long as its words do.
+    #[must_use]
+    pub fn into_file(self) -> OwnedFd {
+        self.fd
     }
 
     /// The segment's file, to hand on.

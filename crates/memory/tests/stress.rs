@@ -71,6 +71,7 @@ impl Ring {
             for (slot, token) in self.joined.lock().unwrap().drain(..) {
                 assert_eq!(producer.admit(slot, token), Admission::Admitted);
             }
+            producer.welcomed();
         }
     }
 
@@ -94,7 +95,7 @@ impl Ring {
                         }
                         std::thread::yield_now();
                     }
-                    Blocked::Mad { .. } => panic!("every reader is honest"),
+                    Blocked::Mad { .. } | Blocked::Scribbled { .. } => panic!("everybody is honest"),
                 }
             }
             match seq % 64 {

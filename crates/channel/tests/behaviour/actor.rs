@@ -22,6 +22,10 @@ const ROLES: &[(&str, fn())] = &[
     ("idle_reader", crate::idle::reader),
     ("idle_writer", crate::idle::writer),
     ("traffic_reader", crate::traffic::reader),
+    ("crowd_writer", crate::crowds::writer),
+    ("crowd_reader", crate::crowds::reader),
+    ("cut_reader", crate::truncation::reader),
+    ("cut_writer", crate::truncation::writer),
     ("doomed_writer", crate::deaths::writer),
     ("doomed_reader", crate::deaths::reader),
     ("counted_writer", crate::syscalls::writer),
@@ -29,6 +33,7 @@ const ROLES: &[(&str, fn())] = &[
     #[cfg(feature = "tokio")]
     ("no_barrier", crate::asynchronous::no_barrier),
     ("no_descriptor_left", crate::denials::no_descriptor_left),
+    ("poor_writer", crate::denials::poor_writer),
     ("full_fd_table", crate::denials::full_fd_table),
     ("stranger", crate::denials::stranger),
     ("namespaced_reader", crate::denials::namespaced_reader),

@@ -3,7 +3,8 @@
 use crate::actor::{Actor, Dir, PATIENCE, argument, listen, namespaced, number, tell, until};
 use crate::sys;
 use ginnel_channel::{
-    CreateError, Identity, Mode, OpenError, Permissions, PublishError, Reader, RecvError, Writer, list,
+    CreateError, Identity, Mode, OpenError, Permissions, PublishError, Reader, RecvError, Spin, Start, Writer, inspect,
+    list,
 };
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::Path;
@@ -80,37 +81,90 @@ pub(crate) fn full_fd_table() {
     // These two have joined, but their writers have not looked yet.
     let mut one: Reader<u64> = Reader::builder().run_dir(&dir).open("lossy").expect("open");
     let mut other: Reader<u64> = Reader::builder().run_dir(&dir).open("lossless").expect("open");
-    let limit = sys::forbid_descriptors();
+    let taken = sys::take_all_descriptors(64);
     let error = Writer::<u64>::builder().run_dir(&dir).create("another").unwrap_err();
     assert_tells(&error, &["open files"]);
     let error = Reader::<u64>::builder().run_dir(&dir).open("lossy").unwrap_err();
     assert_tells(&error, &["open files"]);
+    // Neither writer can keep the connection of its newcomer, and neither fails or waits because of it.
     for n in 0..1000 {
-        lossy.publish(&n).expect("a reader that cannot be welcomed is no reason to fail");
-        assert_eq!(one.try_recv().expect("receive"), Some(n));
+        lossy.publish(&n).expect("publish");
+        lossless.publish(&n).expect("publish");
     }
-    // The lossless writer may not overwrite what the newcomer has not read, and cannot find out what that is.
-    let mut sent = 0;
-    let refused = loop {
-        match lossless.publish(&sent) {
-            Ok(()) => sent += 1,
-            Err(error) => break error,
-        }
-        assert!(sent < 1000, "the ring is smaller");
-    };
-    assert_tells(&refused, &["reader", "open files", "ulimit -n"]);
-    sys::allow_descriptors(limit);
-    for n in 0..sent {
-        assert_eq!(other.try_recv().expect("receive"), Some(n), "nothing was lost");
+    // They are told, behind what they can still read.
+    for reader in [&mut one, &mut other] {
+        let error = loop {
+            match reader.recv() {
+                Ok(_) | Err(RecvError::Lagged { .. }) => {}
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(error, RecvError::Refused), "{error}");
+        assert_tells(&error, &["descriptor", "ulimit -n"]);
     }
-    for n in sent..sent + 1000 {
-        lossless.publish(&n).expect("publish again");
-        assert_eq!(other.recv().expect("receive"), n);
+    drop((taken, one, other));
+    let mut one: Reader<u64> = Reader::builder().run_dir(&dir).start(Start::Latest).open("lossy").expect("open");
+    let mut other: Reader<u64> = Reader::builder().run_dir(&dir).start(Start::Latest).open("lossless").expect("open");
+    for n in 1000..2000 {
+        lossy.publish(&n).expect("publish");
+        lossless.publish(&n).expect("publish");
+        assert_eq!((one.recv().expect("receive"), other.recv().expect("receive")), (n, n));
     }
-    lossy.publish(&1000).expect("publish");
     assert_eq!((lossy.readers().expect("reap"), lossless.readers().expect("reap")), (1, 1));
     drop((lossy, lossless));
     assert_eq!(std::fs::read_dir(&dir).expect("list").count(), 0);
+}
+
+/// Role: a writer with descriptors for a few readers.
+pub(crate) fn poor_writer() {
+    let mode = if argument("mode") == "lossless" { Mode::Lossless } else { Mode::Lossy };
+    let mut writer: Writer<u64> = Writer::builder().run_dir(argument("dir")).mode(mode).create("poor").expect("create");
+    let mut taken = sys::take_all_descriptors(40);
+    taken.drain(..5);
+    tell("created");
+    listen();
+    for n in 0.. {
+        writer.publish(&n).expect("a reader for which there is no descriptor is no reason to fail");
+        if n % 100 == 0 {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+    }
+}
+
+#[test]
+fn a_reader_for_which_the_writer_has_no_descriptor_is_told_and_no_other_is_left_asleep() {
+    for mode in ["lossy", "lossless"] {
+        let dir = Dir::new();
+        let mut writer = Actor::start("poor_writer", &[("dir", dir.text()), ("mode", mode)]);
+        assert_eq!(writer.hear(), "created");
+        let readers: Vec<Reader<u64>> = (0..12)
+            .map(|_| Reader::builder().run_dir(dir.path()).spin(Spin::new(0)).open("poor").expect("open"))
+            .collect();
+        let sleepers: Vec<_> = readers
+            .into_iter()
+            .map(|mut reader| {
+                std::thread::spawn(move || {
+                    let mut received = 0;
+                    while received < 1000 {
+                        match reader.recv_timeout(PATIENCE) {
+                            Ok(Some(_)) => received += 1,
+                            Ok(None) => panic!("left asleep after {received} records"),
+                            Err(RecvError::Lagged { .. }) => {}
+                            Err(RecvError::Refused) => return false,
+                            Err(other) => panic!("{other}"),
+                        }
+                    }
+                    true
+                })
+            })
+            .collect();
+        let asleep = || inspect(Some(dir.path()), "poor").expect("inspect").expect("it exists").readers;
+        until("all sleep", || asleep().iter().filter(|reader| reader.asleep).count() == 12);
+        assert!(asleep().iter().all(|reader| !reader.welcomed), "the writer has not looked");
+        writer.say("go");
+        let served = sleepers.into_iter().map(|sleeper| sleeper.join().expect("a reader")).filter(|&served| served);
+        assert_eq!(served.count(), 5, "one descriptor each");
+    }
 }
 
 #[test]

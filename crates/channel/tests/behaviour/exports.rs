@@ -159,7 +159,7 @@ pub(crate) fn env_errors() {
     // Descriptors that were not inherited: not open, the standard ones, and one of our own.
     let own = std::fs::File::open("/dev/null").expect("open");
     let own = std::os::fd::AsRawFd::as_raw_fd(&own);
-    for list in ["900,901,902,903,0,1".to_owned(), "0,1,2,0,0,1".to_owned(), format!("{own},{own},{own},{own},0,1")] {
+    for list in ["900,901,902,0,1".to_owned(), "0,1,2,0,1".to_owned(), format!("{own},{own},{own},0,1")] {
         assert!(sys::set_env("GINNEL_TEST_LIST", &format!("fd:r:{list}")));
         let error = env(opened("GINNEL_TEST_LIST"));
         assert!(matches!(error, EnvError::Descriptor { .. }), "{error}");
@@ -178,16 +178,8 @@ pub(crate) fn env_errors() {
 
 #[test]
 fn variables_that_lead_nowhere_are_named_and_inherited_ones_are_taken_once() {
-    let malformed = [
-        "",
-        "fd:",
-        "fd:r:",
-        "fd:x:1,2,3,4,5,6",
-        "fd:r:1,2,3",
-        "fd:r:3,4,5,6,7,8,9",
-        "fd:r:a,b,c,d,e,f",
-        "fd:r:3,4,5,6,-1,1",
-    ];
+    let malformed =
+        ["", "fd:", "fd:r:", "fd:x:1,2,3,4,5", "fd:r:1,2,3", "fd:r:3,4,5,6,7,8", "fd:r:a,b,c,d,e", "fd:r:3,4,5,-1,1"];
     let mut command = command("env_errors", &[("malformed", &malformed.len().to_string())]);
     for (index, value) in malformed.iter().enumerate() {
         command.env(format!("GINNEL_TEST_malformed_{index}"), value);
@@ -225,7 +217,7 @@ fn a_child_inherits_nothing_but_what_was_exported_to_it() {
     assert_eq!(actor.hear(), standard.to_string());
     actor.finish();
     let mut actor = Actor::spawn(&mut exporting);
-    assert_eq!(actor.hear(), (standard + 4).to_string(), "data, control, socket and pipe");
+    assert_eq!(actor.hear(), (standard + 3).to_string(), "data, control and socket");
     actor.finish();
 }
 
@@ -262,7 +254,7 @@ fn a_child_that_goes_without_taking_over_is_noticed_when_the_command_goes() {
 /// Role: owns the descriptors that its parent exported, as a program does that collects all it was given, and uses the channel.
 pub(crate) fn owner() {
     let variable = std::env::var("NUMBERS").expect("exported");
-    let numbers = variable.trim_start_matches("fd:r:").split(',').take(4).map(|fd| fd.parse().expect("a descriptor"));
+    let numbers = variable.trim_start_matches("fd:r:").split(',').take(3).map(|fd| fd.parse().expect("a descriptor"));
     let own: Vec<_> = numbers.map(sys::own_descriptor).collect();
     let mut reader: Reader<u64> = Reader::from_env("NUMBERS").expect("inherited");
     assert_eq!(reader.recv().expect("receive"), 77);

@@ -3,6 +3,7 @@
 mod actor;
 #[cfg(feature = "tokio")]
 mod asynchronous;
+mod crowds;
 mod deaths;
 mod denials;
 mod exports;
@@ -16,6 +17,7 @@ mod soundness;
 mod sys;
 mod syscalls;
 mod traffic;
+mod truncation;
 
 /// The entry of the child processes. Started without a role it starts one itself, so that it proves the machinery.
 #[test]

@@ -217,3 +217,48 @@ fn a_reader_outlives_a_writer_that_scribbles_over_the_data() {
     }
     assert!(refused > 0 && corrupt > 0 && read > 0, "{refused} refused, {corrupt} corrupt, {read} read");
 }
+
+#[test]
+fn a_scribbled_length_or_flag_is_an_error_and_never_a_wait_for_ever() {
+    // Records of 100 bytes take 128 with their header: a flag, a length, the payload.
+    const RECORD: u64 = 128;
+    for mode in [Mode::Lossless, Mode::Lossy] {
+        for (word, value) in [(8, 50), (8, 200), (8, 0), (8, 16_000), (8, u64::MAX), (8, 1 << 40), (0, 0), (0, 77)] {
+            let dir = Dir::new();
+            let builder = Writer::<[u8]>::builder().run_dir(dir.path()).mode(mode).capacity(64 << 10);
+            let mut writer = builder.create("bait").unwrap();
+            let mut reader: Reader<[u8]> =
+                Reader::builder().run_dir(dir.path()).spin(Spin::new(0)).open("bait").unwrap();
+            for _ in 0..3 {
+                writer.publish(&[7; 100]).unwrap();
+            }
+            assert_eq!(reader.recv().unwrap(), [7; 100]);
+            let file = suffixed(&dir, ".channel");
+            file.write_all_at(&u64::to_ne_bytes(value), HEADER + RECORD + word).unwrap();
+            // Kept, so that the writer must not wait for it either.
+            let told = std::thread::spawn(move || {
+                loop {
+                    match reader.recv_timeout(PATIENCE) {
+                        Ok(Some(_)) | Err(RecvError::Lagged { .. }) => {}
+                        Ok(None) => panic!("a record that is there was waited for ({mode:?}, {word}, {value})"),
+                        Err(error) => return (error, reader),
+                    }
+                }
+            });
+            let written = loop {
+                match writer.publish_timeout(&[7; 100], PATIENCE) {
+                    Ok(()) if writer.counters().bytes > 1 << 20 => break Ok(()),
+                    Ok(()) => {}
+                    other => break other,
+                }
+            };
+            // It meets the record again when it comes round.
+            assert!(matches!(written, Err(PublishError::Corrupt(_))), "{mode:?}, {word}, {value}: {written:?}");
+            drop(writer);
+            let (error, _reader) = told.join().unwrap();
+            // A lossy one may have been overtaken before it came to that record.
+            let overtaken = mode == Mode::Lossy && matches!(error, RecvError::Closed { .. });
+            assert!(matches!(error, RecvError::Corrupt(_)) || overtaken, "{mode:?}, {word}, {value}: {error}");
+        }
+    }
+}

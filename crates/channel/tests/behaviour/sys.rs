@@ -2,7 +2,6 @@
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fd::AsFd;
-use std::os::unix::fs::OpenOptionsExt;
 use std::time::Instant;
 
 /// This process ends with the thread that started it.
@@ -174,33 +173,30 @@ pub(crate) fn set_env(name: &str, value: &str) -> bool {
     true
 }
 
-/// Does to the descriptors that an epoll set watches what a hostile owner can: makes them block, and fills them.
+/// Does to the socket that an epoll set watches what a hostile owner can: fills it, and makes it block.
 pub(crate) fn clog(epoll: std::os::fd::BorrowedFd<'_>) {
     use std::os::fd::AsRawFd;
     let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", epoll.as_raw_fd())).expect("fdinfo");
     let watched = info.lines().filter_map(|line| line.strip_prefix("tfd:")?.split_ascii_whitespace().next());
     let mut clogged = 0;
     for fd in watched {
-        let link = format!("/proc/self/fd/{fd}");
-        let target = std::fs::read_link(&link).expect("a descriptor").to_string_lossy().into_owned();
         let fd: i32 = fd.parse().expect("a number");
-        // SAFETY: sets flags of, and writes to, descriptors of this process; a refusal does no harm.
+        // SAFETY: sends to, and sets flags of, descriptors of this process; a refusal does no harm.
         unsafe {
-            if target.contains("eventfd") {
-                let most = u64::MAX - 1;
-                libc::write(fd, (&raw const most).cast(), 8);
-            } else if let Ok(mut end) =
-                std::fs::OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(&link)
-            {
-                while std::io::Write::write(&mut end, &[0; 4096]).is_ok() {}
-            } else {
-                continue;
+            while libc::send(fd, [0_u8; 64].as_ptr().cast(), 64, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) > 0 {
+                clogged += 1;
             }
             libc::fcntl(fd, libc::F_SETFL, 0);
         }
-        clogged += 1;
     }
-    assert_eq!(clogged, 1, "the wake-up is there to be clogged");
+    assert!(clogged > 10, "the wake-up is there to be clogged");
+}
+
+/// Takes every descriptor that is left, of `limit`.
+pub(crate) fn take_all_descriptors(limit: u64) -> Vec<std::fs::File> {
+    let before = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    allow_descriptors(rustix::process::Rlimit { current: Some(limit), maximum: before.maximum });
+    std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()).collect()
 }
 
 #[cfg(feature = "tokio")]

@@ -125,6 +125,6 @@ fn a_publication_is_one_system_call_for_a_parked_reader_and_none_for_all_others(
     }
     assert_eq!(calls(PARKED).count(), ROUNDS);
     for calls in calls(PARKED) {
-        assert_eq!(calls, [libc::SYS_write], "a wake-up is one write to a pipe");
+        assert_eq!(calls, [libc::SYS_sendto], "a wake-up is one message");
     }
 }

@@ -99,6 +99,7 @@ struct ShownReader {
     lag: u64,
     missed: u64,
     asleep: bool,
+    welcomed: bool,
     alive: Option<bool>,
 }
 
@@ -197,6 +198,7 @@ fn shown(channel: &ChannelInfo, rate: Option<Rate>) -> Shown<'_> {
         lag: reader.lag,
         missed: reader.missed,
         asleep: reader.asleep,
+        welcomed: reader.welcomed,
         alive: reader.alive,
     });
     Shown {
@@ -268,9 +270,10 @@ fn page(channel: &ChannelInfo, rate: Rate) -> String {
             (Some(true), true) => "asleep",
             (Some(true), false) => "awake",
         };
+        let welcomed = if reader.welcomed || reader.alive == Some(false) { "" } else { " (the writer has not welcomed it yet)" };
         let _ = write!(
             text,
-            "\n  {}, {state}: next record {}, {} behind, {} missed",
+            "\n  {}, {state}{welcomed}: next record {}, {} behind, {} missed",
             reader.process,
             reader.sequence,
             bytes(reader.lag as f64),

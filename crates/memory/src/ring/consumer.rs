@@ -54,6 +54,8 @@ pub struct Consumer {
     /// Where records are bare: everything below was published when this reader last looked.
     published: u64,
     flushed: u64,
+    /// Where the last record that was taken begins; `at` itself where there is none.
+    from: u64,
     missed: u64,
     /// How often in a row the newest value was announced and not there.
     stalls: u32,
@@ -93,8 +95,8 @@ impl Consumer {
         if words < geometry.capacity * if geometry.mirror() { 2 } else { 1 } || slot >= control.slots() {
             return None;
         }
-        let (at, published, flushed, missed, stalls) = (Place::START, 0, 0, 0, 0);
-        Some(Self { geometry, head, data, control, slot, token, at, published, flushed, missed, stalls })
+        let (at, published, flushed, from, missed, stalls) = (Place::START, 0, 0, 0, 0, 0);
+        Some(Self { geometry, head, data, control, slot, token, at, published, flushed, from, missed, stalls })
     }
 
     /// Chooses the first record and announces the reader. What `connect` does (telling the writer where to find the reader) happens
@@ -158,6 +160,7 @@ impl Consumer {
 
     fn move_to(&mut self, pos: u64, seq: u64) {
         self.at = Place::new(&self.geometry, pos, seq);
+        self.from = pos;
     }
 
     /// The number of the record at `pos`, if it is still whole.
@@ -303,6 +306,9 @@ impl Consumer {
         if self.truncated() {
             return Err(Fault::Truncated);
         }
+        if self.geometry.mode != Mode::Latest {
+            self.lost()?;
+        }
         if self.geometry.mode == Mode::Latest && self.ready() {
             // The writer has replaced it meanwhile: look again, but not for ever. One that never delivers what it announces
             // would keep us from sleeping, and from noticing its end.
@@ -312,6 +318,19 @@ impl Consumer {
             }
         }
         Ok(None)
+    }
+
+    /// Whether what is published contradicts that the next record is not there: a length or a flag was not the writer's. Waiting
+    /// would be waiting for ever.
+    fn lost(&self) -> Result<(), Fault> {
+        // SYNC ring.last: Acquire, so that the flags up to there are seen by the second look.
+        let last = self.head.load(LAST, Ordering::Acquire);
+        if last == NO_RECORD || last <= self.from && last != self.at.pos || self.ready() {
+            return Ok(());
+        }
+        // It may have been overwritten meanwhile: the next look tells.
+        fence(Ordering::Acquire);
+        if self.overtaken(self.at.pos) { Ok(()) } else { Err(Fault::Position { value: last }) }
     }
 
     /// Moves on to the newest value; says whether it is newer than the last one that was taken.
@@ -393,6 +412,9 @@ impl Consumer {
             done += run;
         }
         self.confirm()?;
+        if done > 0 {
+            self.from = at.pos - self.geometry.slot_bytes();
+        }
         self.at = at;
         Ok(done)
     }
@@ -438,6 +460,7 @@ impl Consumer {
     #[inline(always)]
     fn finish(&mut self, len: usize) -> Result<(), Fault> {
         self.confirm()?;
+        self.from = self.at.pos;
         self.at.advance(&self.geometry, self.geometry.record_bytes(self.at.word, len));
         Ok(())
     }
@@ -525,6 +548,11 @@ impl Consumer {
     pub(super) fn writer_fences(&self) -> bool {
         fence(Ordering::SeqCst); // pairs with the fences in `Producer::wanted_behind_a_fence` and `Producer::set_fenced`
         self.head.load(FENCED, Ordering::Acquire) == 1 // SYNC ring.fenced
+    }
+
+    /// Makes the writer look around: for its readers, and whether its memory is whole.
+    pub fn alert(&self) {
+        self.control.raise(ATTENTION_JOINED);
     }
 
     /// Takes the announcement back.

@@ -10,6 +10,7 @@
 //!   +4 pid       +5 start time   who it is, for `ls` and for freeing the slots of the dead
 //!   +6 missed    records skipped so far
 //!   +7 namespace the pid and time namespace in which +4 and +5 mean something
+//!   +8 welcomed  the token again, once the writer has the reader's connection and wakes it (written by the writer)
 //! ```
 //!
 //! All readers of a channel share this segment. A hostile one can spoil the cursors and wake-ups of its co-readers (they
@@ -30,6 +31,7 @@ const PID: usize = 4;
 const START: usize = 5;
 const MISSED: usize = 6;
 const NAMESPACE: usize = 7;
+const WELCOMED: usize = 8;
 
 /// A reader is about to sleep.
 pub const ATTENTION_ARMED: u64 = 1;
@@ -63,6 +65,8 @@ pub struct SlotInfo {
     pub missed: u64,
     /// Whether it sleeps.
     pub armed: bool,
+    /// Whether the writer has its connection, and wakes it.
+    pub welcomed: bool,
 }
 
 impl Control {
@@ -79,6 +83,7 @@ impl Control {
     }
 
     /// Whether the memory was taken away from under the control area.
+    #[inline(always)]
     #[must_use]
     pub fn truncated(&self) -> bool {
         self.words.truncated()
@@ -179,6 +184,13 @@ impl Control {
         self.words.store(self.at(slot, PID), u64::from(identity.pid), Ordering::Release); // SYNC control.identity
     }
 
+    /// Notes, for those who look, that the writer wakes the reader `token` of `slot`.
+    pub fn welcome(&self, slot: usize, token: u64) {
+        if slot < self.slots {
+            self.words.store(self.at(slot, WELCOMED), token, Ordering::Relaxed);
+        }
+    }
+
     /// Frees `slot` if `token` still has it.
     pub fn release(&self, slot: usize, token: u64) {
         if self.holds(slot, token) {
@@ -212,6 +224,7 @@ impl Control {
             sequence: word(SEQUENCE),
             missed: word(MISSED),
             armed: word(ARMED) != 0,
+            welcomed: word(WELCOMED) == token,
         }
     }
 

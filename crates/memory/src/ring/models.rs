@@ -10,7 +10,7 @@
 //! | `a_*lossy_reader_*` | `finish` does not look at the mark, or without its fence; the release fence behind the mark is missing; the mark moves with the record instead of before it; `resync` counts one too many; the flag is not released |
 //! | `an_old_payload_*` | the place of the next flag is not cleared |
 //! | `a_writer_*` | `start_waiting` or `flush` lacks its fence |
-//! | `a_join_*` | `join` or `claim` lacks its fence, or does not look; an announced claim is withdrawn |
+//! | `a_join_*` | `join` or `claim` lacks its fence, or does not look; an announced claim is withdrawn; one passes before `welcomed` |
 //! | `a_batch_*` | the first record's flag is stored when the record is sealed, or is not released |
 //! | `a_close_*` | the mark of the end is not released |
 //! | `a_latest_value_*` | `finish` does not look at the mark; the flag is not released |
@@ -438,7 +438,9 @@ fn loom_a_writer_waits_for_nobody_who_has_left() {
 }
 
 /// A reader joins while the writer moves its mark. Whatever it then reads must still be there, without a gap.
-fn a_join_is_honoured(mad: bool) {
+///
+/// The writer asks for room up to `looks` times before it attends to whoever has joined, as one does that spins.
+fn a_join_is_honoured(mad: bool, looks: u32) {
     loom::model(move || {
         let ring = Ring::fixed(Mode::Lossless, 1);
         let mut producer = ring.producer();
@@ -469,7 +471,13 @@ fn a_join_is_honoured(mad: bool) {
             if mad {
                 producer.control().raise(ATTENTION_JOINED); // as a reader might that only means to annoy
             }
-            match producer.reserve(16) {
+            let mut outcome = producer.reserve(16);
+            for _ in 1..looks {
+                if outcome.is_err() {
+                    outcome = producer.reserve(16);
+                }
+            }
+            match outcome {
                 Ok(()) => {
                     write(&mut producer);
                     wanted -= 1;
@@ -479,9 +487,10 @@ fn a_join_is_honoured(mad: bool) {
                     for (slot, token) in queue.lock().unwrap().drain(..) {
                         let _ = producer.admit(slot, token); // refused if it has left again
                     }
+                    producer.welcomed();
                 }
                 Err(Blocked::Reader { .. }) => break,
-                Err(Blocked::Mad { .. }) => panic!("the reader is honest"),
+                Err(Blocked::Mad { .. } | Blocked::Scribbled { .. }) => panic!("both are honest"),
             }
             if wanted == 0 {
                 break;
@@ -493,12 +502,17 @@ fn a_join_is_honoured(mad: bool) {
 
 #[test]
 fn loom_a_join_is_honoured_or_begins_further_on() {
-    a_join_is_honoured(false);
+    a_join_is_honoured(false, 1);
+}
+
+#[test]
+fn loom_a_join_is_honoured_by_a_writer_that_looks_for_room_before_it_attends() {
+    a_join_is_honoured(false, 3);
 }
 
 #[test]
 fn loom_a_join_is_honoured_beside_a_mad_reader_that_stops_nobody() {
-    a_join_is_honoured(true);
+    a_join_is_honoured(true, 1);
 }
 
 #[test]

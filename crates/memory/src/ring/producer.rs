@@ -26,6 +26,8 @@ pub struct Producer {
     /// How often in a row a joining reader stopped the mark, and the claim that stays announced when that is too often.
     joins: u32,
     announced: u64,
+    /// A joining reader stopped the mark, and whoever has joined has not been admitted since.
+    joining: bool,
     /// The lossless readers that it honours.
     members: Vec<Member>,
     /// Whether each look for sleepers follows a full fence.
@@ -55,7 +57,8 @@ struct Member {
 /// Why a record cannot be written now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Blocked {
-    /// A reader has joined: take the attention, admit whoever joined ([`Producer::admit`]), and only then try again.
+    /// A reader has joined: take the attention, admit whoever joined ([`Producer::admit`]), and say so by
+    /// [`Producer::welcomed`]. Until then there is no room, however often one asks.
     Joining,
     /// The reader in this slot has not released the space.
     Reader {
@@ -63,6 +66,11 @@ pub enum Blocked {
         slot: usize,
         /// Its token.
         token: u64,
+    },
+    /// The ring's own memory holds what the writer did not write there: somebody has scribbled over it, and it is of no more use.
+    Scribbled {
+        /// The length that a record of the writer's claims now, bytes.
+        len: u64,
     },
     /// A reader claims a position that it cannot have: dismiss it, then try again.
     Mad {
@@ -124,6 +132,7 @@ impl Producer {
             batch: None,
             joins: 0,
             announced: 0,
+            joining: false,
             members: Vec::new(),
             fenced: false,
             run: 0,
@@ -159,7 +168,8 @@ impl Producer {
     #[inline(always)]
     #[must_use]
     pub fn truncated(&self) -> bool {
-        self.words.data.truncated() // header and data are one mapping
+        // Header and data are one mapping; what readers write is another.
+        self.words.data.truncated() || self.control.truncated()
     }
 
     /// Makes room for a record of `len` bytes. Costs a comparison, but once in a sixteenth of the capacity.
@@ -222,9 +232,13 @@ impl Producer {
         } else {
             while self.tail.0 + capacity < want && self.tail.1 < self.at.seq {
                 let word = self.geometry.word(self.tail.0, self.tail.1);
-                // Our own words: readers cannot write them.
-                let len = self.words.data.load(word + 1, Ordering::Relaxed) as usize;
-                self.tail = (self.tail.0 + self.geometry.record_bytes(word, len), self.tail.1 + 1);
+                // Our own words: readers cannot write them. Another process of this user can, through the file.
+                let (flag, len) =
+                    (self.words.data.load(word, Ordering::Relaxed), self.words.data.load(word + 1, Ordering::Relaxed));
+                if flag != self.tail.1 + 1 || len > self.geometry.max_record as u64 {
+                    return Err(Blocked::Scribbled { len });
+                }
+                self.tail = (self.tail.0 + self.geometry.record_bytes(word, len as usize), self.tail.1 + 1);
             }
         }
         self.words.head.store(TAIL, self.tail.0, Ordering::Release);
@@ -237,6 +251,9 @@ impl Producer {
 
     /// Announces how far the mark is to go in a lossless ring, and says how far it may.
     fn claim(&mut self, end: u64, want: u64) -> Result<u64, Blocked> {
+        if self.joining {
+            return Err(Blocked::Joining); // whoever has joined may not be a member yet
+        }
         let want = match self.honoured(end, want) {
             Ok(want) => want,
             Err(blocked) => {
@@ -245,7 +262,7 @@ impl Producer {
                 return Err(blocked);
             }
         };
-        // A claim that stayed announced while readers were admitted: those who came later have seen it.
+        // A claim that stayed announced while readers were admitted (`welcomed`): those who came later have seen it.
         if self.announced >= end {
             let want = want.min(self.announced);
             (self.announced, self.joins) = (0, 0);
@@ -261,6 +278,7 @@ impl Producer {
             return Ok(want);
         }
         self.joins += 1;
+        self.joining = true;
         if self.joins > Self::PATIENCE {
             self.announced = want;
         } else {
@@ -291,6 +309,17 @@ impl Producer {
             limit = limit.min(reach);
         }
         Ok(limit)
+    }
+
+    /// Whether a joining reader stopped the writer and nobody has said [`welcomed`](Self::welcomed) since.
+    #[must_use]
+    pub fn joining(&self) -> bool {
+        self.joining
+    }
+
+    /// Says that everybody who had joined when the attention was last taken has been admitted or is gone: the writer goes on.
+    pub fn welcomed(&mut self) {
+        self.joining = false;
     }
 
     /// Keeps the records that the reader `token` in `slot` has not released (lossless rings).

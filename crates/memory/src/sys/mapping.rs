@@ -122,6 +122,13 @@ impl Mapping {
         self.protection == Protection::ReadWrite
     }
 
+    /// Raises the flag, although nothing that was cut off has been touched yet.
+    pub(crate) fn trip(&self) {
+        if let Some(tripped) = self.tripped() {
+            tripped.store(true, std::sync::atomic::Ordering::Release); // pairs with the load in `Words::truncated`
+        }
+    }
+
     /// The flag that is raised when the file is shrunk; a sealed file needs none.
     pub(crate) fn tripped(&self) -> Option<&'static AtomicBool> {
         self.guard.as_ref().map(Guard::tripped)
