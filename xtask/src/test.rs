@@ -10,7 +10,7 @@ pub(crate) struct Test {
 }
 
 /// Crates that carry loom models behind `--cfg loom`.
-const LOOM: &[&str] = &["ginnel-memory"];
+const LOOM: &[&str] = &["ginnel-base", "ginnel-memory"];
 
 impl Test {
     pub(crate) fn run(self) -> Result<(), String> {

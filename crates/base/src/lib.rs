@@ -3,6 +3,7 @@
 //! * [`Deadline`]: the end of a wait, which may be never. It takes any [`Duration`](std::time::Duration) without a panic.
 //! * [`thread`]: the only way in which a crate of Ginnel starts a thread: named, all signals blocked from its first
 //!   instruction, and its panic is logged and counted.
+//! * [`Mailbox`]: letters to a loop that sleeps, without a lost wake.
 //! * [`SignalsBlocked`]: keeps the signals of the calling thread waiting for a while.
 //! * [`identity`]: who a process is, although ids are reused, and whether it lives.
 //! * [`random_u64`]: a number that no other process has, for all practical purposes.
@@ -11,11 +12,13 @@
 
 mod deadline;
 pub mod identity;
+mod mailbox;
 mod random;
 #[allow(unsafe_code)]
 mod signals;
 pub mod thread;
 
 pub use deadline::Deadline;
+pub use mailbox::{Mailbox, Wake};
 pub use random::random_u64;
 pub use signals::SignalsBlocked;

@@ -1,12 +1,12 @@
 //! What a handler knows of its call beside the payload: how long it has, whether it is still wanted, who asks.
 
 use crate::handler::Failure;
-use crate::sync::{Mutex, lock};
+use crate::sync::lock;
 use ginnel_base::Deadline;
 use ginnel_session::Agreement;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 const WANTED: u8 = 0;

@@ -12,14 +12,12 @@
 
 mod calls;
 mod door;
-mod mail;
 mod poll;
 mod porter;
 mod session;
 mod table;
 
 use self::door::Door;
-use self::mail::Mailbox;
 use self::poll::{Bell, Interest, Poll, Ready, Token};
 use self::porter::Porter;
 use self::session::{Next, Reason, Session};
@@ -28,7 +26,7 @@ use crate::context::Context;
 use crate::dispatch::{self, Ran};
 use crate::responder::{Answer, CallKey, Responder, SessionKey};
 use crate::server::Shared;
-use ginnel_base::Deadline;
+use ginnel_base::{Deadline, Mailbox};
 use ginnel_session::carrier::{Doorbell, Source};
 use ginnel_session::proto::{Pool, Received};
 use ginnel_session::{Agreement, Listener, Parts};

@@ -156,7 +156,7 @@ impl Bell {
     }
 }
 
-impl super::mail::Wake for Bell {
+impl ginnel_base::Wake for Bell {
     fn wake(&self) {
         if self.on_words.load(Ordering::Relaxed) {
             self.word.ring();

@@ -1,25 +1,29 @@
-//! The only way back into a reactor: letters from other threads, and one wake for as many as come while it sleeps.
+//! The only way back into a loop that sleeps: letters from other threads, and one wake for as many as come while it sleeps.
 //!
 //! The rule against lost wakes: the reactor arms under the lock, and only while nothing is there; whoever posts looks under the same
 //! lock whether it is armed. So a letter is either seen by the arming reactor, or its sender sees that the reactor sleeps and wakes
 //! it. The sender that takes the alarm away is the only one that pays a system call; posting to a reactor that is awake costs
 //! none.
 
-use crate::sync::{Mutex, lock};
 #[cfg(loom)]
 use loom::sync::atomic::{AtomicBool, Ordering};
+#[cfg(loom)]
+use loom::sync::{Mutex, MutexGuard};
+use std::sync::PoisonError;
 #[cfg(not(loom))]
 use std::sync::atomic::{AtomicBool, Ordering};
+#[cfg(not(loom))]
+use std::sync::{Mutex, MutexGuard};
 
 /// Wakes a reactor that sleeps. Called once for each time that it armed, at most.
-pub(crate) trait Wake: Send + Sync {
+pub trait Wake: Send + Sync {
     /// Makes the next (or present) sleep of the reactor end.
     fn wake(&self);
 }
 
-/// A box of letters with one reader, the reactor.
+/// A box of letters with many senders and one reader.
 #[derive(Debug)]
-pub(crate) struct Mailbox<T, W> {
+pub struct Mailbox<T, W> {
     inner: Mutex<Inner<T>>,
     /// There may be letters: a spinning reactor looks here, and takes no lock in vain.
     some: AtomicBool,
@@ -34,19 +38,30 @@ struct Inner<T> {
 }
 
 impl<T, W: Wake> Mailbox<T, W> {
-    pub(crate) fn new(waker: W) -> Self {
+    /// An empty box, whose reader `waker` wakes.
+    #[must_use]
+    pub fn new(waker: W) -> Self {
         let inner = Inner { letters: Vec::new(), armed: false, closed: false };
         Self { inner: Mutex::new(inner), some: AtomicBool::new(false), waker }
     }
 
-    /// What wakes the reactor.
-    pub(crate) fn waker(&self) -> &W {
+    /// What wakes the reader.
+    #[must_use]
+    pub fn waker(&self) -> &W {
         &self.waker
     }
 
-    /// Adds a letter. It comes back if the reactor has ended.
-    pub(crate) fn post(&self, letter: T) -> Result<(), T> {
-        let mut inner = lock(&self.inner);
+    fn lock(&self) -> MutexGuard<'_, Inner<T>> {
+        // No code of a user runs under this lock: the box is whole after any panic.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a letter. Never blocks for longer than another thread takes to do the same.
+    ///
+    /// # Errors
+    /// The letter comes back if its reader has ended.
+    pub fn post(&self, letter: T) -> Result<(), T> {
+        let mut inner = self.lock();
         if inner.closed {
             return Err(letter);
         }
@@ -62,13 +77,14 @@ impl<T, W: Wake> Mailbox<T, W> {
     }
 
     /// Whether there may be letters. Without a lock; for a reactor that does not sleep.
-    pub(crate) fn peek(&self) -> bool {
+    #[must_use]
+    pub fn peek(&self) -> bool {
         self.some.load(Ordering::Acquire)
     }
 
     /// Takes all letters, in the order in which they came. `into` must be empty: its memory becomes the box's next.
-    pub(crate) fn take(&self, into: &mut Vec<T>) {
-        let mut inner = lock(&self.inner);
+    pub fn take(&self, into: &mut Vec<T>) {
+        let mut inner = self.lock();
         inner.armed = false;
         self.some.store(false, Ordering::Relaxed);
         std::mem::swap(&mut inner.letters, into);
@@ -76,15 +92,16 @@ impl<T, W: Wake> Mailbox<T, W> {
 
     /// To be called right before sleeping. False if letters are there: then do not sleep.
     #[must_use]
-    pub(crate) fn arm(&self) -> bool {
-        let mut inner = lock(&self.inner);
+    pub fn arm(&self) -> bool {
+        let mut inner = self.lock();
         inner.armed = inner.letters.is_empty();
         inner.armed
     }
 
     /// The reactor ends: nothing more is taken in. What was there is returned.
-    pub(crate) fn close(&self) -> Vec<T> {
-        let mut inner = lock(&self.inner);
+    #[must_use]
+    pub fn close(&self) -> Vec<T> {
+        let mut inner = self.lock();
         inner.closed = true;
         inner.armed = false;
         std::mem::take(&mut inner.letters)
