@@ -70,7 +70,7 @@ fn every_thread_of_a_process_that_uses_everything_has_all_signals_blocked() {
     assert!(open.is_empty(), "these take signals of the program: {open:x?}");
     // So that it is known what was looked at.
     let seen = |name: &str| ours.iter().any(|(of_thread, _)| of_thread.starts_with(name));
-    for name in ["ginnel-aggrega", "ginnel-accept", "ginnel-session-", "ginnel-watch"] {
+    for name in ["ginnel-aggrega", "ginnel-files", "ginnel-reactor", "ginnel-pool", "ginnel-watch"] {
         assert!(seen(name), "no thread {name}: {ours:x?}");
     }
 }
