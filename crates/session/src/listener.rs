@@ -254,6 +254,13 @@ impl Incoming {
         self.drive.connection.hello()
     }
 
+    /// What the answer to a HELLO that has arrived will be, as the offer stands. Nothing is sent. [`Verdict::Close`] before it has
+    /// arrived.
+    #[must_use]
+    pub fn verdict(&self) -> Verdict {
+        self.drive.connection.judge(&self.offer)
+    }
+
     /// Waits for the HELLO and answers it.
     ///
     /// # Errors

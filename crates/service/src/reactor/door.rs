@@ -5,8 +5,8 @@ use super::session::Reason;
 use super::table::Table;
 use super::{Reactor, Whom};
 use crate::responder::SessionKey;
-use ginnel_session::proto::Timing;
-use ginnel_session::{HandshakeError, Incoming, Listener, RefuseReason};
+use ginnel_session::proto::{Timing, Verdict};
+use ginnel_session::{Incoming, Listener, RefuseReason};
 use ginnel_wire::Profiles;
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -172,40 +172,47 @@ impl Reactor {
     }
 
     /// Answers a HELLO that is complete.
+    ///
+    /// Counters are raised before the answer leaves, so that a client that has it finds them so.
     fn shake_hands(&mut self, mut incoming: Incoming, now: Instant) {
-        let shared = &self.shared;
-        if self.sessions.len() >= shared.options.max_sessions && !self.make_room(now) {
-            incoming.offer_mut().refuse = Some(RefuseReason::Full);
-        }
-        let shared = &self.shared;
-        let proposed = incoming.hello().map(|hello| hello.max_request_payload as usize);
-        if let Some(proposed) = proposed {
-            let (request, response) = shared.limits_for(proposed);
-            let offer = incoming.offer_mut();
-            offer.max_request_payload = request;
-            offer.max_response_payload = response;
-        }
-        if self.on_words.len() >= super::MOST_ON_WORDS {
-            let offer = incoming.offer_mut();
+        let proposed = incoming.hello().map_or(0, |hello| hello.max_request_payload as usize);
+        let (request, response) = self.shared.limits_for(proposed);
+        let full = self.sessions.len() >= self.shared.options.max_sessions;
+        let no_words = self.on_words.len() >= super::MOST_ON_WORDS;
+        let offer = incoming.offer_mut();
+        (offer.max_request_payload, offer.max_response_payload) = (request, response);
+        if no_words {
             offer.supported = offer.supported.without(SHARED_MEMORY) | Profiles::BASELINE;
         }
+        // Nobody makes room for a client that is refused for another reason.
+        let fit = matches!(incoming.verdict(), Verdict::Accept(_));
+        let accepted = fit && (!full || self.make_room(now));
+        if accepted {
+            self.shared.counters.sessions.add(1);
+            self.shared.has_sessions(self.sessions.len() + 1);
+        } else {
+            self.shared.counters.refused.add(1);
+            if fit {
+                incoming.offer_mut().refuse = Some(RefuseReason::Full);
+            }
+        }
         let mut timing = Timing::default();
-        timing.within_message = Some(shared.options.session.message_timeout);
-        timing.stalled = Some(shared.options.send_timeout);
+        timing.within_message = Some(self.shared.options.session.message_timeout);
+        timing.stalled = Some(self.shared.options.send_timeout);
         match incoming.into_parts(timing, now) {
             Ok(parts) => {
-                if let Some(proposed) = proposed {
-                    shared.learn_request(proposed);
-                }
+                self.shared.learn_request(proposed);
                 self.admit(parts, now);
             }
-            Err(error) => self.refused(&error),
+            Err(error) => {
+                if accepted {
+                    // Its answer did not reach it.
+                    self.shared.counters.refused.add(1);
+                    self.shared.has_sessions(self.sessions.len());
+                }
+                tracing::debug!(service = %self.shared.endpoint, %error, "no session");
+            }
         }
-    }
-
-    fn refused(&self, error: &HandshakeError) {
-        self.shared.counters.refused.add(1);
-        tracing::debug!(service = %self.shared.endpoint, %error, "no session");
     }
 
     /// Ends the session that has been idle longest, if that is long enough. It is not asked: a request that comes in this moment is not

@@ -412,9 +412,8 @@ impl Reactor {
         self.shared.has_sessions(self.sessions.len());
     }
 
-    /// A handshake has succeeded.
+    /// A handshake has succeeded. The session is counted already.
     fn admit(&mut self, parts: Parts, now: Instant) {
-        self.shared.counters.sessions.add(1);
         let window = self.shared.options.window;
         let key = self.sessions.insert_with(|key| Box::new(Session::new(key, parts, window, now)));
         self.shared.has_sessions(self.sessions.len());
