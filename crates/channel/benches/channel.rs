@@ -3,11 +3,12 @@
 //! `cargo bench -p ginnel-channel` prints the fastest and the median of many blocks. What two processes reach, beside their
 //! rivals, is measured by `cargo xtask bench channel`.
 
-use ginnel_channel::{Mode, Postcard, Reader, Start, Writer};
+use ginnel_channel::{Mode, Postcard, Reader, Spin, Start, Writer, inspect};
 use serde::{Deserialize, Serialize};
 use std::error::Error;
 use std::hint::black_box;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// Blocks of one measurement; the median of so many is steady.
@@ -225,6 +226,44 @@ fn beginnings(bench: &Bench, dir: &Path) -> Outcome {
     })
 }
 
+/// Publishing to readers that all sleep: what it costs the writer, and when the last one is awake.
+fn crowd(bench: &Bench, dir: &Path, readers: usize) -> Outcome {
+    let name = format!("crowd{readers}");
+    let mut writer: Writer<u64> = Writer::builder().run_dir(dir).create(&name)?;
+    let begun = Instant::now();
+    let nanoseconds = move || begun.elapsed().as_nanos() as u64;
+    let (awake, last) = (&AtomicUsize::new(0), &AtomicU64::new(0));
+    std::thread::scope(|scope| -> Outcome {
+        for _ in 0..readers {
+            let mut reader: Reader<u64> = Reader::builder().run_dir(dir).spin(Spin::new(0)).open(&name)?;
+            scope.spawn(move || {
+                while reader.recv().is_ok() {
+                    last.fetch_max(nanoseconds(), Ordering::Relaxed);
+                    awake.fetch_add(1, Ordering::Release);
+                }
+            });
+        }
+        writer.wait_for_readers(readers, Duration::from_secs(10))?;
+        let mut publish = |whole: bool| -> Result<Duration, Box<dyn Error>> {
+            // Armed is not yet asleep.
+            while inspect(Some(dir), &name)?.is_none_or(|it| it.readers.iter().any(|reader| !reader.asleep)) {}
+            std::thread::sleep(Duration::from_millis(1));
+            awake.store(0, Ordering::Relaxed);
+            let start = nanoseconds();
+            writer.publish(&start)?;
+            let time = nanoseconds() - start;
+            while awake.load(Ordering::Acquire) < readers {
+                std::thread::sleep(Duration::from_micros(100));
+            }
+            Ok(Duration::from_nanos(if whole { last.load(Ordering::Relaxed) - start } else { time }))
+        };
+        bench.run(&format!("publish, {readers} asleep"), 1, || publish(false))?;
+        bench.run(&format!("until the last of {readers} is awake"), 1, || publish(true))?;
+        drop(writer);
+        Ok(())
+    })
+}
+
 fn main() -> Outcome {
     let bench = Bench::from_arguments();
     let dir = tempfile::tempdir()?;
@@ -238,5 +277,6 @@ fn main() -> Outcome {
     postcard(&bench, dir)?;
     lossless(&bench, dir)?;
     newest(&bench, dir)?;
-    beginnings(&bench, dir)
+    beginnings(&bench, dir)?;
+    [1, 2, 8, 64].into_iter().try_for_each(|readers| crowd(&bench, dir, readers))
 }

@@ -225,7 +225,7 @@ impl<T: ?Sized, C: Codec<T>> WriterBuilder<T, C> {
         let (found, expected) = (data.header().data as u64, geometry.capacity);
         let extent = data.extent();
         let (words, data) = data.into_words()?;
-        let hub = Hub::new(listener, Files::new(data, extent, control)).map_err(system)?;
+        let hub = Hub::new(listener, Files::new(data, extent, control), slots.clone()).map_err(system)?;
         // An inherited header may describe a ring that its segment, mapped once instead of twice, cannot hold.
         let small = || SegmentError::Mismatch { name: "channel".into(), field: "data size", found, expected };
         let producer = Producer::new(geometry, words, slots).ok_or_else(small)?;

@@ -1,14 +1,16 @@
 //! The writer's ends of its readers' tethers (see [`crate::tether`]).
 
+use crate::crier::{Crier, ONE_BY_ONE};
 use crate::discovery;
 use crate::shrink::Files;
 use crate::tether::{self, Join};
-use ginnel_memory::ring::{ATTENTION_JOINED, Admission, Mode, Producer};
+use ginnel_memory::ring::{ATTENTION_ARMED, ATTENTION_JOINED, Admission, Control, Mode, Producer};
 use rustix::event::{Timespec, epoll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SocketFlags};
 use std::mem::MaybeUninit;
+use std::sync::Arc;
 
 const LISTENER: u64 = u64::MAX;
 /// The event of any stranger.
@@ -29,7 +31,8 @@ pub(crate) struct Hub {
     strangers: Vec<Stranger>,
     /// Readers that joined, as a count that never falls.
     pub(crate) joined: u64,
-    pub(crate) wakes: u64,
+    wakes: u64,
+    crier: Crier,
     /// One descriptor kept back, in whose place a connection is accepted that cannot be kept: to say so to it.
     reserve: Option<OwnedFd>,
     /// What the ring lies in.
@@ -39,7 +42,7 @@ pub(crate) struct Hub {
 /// One reader, as the writer knows it.
 #[derive(Debug)]
 struct Tied {
-    socket: OwnedFd,
+    socket: Arc<OwnedFd>,
     slot: usize,
     token: u64,
     /// The writer no longer keeps records for it. Its slot stays its own until it leaves, for it still writes there.
@@ -60,26 +63,27 @@ impl Tied {
     fn hear(&mut self, epoll: &OwnedFd) -> Result<bool, Errno> {
         let mut bytes = [0; 16];
         if !self.exported {
-            return rustix::net::recv(&self.socket, &mut bytes, RecvFlags::DONTWAIT).map(|(got, _)| got > 0);
+            return rustix::net::recv(&*self.socket, &mut bytes, RecvFlags::DONTWAIT).map(|(got, _)| got > 0);
         }
         let (got, renewed) = tether::receive(&self.socket, &mut bytes, RecvFlags::DONTWAIT)?;
         if let Some(socket) = renewed {
             epoll::add(epoll, &socket, epoll::EventData::new_u64(self.slot as u64), READABLE)?;
-            let _ = epoll::delete(epoll, &self.socket);
-            (self.socket, self.exported) = (socket, false);
+            let _ = epoll::delete(epoll, &*self.socket);
+            (self.socket, self.exported) = (Arc::new(socket), false);
         }
         Ok(got > 0)
     }
 }
 
 impl Hub {
-    pub(crate) fn new(listener: Option<OwnedFd>, files: Files) -> Result<Self, Errno> {
+    pub(crate) fn new(listener: Option<OwnedFd>, files: Files, control: Control) -> Result<Self, Errno> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         if let Some(listener) = &listener {
             epoll::add(&epoll, listener, epoll::EventData::new_u64(LISTENER), epoll::EventFlags::IN)?;
         }
         let reserve = listener.is_some().then(tether::eventfd).transpose()?;
-        Ok(Self { listener, epoll, readers: Vec::new(), strangers: Vec::new(), joined: 0, wakes: 0, reserve, files })
+        let (readers, strangers, crier) = (Vec::new(), Vec::new(), Crier::new(control));
+        Ok(Self { listener, epoll, readers, strangers, joined: 0, wakes: 0, crier, reserve, files })
     }
 
     /// Ends every sleep for as long as `interrupt` is readable.
@@ -97,14 +101,20 @@ impl Hub {
     ) -> Result<(), Errno> {
         let Join { slot, token } = join;
         epoll::add(&self.epoll, &socket, epoll::EventData::new_u64(slot as u64), READABLE)?;
-        self.enlist(producer, Tied { socket, slot, token, evicted: false, exported });
+        self.enlist(producer, Tied { socket: Arc::new(socket), slot, token, evicted: false, exported });
         Ok(())
     }
 
     fn enlist(&mut self, producer: &mut Producer, tied: Tied) {
         producer.control().welcome(tied.slot, tied.token);
+        self.crier.add(tied.slot, &tied.socket);
         self.readers.push(tied);
         self.joined += 1;
+    }
+
+    /// How many sleeping readers were woken.
+    pub(crate) fn wakes(&self) -> u64 {
+        self.wakes + self.crier.woken()
     }
 
     /// How many readers are tied and not evicted.
@@ -126,20 +136,31 @@ impl Hub {
             // Whoever could not be welcomed is still to be looked for at the next opportunity.
             Err(_) => producer.control().raise(ATTENTION_JOINED),
         }
+        if self.wake(producer) || bits & ATTENTION_ARMED != 0 {
+            producer.woke();
+        }
+        accepted.map(|()| joined)
+    }
+
+    /// Wakes those who sleep, or has them woken; says whether it woke one itself.
+    fn wake(&mut self, producer: &Producer) -> bool {
+        // A child sends its socket before it sleeps.
+        for tied in self.readers.iter_mut().filter(|tied| tied.exported) {
+            if tied.hear(&self.epoll).is_ok() && !tied.exported {
+                self.crier.add(tied.slot, &tied.socket);
+            }
+        }
+        if self.readers.len() > ONE_BY_ONE && self.crier.call() {
+            return false;
+        }
         let before = self.wakes;
-        for tied in &mut self.readers {
+        for tied in &self.readers {
             if producer.control().take_armed(tied.slot) {
-                if tied.exported {
-                    let _ = tied.hear(&self.epoll); // it sends its socket before it sleeps
-                }
                 tether::wake(tied.socket.as_fd());
                 self.wakes += 1;
             }
         }
-        if self.wakes > before {
-            producer.woke();
-        }
-        accepted.map(|()| joined)
+        self.wakes > before
     }
 
     /// Takes waiting connections from the listener's queue and looks for readers that have gone.
@@ -234,7 +255,7 @@ impl Hub {
             return tether::refuse(socket.as_fd());
         }
         tracing::debug!(slot, "a reader joined");
-        self.enlist(producer, Tied { socket, slot, token, evicted: false, exported: false });
+        self.enlist(producer, Tied { socket: Arc::new(socket), slot, token, evicted: false, exported: false });
     }
 
     /// Frees the slots of readers that are gone.
@@ -277,7 +298,12 @@ impl Hub {
     fn hear(&mut self, producer: &mut Producer, slot: usize) {
         let Some(index) = self.readers.iter().position(|tied| tied.slot == slot) else { return };
         // One at a time: what is left raises the next event, and a reader that floods delays nobody else.
-        match self.readers[index].hear(&self.epoll) {
+        let exported = self.readers[index].exported;
+        let heard = self.readers[index].hear(&self.epoll);
+        if exported {
+            self.crier.add(slot, &self.readers[index].socket); // it may be another now
+        }
+        match heard {
             Ok(true) | Err(Errno::AGAIN | Errno::INTR | Errno::MFILE) => {}
             Ok(false) | Err(_) => self.untie(producer, index),
         }
@@ -287,7 +313,8 @@ impl Hub {
         let tied = self.readers.swap_remove(index);
         // Closing would do, were there never a copy of the descriptor: a child between `fork` and `exec` has one, and what
         // it keeps in the set would speak for the slot's next reader.
-        let _ = epoll::delete(&self.epoll, &tied.socket);
+        let _ = epoll::delete(&self.epoll, &*tied.socket);
+        self.crier.remove(tied.slot);
         producer.dismiss(tied.slot, tied.token);
         tracing::debug!(slot = tied.slot, "a reader left");
     }

@@ -1,7 +1,9 @@
 //! Channels: one writer, many readers, typed, through shared memory.
 //!
 //! A [`Writer`] publishes records into a ring that every [`Reader`] maps read-only. Publishing is a copy and a store; it
-//! makes no system call unless a reader sleeps, and costs the same with 64 readers as with none.
+//! makes no system call unless a reader sleeps, and costs the same with 64 readers that are awake as with none. Up to two
+//! sleepers are woken by one system call each, by the writer; more are woken by a thread of its process (`ginnel-crier`), which
+//! costs a publication one system call at most, however many sleep.
 //!
 //! | mode | a reader that is too slow | use it for |
 //! |---|---|---|
@@ -55,6 +57,7 @@ mod bounded;
 mod builder;
 mod clock;
 mod codec;
+mod crier;
 mod discovery;
 mod env;
 mod error;

@@ -470,7 +470,7 @@ impl<T: ?Sized, C: Codec<T>> Writer<T, C> {
             records: self.producer.sequence(),
             bytes: self.producer.position(),
             joined: self.hub.joined,
-            wakes: self.hub.wakes,
+            wakes: self.hub.wakes(),
             waits: self.waits,
             evicted: self.evicted,
         }

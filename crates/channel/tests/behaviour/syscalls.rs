@@ -15,6 +15,7 @@ const SPINNING: u64 = 2;
 const ATTACHED: u64 = 3;
 const PARKED: u64 = 4;
 const LOANED: u64 = 5;
+const CROWDED: u64 = 6;
 
 fn asleep(dir: &Path) -> usize {
     let channel = inspect(Some(dir), NAME).expect("inspect").expect("it exists");
@@ -57,6 +58,16 @@ pub(crate) fn writer() {
     for _ in 0..ROUNDS {
         until("the reader sleeps", || asleep(dir) == 1);
         mark(PARKED);
+        writer.publish(b"wake up").expect("publish");
+        mark(0);
+    }
+    tell("next");
+    listen();
+    assert!(writer.wait_for_readers(CROWD, PATIENCE).expect("join"));
+    for round in 0..ROUNDS {
+        until("all sleep", || asleep(dir) == CROWD);
+        // The first one starts the thread that wakes them.
+        mark(if round == 0 { 0 } else { CROWDED });
         writer.publish(b"wake up").expect("publish");
         mark(0);
     }
@@ -110,10 +121,21 @@ fn a_publication_is_one_system_call_for_a_parked_reader_and_none_for_all_others(
             received
         });
         actor.say("go");
+        assert_eq!(actor.hear(), "next");
+        let crowd: Vec<_> = (1..CROWD)
+            .map(|_| {
+                let mut reader = open(Spin::new(0));
+                scope.spawn(move || std::iter::from_fn(|| reader.recv().ok()).count())
+            })
+            .collect();
+        actor.say("go");
         assert_eq!(actor.hear(), "done");
         let sections = tracer.join().expect("the tracer");
         actor.finish();
-        assert_eq!(sleeper.join().expect("the parked reader"), ROUNDS);
+        assert_eq!(sleeper.join().expect("the parked reader"), 2 * ROUNDS);
+        for sleeper in crowd {
+            assert_eq!(sleeper.join().expect("a reader of the crowd"), ROUNDS, "each is woken each time");
+        }
         sections
     });
     let calls = |section: u64| sections.iter().filter(move |each| each.0 == section).map(|each| each.1.as_slice());
@@ -126,5 +148,10 @@ fn a_publication_is_one_system_call_for_a_parked_reader_and_none_for_all_others(
     assert_eq!(calls(PARKED).count(), ROUNDS);
     for calls in calls(PARKED) {
         assert_eq!(calls, [libc::SYS_sendto], "a wake-up is one message");
+    }
+    assert_eq!(calls(CROWDED).count(), ROUNDS - 1);
+    for calls in calls(CROWDED) {
+        // Whether the thread is there to be asked, and the wake-up of that thread, unless it is at work already.
+        assert!(calls == [libc::SYS_getpid, libc::SYS_futex] || calls == [libc::SYS_getpid], "a crowd: {calls:?}");
     }
 }

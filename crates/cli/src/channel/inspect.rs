@@ -270,7 +270,8 @@ fn page(channel: &ChannelInfo, rate: Rate) -> String {
             (Some(true), true) => "asleep",
             (Some(true), false) => "awake",
         };
-        let welcomed = if reader.welcomed || reader.alive == Some(false) { "" } else { " (the writer has not welcomed it yet)" };
+        let welcomed =
+            if reader.welcomed || reader.alive == Some(false) { "" } else { " (the writer has not welcomed it yet)" };
         let _ = write!(
             text,
             "\n  {}, {state}{welcomed}: next record {}, {} behind, {} missed",
