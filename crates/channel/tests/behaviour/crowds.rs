@@ -43,7 +43,7 @@ impl Numbered for [u8] {
     }
 }
 
-/// Role: for each line, a channel to write for a while and until enough readers have joined.
+/// Role: for each line, a channel to write for a while and until the test says that it is enough.
 pub(crate) fn writer() {
     loop {
         let line = listen();
@@ -69,10 +69,10 @@ where
 {
     let builder = Writer::<T>::builder().run_dir(argument("dir")).mode(Mode::Lossless);
     let mut writer = builder.create(name).expect("create");
-    let begun = Instant::now();
+    let (begun, enough) = (Instant::now(), std::thread::spawn(listen));
     for n in 0.. {
         publish(&mut writer, n);
-        if n % 64 == 0 && begun.elapsed() > Duration::from_millis(100) && writer.counters().joined >= READERS as u64 {
+        if n % 64 == 0 && enough.is_finished() && begun.elapsed() > Duration::from_millis(100) {
             break;
         }
     }
@@ -132,6 +132,9 @@ where
             Err(OpenError::Absent { .. } | OpenError::Dead { .. }) if wait.is_zero() => return Ok(()),
             Err(other) => return Err(format!("open: {other}")),
         };
+        if !wait.is_zero() {
+            tell("opened");
+        }
         wait = Duration::ZERO; // the next time it may have ended
         let mut next = reader.sequence();
         for received in 0..random.below(most) {
@@ -162,6 +165,11 @@ fn run(kinds: &[&str]) {
         let line = format!("{} round{round}", kinds[round % kinds.len()]);
         readers.iter_mut().for_each(|reader| reader.say(&line));
         writer.say(&line);
+        // Those that come and go could end the round before the slowest has opened at all.
+        for reader in &mut readers {
+            assert_eq!(reader.hear(), "opened", "{line}");
+        }
+        writer.say("enough");
         for reader in &mut readers {
             assert_eq!(reader.hear(), "complete", "{line}");
         }
