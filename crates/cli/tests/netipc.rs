@@ -88,7 +88,7 @@ fn a_cache_follows_what_the_machine_does() {
 fn real_cgroups_and_the_processes_in_them_are_followed() {
     let Some(cgroup) = netipc_common::RealCgroup::new() else {
         // The same is proved with a made-up machine above; a container may forbid the real thing.
-        eprintln!("cgroups of this machine may not be made");
+        ginnel_testing::skip("needs control groups that it may make");
         return;
     };
     let run = RunDir::new();
@@ -525,8 +525,7 @@ fn any_timeout_is_taken_or_refused_and_none_panics() {
 fn the_socket_of_another_user_is_told_from_an_absent_server() {
     use std::os::unix::fs::PermissionsExt;
     use std::os::unix::process::CommandExt;
-    if !rustix::process::geteuid().is_root() {
-        println!("skipped: only root can act as another user");
+    if !ginnel_testing::is_root("to become another user") {
         return;
     }
     let run = RunDir::new();

@@ -502,6 +502,9 @@ fn as_first_process(args: &[&str]) -> ginnel_process::Child {
 
 #[test]
 fn as_the_first_process_of_a_container_it_reaps_and_obeys() {
+    if !ginnel_testing::has_namespaces("-Urpf") {
+        return;
+    }
     let mut child = as_first_process(&["--", "sh", "-c", "cat /proc/1/comm; exec sleep 1000"]);
     let mut out = BufReader::new(child.stdout.take().unwrap());
     let mut line = String::new();
@@ -526,6 +529,9 @@ fn as_the_first_process_of_a_container_it_reaps_and_obeys() {
 
 #[test]
 fn as_the_first_process_it_passes_the_exit_code_on() {
+    if !ginnel_testing::has_namespaces("-Urpf") {
+        return;
+    }
     let mut child = as_first_process(&["--", "sh", "-c", "sleep 1000 & exit 11"]);
     assert_eq!(child.wait().unwrap().code(), Some(11));
 }
@@ -564,7 +570,7 @@ fn as_nobody(wrapped_in: &[&str], args: &[&str]) -> Shepherded {
 
 #[test]
 fn ps_shows_an_ordinary_user_only_what_is_theirs_and_root_everything() {
-    if !rustix::process::geteuid().is_root() {
+    if !ginnel_testing::is_root("to become another user") {
         return;
     }
     let (roots, _out, _) = started(&["--", "sh", "-c", "echo up; exec sleep 1000"]);

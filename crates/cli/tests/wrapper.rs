@@ -212,8 +212,7 @@ fn inherited_descriptors_are_passed_on() {
 
 #[test]
 fn a_jobserver_works_through_it() {
-    if Command::new("make").arg("--version").output().is_err() {
-        eprintln!("skipped: there is no make");
+    if !ginnel_testing::has(Command::new("make").arg("--version").output().is_ok(), "needs make") {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
@@ -444,8 +443,7 @@ fn it_can_run_as_another_user() {
     let own = format!("{}:{}", own.as_raw(), group.as_raw());
     assert_eq!(text(&run(&["--user", &own, "--", "sh", "-c", "echo $(id -u):$(id -g)"]).stdout), own + "\n");
     assert_eq!(run(&["--user", "nobody-has-this-name", "--", "true"]).status.code(), Some(2));
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: only root can run a command as somebody else");
+    if !ginnel_testing::is_root("to run a command as another user") {
         return;
     }
     assert_eq!(text(&run(&["--user", "1234:4321", "--", "sh", "-c", "id -u; id -G"]).stdout), "1234\n4321\n");

@@ -60,16 +60,6 @@ fn hear() {
     let _ = std::io::stdin().read(&mut [0]);
 }
 
-/// Whether this user can have a pid namespace, told without the library.
-fn has_namespaces(options: &str) -> bool {
-    let mut unshare = std::process::Command::new("unshare");
-    let made = unshare.args([options, "true"]).stderr(StdStdio::null()).status().is_ok_and(|status| status.success());
-    if !made {
-        eprintln!("skipped: no namespaces for this user");
-    }
-    made
-}
-
 /// Four processes: the shell, one in its group, one that has left it, and one that was forked twice.
 const STUBBORN: &str =
     "trap '' TERM HUP; sleep 1000 & setsid sleep 1001 & (setsid sleep 1002 &); echo ready; wait; sleep 1003";
@@ -117,7 +107,7 @@ fn role_is_alone(mark: &Mark) -> bool {
 
 #[test]
 fn in_a_proc_of_another_namespace_no_stranger_is_met_and_nobody_is_left() {
-    if !has_namespaces("-Urpf") {
+    if !ginnel_testing::has_namespaces("-Urpf") {
         return;
     }
     // Also where nothing at all is in /proc.
@@ -145,7 +135,7 @@ fn loses_its_shepherd() {
 
 #[test]
 fn where_the_second_line_cannot_look_it_does_not_say_gone() {
-    if !has_namespaces("-Urpf") {
+    if !ginnel_testing::has_namespaces("-Urpf") {
         return;
     }
     let mark = Mark::new();
@@ -171,7 +161,7 @@ fn has_a_namespace() {
 
 #[test]
 fn a_pid_namespace_below_one_without_its_proc_is_whole() {
-    if !has_namespaces("-Urpf") {
+    if !ginnel_testing::has_namespaces("-Urpf") {
         return;
     }
     let mark = Mark::new();
@@ -203,8 +193,7 @@ fn stops_a_hidden_tree() {
 
 #[test]
 fn a_process_that_proc_hides_is_ended_too() {
-    if !rustix::process::geteuid().is_root() || !has_namespaces("-pfm") {
-        eprintln!("skipped: only root can have a set-user-ID program");
+    if !ginnel_testing::is_root("to make a set-user-ID program") || !ginnel_testing::has_namespaces("-pfm") {
         return;
     }
     // A set-user-ID program is hidden from its user.

@@ -41,8 +41,8 @@ fn is_root() -> bool {
 
 #[test]
 fn a_user_and_a_group_are_taken_on_whole_and_no_privilege_is_kept() {
-    if !is_root() {
-        // What an ordinary user may not is in unprivileged.rs.
+    // What an ordinary user may not is in unprivileged.rs.
+    if !ginnel_testing::is_root("to become another user") {
         return;
     }
     let ids = |groups: Option<&[u32]>, told: &str| {
@@ -74,7 +74,7 @@ fn a_user_and_a_group_are_taken_on_whole_and_no_privilege_is_kept() {
 
 #[test]
 fn groups_can_be_set_without_a_change_of_user() {
-    if !is_root() {
+    if !ginnel_testing::is_root("to set groups") {
         return;
     }
     each_isolation(

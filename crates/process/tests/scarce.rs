@@ -159,8 +159,7 @@ fn few_processes() {
 
 #[test]
 fn with_any_number_of_processes_a_command_runs_right_or_is_refused_by_name() {
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: only root can become a user without processes");
+    if !ginnel_testing::is_root("to become a user without processes") {
         return;
     }
     for way in WAYS.into_iter().filter(|way| *way != "extra") {

@@ -91,7 +91,7 @@ fn the_groups_of_limits_are_removed() {
     for isolation in [Isolation::Auto, Isolation::Subreaper, Isolation::PidNamespace] {
         let mark = Mark::new();
         let Ok(mut child) = mark.shell("echo ready; sleep 1000").isolation(isolation).pids_limit(64).spawn() else {
-            assert!(!rustix::process::geteuid().is_root(), "root can hold a limit");
+            assert!(!ginnel_testing::is_root("to hold a limit of processes"), "root can hold a limit");
             continue;
         };
         let membership = std::fs::read_to_string(format!("/proc/{}/cgroup", child.id())).unwrap();
@@ -199,8 +199,9 @@ fn a_stopped_shepherd_wakes_when_its_parent_is_killed() {
 /// As root a process may leave its control group. It is found by what it has in common with the rest.
 #[test]
 fn a_tree_that_has_left_its_control_group_and_kills_the_shepherd_is_ended() {
-    if !has_unified_groups() || !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: needs root and control groups of version 2");
+    if !ginnel_testing::is_root("to leave a control group")
+        || !ginnel_testing::has(has_unified_groups(), "needs control groups of version 2")
+    {
         return;
     }
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
@@ -279,8 +280,7 @@ fn parent_whose_shepherds_are_killed() {
 
 #[test]
 fn a_shepherd_killed_at_any_step_of_a_spawn_leaves_nothing() {
-    if !rustix::process::geteuid().is_root() {
-        // An ordinary user has no pids limit.
+    if !ginnel_testing::is_root("to hold a limit of processes") {
         return;
     }
     let mark = Mark::new();

@@ -31,11 +31,7 @@ fn as_user<T: Send>(uid: u32, act: impl FnOnce() -> T + Send) -> T {
 }
 
 fn is_root() -> bool {
-    let root = rustix::process::geteuid().is_root();
-    if !root {
-        eprintln!("skipped: not root, cannot become another user");
-    }
-    root
+    ginnel_testing::is_root("to become another user")
 }
 
 fn dir(owner: u32, mode: u32) -> tempfile::TempDir {

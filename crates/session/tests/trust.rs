@@ -74,8 +74,7 @@ fn sockets_and_regions_are_owner_only_under_any_umask() {
 
 /// Runs `as_foreigner` in a thread with another user id: on Linux credentials are a thread's. Root only.
 fn as_foreigner<T: Send>(as_foreigner: impl FnOnce() -> T + Send) -> Option<T> {
-    if !rustix::process::getuid().is_root() {
-        eprintln!("not root: cannot become another user");
+    if !ginnel_testing::is_root("to become another user") {
         return None;
     }
     std::thread::scope(|scope| {

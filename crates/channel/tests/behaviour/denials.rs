@@ -47,8 +47,8 @@ pub(crate) fn full_file_system() {
 
 #[test]
 fn a_full_file_system_is_an_error_at_creation_and_never_later() {
-    if !sys::root() {
-        return; // mounting needs root, as CI has
+    if !ginnel_testing::has_namespaces("-m") {
+        return;
     }
     let temp = tempfile::tempdir().unwrap();
     let mount = temp.path().join("mount");
@@ -269,8 +269,8 @@ fn open_to_all(path: &Path) {
 
 #[test]
 fn a_stranger_cannot_open_what_is_the_owners_only_nor_write_what_it_may_read() {
-    if !sys::root() {
-        return; // becoming other users needs root, as CI has
+    if !ginnel_testing::is_root("to become another user") {
+        return;
     }
     let temp = tempfile::tempdir().unwrap();
     let run = temp.path().join("run");
@@ -333,8 +333,8 @@ fn a_stranger_cannot_open_what_is_the_owners_only_nor_write_what_it_may_read() {
 
 #[test]
 fn a_reader_trusts_only_its_own_user_root_and_whom_it_names() {
-    if !sys::root() {
-        return; // becoming other users needs root, as CI has
+    if !ginnel_testing::is_root("to become another user") {
+        return;
     }
     let temp = tempfile::tempdir().unwrap();
     let run = temp.path().join("run");
@@ -392,8 +392,8 @@ pub(crate) fn namespaced_reader() {
 
 #[test]
 fn a_newcomer_does_not_take_the_place_of_a_reader_in_another_pid_namespace() {
-    if !sys::root() {
-        return; // a pid namespace needs root, as CI has
+    if !ginnel_testing::has_namespaces("-pfm") {
+        return;
     }
     let dir = Dir::new();
     let mut writer: Writer<u64> = Writer::builder().run_dir(dir.text()).max_readers(1).create("narrow").unwrap();

@@ -93,10 +93,6 @@ pub(crate) fn trace(thread: i32, begun: impl FnOnce()) -> Vec<(u64, Vec<i64>)> {
     }
 }
 
-pub(crate) fn root() -> bool {
-    rustix::process::geteuid().is_root()
-}
-
 /// Gives this thread a mount namespace of its own, and in it a file system of `bytes` at `path`.
 pub(crate) fn mount_tmpfs(path: &std::path::Path, bytes: u64) {
     let text = |text: &str| std::ffi::CString::new(text).expect("no NUL");

@@ -1,0 +1,103 @@
+//! A test that lacks a privilege or a tool says so, by name.
+//!
+//! The output of a test that passes is hidden, so that a line in it tells nobody. A skipped test is therefore noted in the
+//! file that [`SKIPS`] names, and `cargo xtask test` prints that file at the end of the run.
+//!
+//! ```no_run
+//! # fn a_test() {
+//! if !ginnel_testing::is_root("to become another user") {
+//!     return;
+//! }
+//! # }
+//! ```
+
+#![forbid(unsafe_code)]
+
+use std::fmt::Display;
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// The variable with the path of the file to which each skipped test adds a line.
+pub const SKIPS: &str = "GINNEL_SKIPS";
+
+/// Notes that the calling test, or a part of it, is skipped, and why: `needs …`.
+pub fn skip(why: impl Display) {
+    let line = format!("{}: {why}\n", test());
+    eprint!("skipped: {line}");
+    let Some(path) = std::env::var_os(SKIPS) else { return };
+    // One write to a file opened for appending: tests of many processes do not mix their lines.
+    let file = OpenOptions::new().append(true).create(true).open(path);
+    // A test that has become another user may be unable to write here; its own output still has the line.
+    let _ = file.and_then(|mut file| file.write_all(line.as_bytes()));
+}
+
+/// `has`; if it is false, the calling test is noted as skipped because of `why`.
+#[must_use]
+pub fn has(has: bool, why: impl Display) -> bool {
+    if !has {
+        skip(why);
+    }
+    has
+}
+
+/// Whether this is root; if not, the calling test is noted as skipped because it needs root for `purpose`: `to …`.
+#[must_use]
+pub fn is_root(purpose: impl Display) -> bool {
+    has(rustix::process::geteuid().is_root(), format_args!("needs root {purpose}"))
+}
+
+/// Whether `unshare` with these options (`-pfm`) works here; if not, the calling test is noted as skipped.
+#[must_use]
+pub fn has_namespaces(options: &str) -> bool {
+    let made = Command::new("unshare").args([options, "true"]).stderr(Stdio::null()).status();
+    has(made.is_ok_and(|status| status.success()), format_args!("needs the namespaces of `unshare {options}`"))
+}
+
+/// The calling test: package, test program, name.
+fn test() -> String {
+    let package = std::env::var("CARGO_PKG_NAME").unwrap_or_else(|_| "?".to_owned());
+    let program = std::env::current_exe().unwrap_or_default();
+    let thread = std::thread::current();
+    // With one test at a time the test harness uses its own thread, whose name says nothing.
+    let name = match thread.name() {
+        Some(name) if name != "main" => name.to_owned(),
+        _ => std::env::var("NEXTEST_TEST_NAME").unwrap_or_else(|_| "?".to_owned()),
+    };
+    format!("{package}::{} {name}", stem(&program))
+}
+
+/// The name of a test program without the hash that cargo adds.
+fn stem(program: &Path) -> String {
+    let name = program.file_name().unwrap_or_default().to_string_lossy();
+    name.rsplit_once('-').map_or(name.to_string(), |(stem, _)| stem.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_skipped_is_noted_by_name() {
+        if std::env::var_os("GINNEL_TESTING_CHILD").is_some() {
+            assert!(has(true, "never said"));
+            assert!(!has(false, "needs the moon"));
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("skips");
+        for _ in 0..2 {
+            let output = Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", "tests::what_is_skipped_is_noted_by_name"])
+                .env(SKIPS, &file)
+                .env("GINNEL_TESTING_CHILD", "1")
+                .env("CARGO_PKG_NAME", "ginnel-testing")
+                .output()
+                .unwrap();
+            assert!(output.status.success(), "{output:?}");
+        }
+        let line = "ginnel-testing::ginnel_testing tests::what_is_skipped_is_noted_by_name: needs the moon\n";
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), line.repeat(2));
+    }
+}
