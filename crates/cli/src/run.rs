@@ -219,6 +219,7 @@ impl Run {
         asked.now(&child);
         let raw = self.pty.then(Raw::new);
         let progress = Arc::new(AtomicU64::new(0));
+        let behind = child.pty.as_ref().filter(|_| stdin.is_terminal()).and_then(|master| master.try_clone().ok());
         let mut screen = Ok(());
         if let Some(master) = child.pty.take() {
             if let (Some(keyboard), Ok(keys), Ok(())) = (keyboard, master.try_clone(), unblock(&master)) {
@@ -233,15 +234,19 @@ impl Run {
         }
         let report = child.wait();
         asked.over();
-        if let Some(keyboard) = keyboard {
-            keyboard.detach();
-        }
+        let detached = keyboard.is_some_and(Keyboard::detach);
         // Everything the command wrote is shown before its end is told.
         let was_to_end = report.as_ref().is_ok_and(|report| report.cause == Cause::TimedOut);
         let shown = match screen {
             Ok(()) if self.pty => asked.await_shown(&progress, was_to_end),
             screen => screen,
         };
+        // What was typed and not read is for whoever reads our terminal next. It was echoed when it was typed, so before the echo is back.
+        if let (Some(behind), Ok(()), true) = (behind, &shown, detached) {
+            let unread = behind.take_unread().unwrap_or_default();
+            // A kernel that forbids it leaves no other way: it is lost.
+            let _ = ginnel_process::type_ahead(&stdin, &unread);
+        }
         drop(raw);
         let report = report.map_err(|error: WaitError| Broken::Other(error.to_string()))?;
         Ok(Ended { report, guarantee, shown })

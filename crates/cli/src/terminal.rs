@@ -46,6 +46,9 @@ pub(crate) struct Keyboard(Arc<Desk>);
 struct Desk {
     seat: Mutex<Seat>,
     changed: Condvar,
+    /// Whether keys may be taken from stdin; held while that is done.
+    open: Mutex<bool>,
+    opened: Condvar,
 }
 
 /// The terminal in front of the keyboard, and how many have been there.
@@ -71,17 +74,46 @@ impl Keyboard {
         seat.terminal = Some(terminal);
         seat.number += 1;
         self.0.changed.notify_all();
+        drop(seat);
+        *self.0.open() = true;
+        self.0.opened.notify_all();
     }
 
-    /// Keys wait for the next terminal.
-    pub(crate) fn detach(&self) {
+    /// Keys wait for the next terminal. False when they may still be taken from stdin, by a read that is on its way.
+    pub(crate) fn detach(&self) -> bool {
         self.0.seat().terminal = None;
+        // Not waited for: a read may block when somebody else was quicker.
+        self.0.open.try_lock().map(|mut open| *open = false).is_ok()
     }
 }
 
 impl Desk {
     fn seat(&self) -> MutexGuard<'_, Seat> {
         self.seat.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn open(&self) -> MutexGuard<'_, bool> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One read of stdin, when there is something to read and keys may be taken.
+    fn read(&self, buf: &mut [u8]) -> Result<usize, Errno> {
+        let stdin = rustix::stdio::stdin();
+        const AT_ONCE: rustix::time::Timespec = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
+        loop {
+            // Without taking anything: what is typed after the end of a run is not for it.
+            let _ = poll(&mut [PollFd::from_borrowed_fd(stdin, PollFlags::IN)], None);
+            let open = self.opened.wait_while(self.open(), |open| !*open).unwrap_or_else(PoisonError::into_inner);
+            let mut watched = [PollFd::from_borrowed_fd(stdin, PollFlags::IN)];
+            if !poll(&mut watched, Some(&AT_ONCE)).is_ok_and(|ready| ready > 0) {
+                continue;
+            }
+            match rustix::io::read(stdin, &mut *buf) {
+                // Whoever shares it with us may have made it so, and was quicker.
+                Err(Errno::INTR | Errno::AGAIN) => drop(open),
+                result => return result,
+            }
+        }
     }
 
     /// The terminal to type at, as soon as there is one that came after the first `seen`.
@@ -105,16 +137,8 @@ impl Typist {
         // Of a command that never starts, stdin is left alone.
         drop(self.desk.occupied(0));
         let mut buf = [0; 4096];
-        let stdin = rustix::stdio::stdin();
-        loop {
-            match rustix::io::read(stdin, &mut buf) {
-                Ok(0) => break,
-                Ok(len) => self.type_all(&buf[..len]),
-                Err(Errno::INTR) => {}
-                // Whoever shares it with us may have made it so.
-                Err(Errno::AGAIN) => drop(poll(&mut [PollFd::from_borrowed_fd(stdin, PollFlags::IN)], None)),
-                Err(_) => break,
-            }
+        while let Ok(len @ 1..) = self.desk.read(&mut buf) {
+            self.type_all(&buf[..len]);
         }
         let mut ended = 0;
         loop {

@@ -326,6 +326,33 @@ fn in_the_background_it_is_stopped_when_its_command_reads_the_terminal() {
 }
 
 #[test]
+fn what_is_typed_ahead_is_kept() {
+    let forbidden = std::fs::read_to_string("/proc/sys/dev/tty/legacy_tiocsti").is_ok_and(|value| value.trim() == "0");
+    let allowed = !forbidden || rustix::process::geteuid().is_root();
+    if !ginnel_testing::has(allowed, "needs root, or dev.tty.legacy_tiocsti = 1") {
+        return;
+    }
+    let script =
+        r#"read go; "$0" run --pty -- sh -c 'read one; echo "<$one>"; read go < gate'; read two; echo "<$two>""#;
+    let dir = tempfile::tempdir().unwrap();
+    let gate = dir.path().join("gate");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &gate, rustix::fs::Mode::RWXU).unwrap();
+    let mut command = Shepherded::new("bash");
+    command.args(["-c", script, GINNEL]).current_dir(dir.path()).timeout(LONG);
+    let mut child = command.pty(Pty::new(Size::new(24, 80))).spawn().unwrap();
+    let mut master = child.pty.take().unwrap();
+    // All of it before the command is there; the third line is the next program's, and so is a fourth that is typed in time.
+    master.write_all(b"go\rfirst\rsec").unwrap();
+    expect(&mut master, "<first>");
+    master.write_all(b"ond\r").unwrap();
+    // It has come to the inner terminal when that has shown it.
+    expect(&mut master, "ond");
+    std::fs::write(&gate, "go\n").unwrap();
+    expect(&mut master, "<second>");
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
 fn a_background_command_that_reads_nothing_runs_on() {
     let mut command = Shepherded::new("bash");
     command.args(["--norc", "--noediting", "-i"]).env("GINNEL", GINNEL).env("HISTFILE", "/dev/null");

@@ -79,7 +79,7 @@ pub use ladder::KillLadder;
 pub use lines::{BothLines, ByteLines, Line, Lines, LossyLines, Source};
 pub use pipeline::{Pipeline, PipelineOutput, RunningPipeline};
 pub use proc_table::TreeStats;
-pub use pty::{Pty, PtyMaster, Size};
+pub use pty::{Pty, PtyMaster, Size, type_ahead};
 pub use report::{Cause, ExitReport, ExitStatus, ResourceUsage, StreamCount};
 pub use restart::{Backoff, Restart};
 pub use rotate::RotatingFile;

@@ -5,6 +5,8 @@ use crate::link::Link;
 use crate::streams::Counted;
 use crate::sys::{TERMIOS, terminal_modes};
 use rustix::io::Errno;
+use rustix::pty::OpenptFlags;
+use rustix::termios::OptionalActions;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -136,6 +138,44 @@ impl PtyMaster {
         self.write_all(&end[..if in_line { 2 } else { 1 }])
     }
 
+    /// Takes what was typed and has not been read by the command: after its end, this is type-ahead for whoever comes next. (While the
+    /// command runs it would be taken away from it, and its terminal be left in raw mode.) Does not block.
+    ///
+    /// ```
+    /// use ginnel_process::{Command, Pty, Size};
+    /// use std::io::{Read, Write};
+    ///
+    /// let mut child = Command::new("head").args(["-c", "3"]).pty(Pty::new(Size::new(24, 80)).raw()).spawn()?;
+    /// let mut terminal = child.pty.take().unwrap();
+    /// terminal.write_all(b"onetwo")?;
+    /// terminal.read_to_end(&mut Vec::new())?;
+    /// child.wait().unwrap();
+    /// // `head` reads as much as it is asked for, and no more.
+    /// assert_eq!(terminal.take_unread()?, b"two");
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// When the command's side cannot be opened (without a descriptor, for one).
+    pub fn take_unread(&self) -> io::Result<Vec<u8>> {
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+        let side = rustix::pty::ioctl_tiocgptpeer(self, flags)?;
+        // Of an unfinished line nothing could be read otherwise.
+        let mut modes = rustix::termios::tcgetattr(&side)?;
+        modes.make_raw();
+        rustix::termios::tcsetattr(&side, OptionalActions::Now, &modes)?;
+        crate::capture::nonblocking(&side)?;
+        let (mut unread, mut buf) = (Vec::new(), [0; 4096]);
+        loop {
+            match rustix::io::read(&side, &mut buf) {
+                Ok(len) if len > 0 => unread.extend_from_slice(&buf[..len]),
+                Ok(_) | Err(Errno::AGAIN) => return Ok(unread),
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+    }
+
     fn end_of_file(&self) -> u8 {
         const USUAL: u8 = 0x04;
         let modes = rustix::termios::tcgetattr(&self.read);
@@ -194,6 +234,16 @@ pub(crate) fn read_master(master: impl AsFd, buf: &mut [u8]) -> rustix::io::Resu
             result => return result,
         }
     }
+}
+
+/// Types at a terminal from behind: what is written here is its next input, for whoever reads it. With
+/// [`PtyMaster::take_unread`] type-ahead is handed on.
+///
+/// # Errors
+/// `EIO` where the kernel forbids it (`dev.tty.legacy_tiocsti` is 0, and this user is not root), `EPERM` when it is not our controlling
+/// terminal, `ENOTTY` when it is none.
+pub fn type_ahead(terminal: impl AsFd, bytes: &[u8]) -> io::Result<()> {
+    bytes.iter().try_for_each(|byte| Ok(crate::sys::type_byte(terminal.as_fd(), *byte)?))
 }
 
 #[cfg(test)]

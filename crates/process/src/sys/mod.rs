@@ -46,3 +46,10 @@ pub(crate) fn terminal_modes(terminal: BorrowedFd<'_>) -> Result<[u8; TERMIOS], 
     let result = unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TCGETS, modes.as_mut_ptr()) };
     if result == 0 { Ok(modes) } else { Err(last_errno()) }
 }
+
+/// Puts a byte into the input of a terminal, as if it had been typed there.
+pub(crate) fn type_byte(terminal: BorrowedFd<'_>, byte: u8) -> Result<(), Errno> {
+    // SAFETY: TIOCSTI reads one byte, which lives as long as the call; the descriptor is borrowed.
+    let result = unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSTI, &raw const byte) };
+    if result == 0 { Ok(()) } else { Err(last_errno()) }
+}
