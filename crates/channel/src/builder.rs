@@ -468,8 +468,9 @@ impl<T: ?Sized, C: Codec<T>> ReaderBuilder<T, C> {
             Err(Errno::PIPE | Errno::CONNRESET) => return Err(OpenError::Dead { name: name.to_owned() }),
             Err(source) => return Err(OpenError::System { what: "announce the reader", source }),
         }
-        if consumer.closed() {
-            return Err(OpenError::Dead { name: name.to_owned() }); // a moment ago: nothing will come of it any more
+        if consumer.closed() && !consumer.welcomed() {
+            // A moment ago, and without having known of this reader: nothing will come of it any more.
+            return Err(OpenError::Dead { name: name.to_owned() });
         }
         let mut tether =
             Tether::new(socket, false).map_err(|source| OpenError::System { what: "watch the writer", source })?;

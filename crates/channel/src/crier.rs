@@ -68,11 +68,14 @@ impl Crier {
         Self { shared, thread: None, process: std::process::id(), started: false }
     }
 
-    /// From now on the reader in `slot` is woken by `socket`.
+    /// From now on the reader in `slot` is woken by `socket`; and it is woken now, because a wake-up that was meant for it may have
+    /// gone to the socket of the reader that had the slot before, or to its own former one.
     pub(crate) fn add(&self, slot: usize, socket: &Arc<OwnedFd>) {
         let mut sockets = self.shared.sockets();
         sockets.retain(|(known, _)| *known != slot);
         sockets.push((slot, Arc::clone(socket)));
+        drop(sockets);
+        crate::tether::wake(socket.as_fd());
     }
 
     pub(crate) fn remove(&self, slot: usize) {

@@ -300,8 +300,8 @@ impl Hub {
         // One at a time: what is left raises the next event, and a reader that floods delays nobody else.
         let exported = self.readers[index].exported;
         let heard = self.readers[index].hear(&self.epoll);
-        if exported {
-            self.crier.add(slot, &self.readers[index].socket); // it may be another now
+        if exported && !self.readers[index].exported {
+            self.crier.add(slot, &self.readers[index].socket);
         }
         match heard {
             Ok(true) | Err(Errno::AGAIN | Errno::INTR | Errno::MFILE) => {}

@@ -627,9 +627,8 @@ impl<T: ?Sized, C: Codec<T>> Drop for Writer<T, C> {
         if self.abandoned {
             return;
         }
-        self.producer.close();
         // The tethers hang up next, so nobody sleeps on, whether or not it was tied yet.
-        let _ = attend(&mut self.producer, &mut self.hub);
+        self.producer.close();
         if let Some(claimed) = &self.claimed {
             tracing::debug!(name = claimed.name().as_str(), counters = ?self.counters(), "channel closed");
         }

@@ -550,6 +550,12 @@ impl Consumer {
         self.head.load(FENCED, Ordering::Acquire) == 1 // SYNC ring.fenced
     }
 
+    /// Whether the writer has this reader's connection.
+    #[must_use]
+    pub fn welcomed(&self) -> bool {
+        self.control.welcomed(self.slot, self.token)
+    }
+
     /// Makes the writer look around: for its readers, and whether its memory is whole.
     pub fn alert(&self) {
         self.control.raise(ATTENTION_JOINED);

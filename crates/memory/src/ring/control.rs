@@ -187,8 +187,15 @@ impl Control {
     /// Notes, for those who look, that the writer wakes the reader `token` of `slot`.
     pub fn welcome(&self, slot: usize, token: u64) {
         if slot < self.slots {
-            self.words.store(self.at(slot, WELCOMED), token, Ordering::Relaxed);
+            // Release: who sees the end of the ring (`closed`), stored later, sees this, too.
+            self.words.store(self.at(slot, WELCOMED), token, Ordering::Release);
         }
+    }
+
+    /// Whether the writer has noted [`welcome`](Self::welcome) for the reader `token` of `slot`.
+    #[must_use]
+    pub fn welcomed(&self, slot: usize, token: u64) -> bool {
+        slot < self.slots && self.words.load(self.at(slot, WELCOMED), Ordering::Acquire) == token
     }
 
     /// Frees `slot` if `token` still has it.
