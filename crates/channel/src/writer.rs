@@ -143,6 +143,10 @@ impl<T: ?Sized, C: Codec<T>> Writer<T, C> {
 
     /// Publishes one record. Wakes sleeping readers; makes no system call if none sleeps.
     ///
+    /// Up to two readers are woken by this call, at one system call each. Where there are more, a thread of this process
+    /// (`ginnel-crier`) wakes those that sleep, and this call at most wakes that thread. Where no thread can be started, this call
+    /// wakes them all itself.
+    ///
     /// Blocks only on a full lossless channel, as [`WriterBuilder::on_full`] says.
     #[inline]
     pub fn publish(&mut self, record: &T) -> Result<(), PublishError> {

@@ -29,6 +29,8 @@ const ROLES: &[(&str, fn())] = &[
     ("doomed_writer", crate::deaths::writer),
     ("doomed_reader", crate::deaths::reader),
     ("counted_writer", crate::syscalls::writer),
+    ("dormitory_readers", crate::sleepers::readers),
+    ("dormitory_writer", crate::sleepers::writer),
     ("full_file_system", crate::denials::full_file_system),
     #[cfg(feature = "tokio")]
     ("no_barrier", crate::asynchronous::no_barrier),

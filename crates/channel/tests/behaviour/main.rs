@@ -12,6 +12,7 @@ mod leftovers;
 mod producers;
 mod records;
 mod scribbles;
+mod sleepers;
 mod soundness;
 #[allow(unsafe_code)]
 mod sys;
