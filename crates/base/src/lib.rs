@@ -21,4 +21,4 @@ pub mod thread;
 pub use deadline::Deadline;
 pub use mailbox::{Mailbox, Wake};
 pub use random::random_u64;
-pub use signals::SignalsBlocked;
+pub use signals::{SignalsBlocked, ignored_signals};

@@ -39,6 +39,25 @@ impl SignalsBlocked {
     }
 }
 
+/// The signals that this process ignores (those of `nohup`, say): bit `n - 1` stands for signal `n`. Needs no /proc, does not block.
+///
+/// ```
+/// // Rust's start makes a program ignore PIPE, which is 13.
+/// assert_ne!(ginnel_base::ignored_signals() & 1 << 12, 0);
+/// ```
+#[must_use]
+pub fn ignored_signals() -> u64 {
+    let ignored = |signal: &i32| {
+        // SAFETY: `sigaction` is plain memory, which is valid as zeros; the call only fills it.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            // The C library refuses its own two, which nobody ignores.
+            libc::sigaction(*signal, std::ptr::null(), &raw mut action) == 0 && action.sa_sigaction == libc::SIG_IGN
+        }
+    };
+    (1..=64).filter(ignored).fold(0, |mask, signal| mask | 1 << (signal - 1))
+}
+
 impl Drop for SignalsBlocked {
     fn drop(&mut self) {
         // SAFETY: the mask is the one `new` was given by the kernel.

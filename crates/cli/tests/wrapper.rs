@@ -175,6 +175,17 @@ fn as_the_first_process_it_passes_a_hangup_on() {
 }
 
 #[test]
+fn without_proc_it_passes_on_the_same() {
+    let script = "mount -t tmpfs none /proc && exec \"$0\" run -- sh -c 'echo passed >&7; kill -HUP $$; exit 5' 7>&1";
+    let mut command = std::process::Command::new("unshare");
+    // What is ignored at the start stays so: the command outlives its own HUP.
+    command.args(["--user", "--map-root-user", "--mount", "sh", "-c", &format!("trap '' HUP; {script}"), GINNEL]);
+    let output = command.output().unwrap();
+    let facts = (output.status.code(), text(&output.stdout));
+    assert_eq!(facts, (Some(5), "passed\n".to_owned()), "{}", text(&output.stderr));
+}
+
+#[test]
 fn a_terminal_that_hangs_up_is_told_to_everybody() {
     let dir = tempfile::tempdir().unwrap();
     // The outer shell waits for the inner one, and would run its own trap only then.

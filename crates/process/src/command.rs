@@ -311,7 +311,7 @@ impl Command {
     /// Copies are made now and held by this value. Do this at the start of a program, while no other thread closes descriptors.
     ///
     /// # Errors
-    /// When /proc cannot be read, or no descriptor is left for a copy.
+    /// When no descriptor is left for a copy. (Without a /proc of our own, numbers from 1,048,576 are not found.)
     pub fn inherit_all(&mut self) -> io::Result<&mut Self> {
         for (number, fd) in crate::sys::inherited()? {
             self.fds.entry(number).or_insert_with(|| Arc::new(fd));

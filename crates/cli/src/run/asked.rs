@@ -280,7 +280,7 @@ pub(super) fn listen(asked: &Arc<Asked>, own_terminal: bool) -> io::Result<()> {
     if !own_terminal {
         wanted.push(SIGTSTP);
     }
-    let ignored = ignored_signals()?;
+    let ignored = ginnel_base::ignored_signals();
     wanted.retain(|signal| ignored & 1 << (signal - 1) == 0);
     let had_terminal = has_terminal();
     let mut signals = interrupt::signals(&wanted)?;
@@ -309,11 +309,4 @@ pub(super) fn listen(asked: &Arc<Asked>, own_terminal: bool) -> io::Result<()> {
 fn has_terminal() -> bool {
     let flags = OFlags::RDONLY | OFlags::NOCTTY | OFlags::CLOEXEC | OFlags::NONBLOCK;
     rustix::fs::open("/dev/tty", flags, Mode::empty()).is_ok()
-}
-
-/// One bit for each signal, from the lowest.
-fn ignored_signals() -> io::Result<u64> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let mask = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
-    mask.ok_or_else(|| io::Error::other("/proc/self/status does not tell which signals are ignored"))
 }
