@@ -427,10 +427,14 @@ fn limits_that_make_no_sense_are_refused_and_those_that_cannot_bind_are_kept() {
     let output = run(&["--pids", "0", "--", "true"]);
     assert_eq!(output.status.code(), Some(125), "{}", text(&output.stderr));
     assert_eq!(run(&["--memory", "0", "--", "true"]).status.code(), Some(125));
-    for cpus in ["1e9", "0.002", "0.001"] {
-        let output = run(&["--cpu", cpus, "--", "true"]);
+    let largest = u64::MAX.to_string();
+    let limits = [("--cpu", "1e9"), ("--cpu", "0.002"), ("--cpu", "0.001")];
+    for (limit, value) in
+        limits.into_iter().chain([("--pids", "4194305"), ("--pids", &largest), ("--memory", &largest)])
+    {
+        let output = run(&[limit, value, "--", "true"]);
         let message = text(&output.stderr);
-        assert!(output.status.success() || message.contains("needs a control group"), "{cpus}: {message}");
+        assert!(output.status.success() || message.contains("needs a control group"), "{limit} {value}: {message}");
     }
     assert_eq!(run(&["--cpu", "1e-9", "--", "true"]).status.code(), Some(125));
 }

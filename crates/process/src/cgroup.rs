@@ -245,8 +245,11 @@ impl LimitFiles {
     }
 
     pub(crate) fn pids(count: u64) -> LimitFiles {
-        let v1 = vec![("pids.max", count.to_string())];
-        LimitFiles { v2: ("pids.max", count.to_string()), v1_kind: group::PIDS_V1, controller: "pids", v1 }
+        // The kernel refuses a number beyond the one of all its process numbers, which limits nothing.
+        const MOST: u64 = 4 << 20;
+        let count = if count > MOST { "max".to_owned() } else { count.to_string() };
+        let v1 = vec![("pids.max", count.clone())];
+        LimitFiles { v2: ("pids.max", count), v1_kind: group::PIDS_V1, controller: "pids", v1 }
     }
 
     pub(crate) fn cpu(cpus: f64) -> LimitFiles {
