@@ -166,7 +166,7 @@ impl Run {
             let Ended { report, guarantee, shown } = match self.once(&command, &asked, keyboard.as_ref()) {
                 Ok(ended) => ended,
                 Err(Broken::Spawn(error)) => {
-                    write_report(&destination, &NotStarted::new(&error, restarts));
+                    write_report(&destination, &NotStarted::new(&error, restarts), || asked.state().stops == 0);
                     return Err((spawn_code(&error), error.to_string()));
                 }
                 Err(Broken::Other(message)) => return Err((FAILED, message)),
@@ -175,7 +175,9 @@ impl Run {
             if unread && matches!(destination, Destination::Stdout) {
                 tell("the report is not written either: nobody reads stdout");
             } else {
-                write_report(&destination, &Report::new(&report, &guarantee, restarts));
+                let was_to_end = report.cause == Cause::TimedOut;
+                let patient = || asked.state().stops == 0 && !was_to_end;
+                write_report(&destination, &Report::new(&report, &guarantee, restarts), patient);
             }
             explain(&report);
             let again = shown.is_ok() && restart.wanted(&report) && asked.state().stops == 0;
@@ -307,8 +309,8 @@ enum Broken {
 }
 
 /// That it cannot be written hides no exit code.
-fn write_report(destination: &Destination, report: &impl serde::Serialize) {
-    if let Err(error) = destination.write(report) {
+fn write_report(destination: &Destination, report: &impl serde::Serialize, patient: impl Fn() -> bool) {
+    if let Err(error) = destination.write(report, patient) {
         tell(&format!("cannot write the report: {error}"));
     }
 }

@@ -289,6 +289,28 @@ pub(crate) fn write_all(fd: impl AsFd, mut bytes: &[u8], mut progress: impl FnMu
     Ok(())
 }
 
+/// Writes all of it to a pipe or file. When nothing was taken for a second, and `patient` says that there was enough waiting, it is
+/// [`TimedOut`](io::ErrorKind::TimedOut).
+pub(crate) fn write_patiently(fd: impl AsFd, mut bytes: &[u8], patient: impl Fn() -> bool) -> io::Result<()> {
+    const ROUND: rustix::time::Timespec = rustix::time::Timespec { tv_sec: 1, tv_nsec: 0 };
+    /// What a pipe takes without blocking once it is ready (`PIPE_BUF`).
+    const PIECE: usize = 4096;
+    while !bytes.is_empty() {
+        match poll(&mut [PollFd::new(&fd, PollFlags::OUT)], Some(&ROUND)) {
+            Ok(0) if patient() => continue,
+            Ok(0) => return Err(io::Error::new(io::ErrorKind::TimedOut, "nobody reads it")),
+            Err(Errno::INTR) => continue,
+            result => result?,
+        };
+        match rustix::io::write(&fd, &bytes[..bytes.len().min(PIECE)]) {
+            Ok(len) => bytes = &bytes[len..],
+            Err(Errno::INTR | Errno::AGAIN) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
 /// One line for people, on standard error. When nobody takes it within a second, nobody reads it: that must hold up no end.
 pub(crate) fn tell(message: &str) {
     const PATIENCE: rustix::time::Timespec = rustix::time::Timespec { tv_sec: 1, tv_nsec: 0 };

@@ -292,6 +292,8 @@ fn the_report_is_json() {
     );
     let report: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
     assert_eq!((report["cause"].as_str(), report["guarantee"].as_str()), (Some("timeout"), Some("pid-namespace")));
+    // It obeyed the first signal, and so nothing had to be killed.
+    assert_eq!((report["obeyed"].as_u64(), report["killed"].as_u64()), (Some(1), Some(0)), "{report}");
 }
 
 #[test]

@@ -296,6 +296,12 @@ fn a_stdout_that_nobody_reads_holds_up_neither_a_timeout_nor_a_term() {
     let (mut child, _ours) = unread(&["--pty", "--grace", "10ms", "--", "yes"]);
     child.signal(Signal::TERM);
     assert_eq!(child.code(), Some(143));
+    // Also where the command has the stdout itself, and only the report is ours.
+    let (mut child, _ours) = unread(&["--timeout", "1s", "--grace", "10ms", "--report", "-", "--", "yes"]);
+    assert_eq!(child.code(), Some(124));
+    let (mut child, _ours) = unread(&["--report", "-", "--", "sh", "-c", "exec seq 100000"]);
+    child.signal(Signal::TERM);
+    assert_eq!(child.code(), Some(143));
     // One that has ended by itself is shown to the end, until somebody has enough.
     let (mut child, _ours) = unread(&["--pty", "--", "seq", "1500"]);
     assert!(wait_until(|| children(child.0.id()).is_empty()) && child.0.try_wait().unwrap().is_none());

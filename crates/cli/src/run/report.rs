@@ -1,6 +1,6 @@
 //! `--report`: how the command ended, as JSON.
 
-use crate::terminal::write_all;
+use crate::terminal::write_patiently;
 use ginnel_process::{Cause, ExitReport, Guarantee, SpawnError};
 use serde::Serialize;
 use std::fs::File;
@@ -24,20 +24,21 @@ impl Destination {
         }
     }
 
-    /// Writes it; the report of an earlier run that stands there is replaced.
-    pub(super) fn write(&self, report: &impl Serialize) -> io::Result<()> {
+    /// Writes it; the report of an earlier run that stands there is replaced. A pipe that nobody reads is waited for as long as
+    /// `patient` says so.
+    pub(super) fn write(&self, report: &impl Serialize, patient: impl Fn() -> bool) -> io::Result<()> {
         let mut text = serde_json::to_string(report)?;
         text.push('\n');
         match self {
             Destination::Nowhere => Ok(()),
-            Destination::Stdout => write_all(rustix::stdio::stdout(), text.as_bytes(), |_| ()),
+            Destination::Stdout => write_patiently(rustix::stdio::stdout(), text.as_bytes(), patient),
             Destination::File(file) => {
                 // A pipe or a device has no length.
                 if file.metadata()?.is_file() {
                     file.set_len(0)?;
                     (&*file).rewind()?;
                 }
-                write_all(file, text.as_bytes(), |_| ())
+                write_patiently(file, text.as_bytes(), patient)
             }
         }
     }
@@ -72,6 +73,7 @@ pub(super) struct Report {
     system: f64,
     peak_memory: u64,
     tree_peak_memory: Option<u64>,
+    obeyed: u32,
     killed: u32,
     survivors: u32,
     oom_kills: u64,
@@ -104,6 +106,7 @@ impl Report {
             system: report.usage.system.as_secs_f64(),
             peak_memory: report.usage.peak_memory,
             tree_peak_memory: report.tree_peak_memory,
+            obeyed: report.obeyed,
             killed: report.killed,
             survivors: report.survivors,
             oom_kills: report.oom_kills,
