@@ -68,7 +68,7 @@ pub enum Event {
     Message(Received),
     /// After [`Connection::conclude`]: all is sent. Shut the sending half of the carrier down, and go on receiving.
     Flushed,
-    /// Nothing more will be received. Told once, and last; [`Connection::end`] repeats it. What was queued may still be sent.
+    /// Nothing more will be received. Told once, and last, but for [`Silence::Stalled`] after a hang-up; [`Connection::end`] repeats it. What was queued may still be sent.
     Ended(End),
 }
 
@@ -351,6 +351,10 @@ impl Connection {
     }
 
     fn tick(&mut self, now: Instant) {
+        if self.end == Some(End::HungUp) && self.timers.is_stalled(now) {
+            // It closed its half and takes nothing of what is left for it. Told although an end was told.
+            (self.end, self.told_end) = (Some(End::Silent(Silence::Stalled)), false);
+        }
         if self.end.is_some() {
             return;
         }
@@ -367,6 +371,7 @@ impl Connection {
     #[must_use]
     pub fn poll_timeout(&self) -> Deadline {
         match &self.phase {
+            _ if self.end == Some(End::HungUp) => self.timers.stalled(),
             _ if self.end.is_some() => Deadline::NEVER,
             Phase::Concluding { until, .. } => *until,
             _ => self.timers.next(self.is_busy()),
@@ -521,6 +526,10 @@ impl Connection {
         }
         match self.inbound.next(pool) {
             Ok(message) => {
+                if message.is_none() && self.inbound.is_mid_message() {
+                    // What came behind a whole message is the beginning of another.
+                    self.timers.left_over();
+                }
                 let message = message?;
                 let id = message.envelope.message_id;
                 if self.role == Role::Server {

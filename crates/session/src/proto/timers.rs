@@ -72,6 +72,8 @@ pub(super) struct Timers {
     timing: Timing,
     handshake: Deadline,
     within_message: Pace,
+    // When something arrived last.
+    arrived: Instant,
     stalled: Deadline,
     idle: Deadline,
 }
@@ -81,7 +83,7 @@ impl Timers {
         let handshake = after(now, timing.handshake);
         let never = Deadline::NEVER;
         let within_message = Pace::new(timing.within_message);
-        Self { timing, handshake, within_message, stalled: never, idle: never }
+        Self { timing, handshake, within_message, arrived: now, stalled: never, idle: never }
     }
 
     /// The handshake is over.
@@ -92,12 +94,29 @@ impl Timers {
 
     /// `len` bytes have arrived, and now the peer is in the middle of a message or not.
     pub(super) fn received(&mut self, now: Instant, len: usize, within_message: bool) {
+        self.arrived = now;
         if within_message {
             self.within_message.gained(now, len);
         } else {
             self.within_message.rest();
         }
         self.moved(now);
+    }
+
+    /// Behind a message that was taken a part of another has arrived.
+    pub(super) fn left_over(&mut self) {
+        if self.within_message.due() == Deadline::NEVER {
+            self.within_message.gained(self.arrived, 0);
+        }
+    }
+
+    /// When the peer must have taken something of what waits.
+    pub(super) fn stalled(&self) -> Deadline {
+        self.stalled
+    }
+
+    pub(super) fn is_stalled(&self, now: Instant) -> bool {
+        self.stalled.passed_at(now)
     }
 
     /// Bytes were taken, or the first were queued, and now more wait or none.
