@@ -5,6 +5,7 @@ use crate::sync::lock;
 use ginnel_base::Deadline;
 use ginnel_session::Agreement;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -122,7 +123,12 @@ impl Context {
             }
             std::mem::take(&mut *hooks)
         };
-        hooks.into_iter().for_each(|hook| hook());
+        for hook in hooks {
+            // It runs on the reactor's thread, which serves everybody. Unwind safe: nothing of ours is in its reach.
+            if catch_unwind(AssertUnwindSafe(hook)).is_err() {
+                tracing::error!("a hook of a call that is no longer wanted panicked");
+            }
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use crate::responder::{Answer, Responder};
 use crate::server::Shared;
 use ginnel_session::Agreement;
 use ginnel_session::proto::{Pool, Received};
-use ginnel_wire::{Batch, BatchBuilder, Message};
+use ginnel_wire::{Batch, BatchBuilder, Envelope, Message};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -104,7 +104,7 @@ pub(crate) fn run(
     held: &Arc<AtomicUsize>,
 ) -> Ran {
     let method = &shared.method;
-    let items = message.envelope.item_count;
+    let items = items(&message.envelope);
     if message.envelope.code != method.code {
         responder.waive();
         pool.put(message.into_buffer());
@@ -129,6 +129,8 @@ pub(crate) fn run(
     let context = responder.context().clone();
     let (of_job, agreement) = (Arc::clone(shared), *agreement);
     let job = move || {
+        // A job that is dropped unrun drops what it owns in the order of these: the bytes are given back before the letter.
+        let (held, message) = (held, message);
         let answer = match responder.context().check() {
             Ok(()) => measure(&of_job, &message.message(), responder.context(), &agreement, Vec::new()),
             Err(failure) => Answer::Failed(failure),
@@ -138,12 +140,22 @@ pub(crate) fn run(
         drop(held);
         responder.answer(answer);
     };
-    if let Err(Rejected(job)) = shared.executor().execute(Box::new(job)) {
-        context.refuse();
-        // Its responder answers for it.
-        drop(job);
+    // Unwind safe: a job that is dropped on the way answers for itself.
+    match catch_unwind(AssertUnwindSafe(|| shared.executor().execute(Box::new(job)))) {
+        Ok(Ok(())) => {}
+        Ok(Err(Rejected(job))) => {
+            context.refuse();
+            // Its responder answers for it.
+            drop(job);
+        }
+        Err(_) => tracing::error!(service = %shared.endpoint, "the executor panicked"),
     }
     Ran::Elsewhere
+}
+
+/// What a request costs is counted by these. A request that is no batch may say any number.
+fn items(envelope: &Envelope) -> u32 {
+    if envelope.batch { envelope.item_count } else { 1 }
 }
 
 fn measure(
@@ -155,7 +167,7 @@ fn measure(
 ) -> Answer {
     let started = Instant::now();
     let answer = answer(shared, message, context, agreement, buffer);
-    shared.method.cost.measured(started.elapsed(), message.envelope.item_count);
+    shared.method.cost.measured(started.elapsed(), items(&message.envelope));
     answer
 }
 

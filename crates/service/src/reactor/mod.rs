@@ -99,7 +99,7 @@ impl Turn<'_> {
 
     /// Whether requests are to be left where they are, because too many bytes of them are under way.
     pub(super) fn paused(&self) -> bool {
-        self.held.load(Ordering::Relaxed) >= self.shared.options.request_budget
+        self.held.load(Ordering::Relaxed) >= budget(self.shared)
     }
 
     /// Runs a request: here, or on the executor. The answer if it is there already.
@@ -120,6 +120,11 @@ impl Turn<'_> {
             }
         }
     }
+}
+
+/// Bytes of requests that may be under way. With none at all no request would ever be taken: then it is one after the other.
+fn budget(shared: &Shared) -> usize {
+    shared.options.request_budget.max(1)
 }
 
 /// Whom a token or a timer is for.
@@ -233,6 +238,7 @@ impl Reactor {
         self.ring_timers(now);
         for _ in 0..self.again.len() {
             let Some(key) = self.again.pop_front() else { break };
+            self.sessions.get_mut(key).into_iter().for_each(|session| session.again = false);
             self.drive(key, now, true, false);
         }
         self.resume(now);
@@ -275,7 +281,11 @@ impl Reactor {
         let mut doorbells = Vec::with_capacity(self.on_words.len());
         for key in &self.on_words {
             let Some(session) = self.sessions.get_mut(*key) else { continue };
-            if !session.carrier.arm() && session.listens() {
+            // The doorbell of one that does not listen is of no use, and its region may be cut: no sleep is possible there.
+            if !session.listens() {
+                continue;
+            }
+            if !session.carrier.arm() {
                 ready.push(Ready::news(Whom::Session(*key).token()));
             } else if let Source::Doorbell(doorbell) = session.carrier.source() {
                 doorbells.push(doorbell);
@@ -351,7 +361,11 @@ impl Reactor {
                 let paused = turn.paused();
                 self.settle(key, paused);
             }
-            Next::Again => self.again.push_back(key),
+            Next::Again => {
+                if !std::mem::replace(&mut session.again, true) {
+                    self.again.push_back(key);
+                }
+            }
             Next::Over(reason) => self.remove(key, &reason),
         }
     }
@@ -533,7 +547,7 @@ impl Reactor {
 
     /// Reads again from sessions that had to wait for room.
     fn resume(&mut self, now: Instant) {
-        if self.paused.is_empty() || self.held.load(Ordering::Relaxed) >= self.shared.options.request_budget {
+        if self.paused.is_empty() || self.held.load(Ordering::Relaxed) >= budget(&self.shared) {
             return;
         }
         for key in std::mem::take(&mut self.paused) {

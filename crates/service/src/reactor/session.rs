@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 const LAST_WORD: Duration = Duration::from_millis(200);
 /// Messages that a session takes in one turn.
 const FAIR_SHARE: usize = 64;
+/// Receives of one turn, whatever they bring: the parts of large messages, and what a session that is over throws away.
+const FAIR_RECEIVES: usize = 64;
 
 /// What is to become of a session after it was driven.
 #[derive(Debug)]
@@ -64,6 +66,8 @@ pub(super) struct Session {
     gone: bool,
     /// It is in the list of those that wait for room.
     pub(super) paused: bool,
+    /// It is in the list of those that have more to do: never twice, or a flood would get a larger share each turn.
+    pub(super) again: bool,
     /// No request is taken any more; the session ends with its last answer.
     closing: bool,
     /// The last answer is queued: the client broke its session.
@@ -89,6 +93,7 @@ impl Session {
             prompt: true,
             gone: false,
             paused: false,
+            again: false,
             closing: false,
             concluding: false,
             active: now,
@@ -144,12 +149,14 @@ impl Session {
     /// Does what can be done now. `readable`: an attempt to receive is worth making.
     pub(super) fn drive(&mut self, turn: &mut Turn<'_>, readable: bool) -> Next {
         let mut may_receive = readable;
-        let mut received = 0;
+        let (mut received, mut receives) = (0, 0);
         loop {
             if let Err(error) = self.flush(turn) {
                 return self.failed(error);
             }
-            while let Some(event) = self.connection.poll_event(turn.pool) {
+            while received < FAIR_SHARE
+                && let Some(event) = self.connection.poll_event(turn.pool)
+            {
                 match event {
                     Event::Message(message) => {
                         received += 1;
@@ -175,14 +182,21 @@ impl Session {
             if self.closing && !self.concluding && self.is_idle() {
                 return Next::Over(Reason::Stopped);
             }
-            if !may_receive || turn.paused() || self.closing || !self.connection.wants_input() {
-                break;
-            }
+            // What was received is taken first, because nothing tells of it again.
             if received >= FAIR_SHARE {
                 return Next::Again;
             }
+            if !may_receive || turn.paused() || self.closing || !self.connection.wants_input() {
+                break;
+            }
+            if receives >= FAIR_RECEIVES {
+                return Next::Again;
+            }
+            receives += 1;
             match self.receive(turn) {
-                Ok(true) => may_receive = self.prompt || received > 1 || !turn.alone,
+                Ok(true) => {
+                    may_receive = self.prompt || received > 1 || !turn.alone || self.connection.is_mid_message()
+                }
                 Ok(false) => break,
                 Err(SessionError::Closed) => {
                     self.connection.handle(turn.now, Input::HungUp);
@@ -273,7 +287,8 @@ impl Session {
         turn.shared.counters.requests.add(1);
         let envelope = message.envelope;
         let context = turn.context(self.agreement);
-        if envelope.item_count > turn.shared.options.max_batch_items {
+        // A request that is no batch is one item, and no batch is what 0 allows.
+        if envelope.item_count > turn.shared.options.max_batch_items.max(u32::from(!envelope.batch)) {
             turn.shared.counters.failures.add(1);
             self.last_word(turn, &Envelope::response_to(&envelope, Status::LIMIT_EXCEEDED, 0));
             return None;

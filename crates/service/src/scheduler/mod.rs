@@ -14,6 +14,7 @@ use crate::executor::Executor;
 use std::collections::VecDeque;
 use std::fmt;
 use std::hash::Hash;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -229,7 +230,14 @@ impl<K: Clone + Eq + Hash + Send + 'static> Shared<K> {
             state.counters.started += 1;
             drop(state);
             let turn = Turn { scheduler: Arc::clone(self) as Arc<dyn Tickets>, ticket };
-            let refused = self.executor.execute(Box::new(move || job(turn))).is_err();
+            // Unwind safe: a job that is dropped on the way ends its turn. Without this, nobody would hand over any more.
+            let refused = match catch_unwind(AssertUnwindSafe(|| self.executor.execute(Box::new(move || job(turn))))) {
+                Ok(outcome) => outcome.is_err(),
+                Err(_) => {
+                    tracing::error!("the executor panicked, or a job that it ran at once");
+                    false
+                }
+            };
             state = self.state();
             state.counters.rejected += u64::from(refused);
         }
