@@ -27,6 +27,7 @@ use crate::dispatch::{self, Ran};
 use crate::responder::{Answer, CallKey, Responder, SessionKey};
 use crate::server::Shared;
 use ginnel_base::{Deadline, Mailbox};
+use ginnel_memory::Spin;
 use ginnel_session::carrier::{Doorbell, Source};
 use ginnel_session::proto::{Pool, Received};
 use ginnel_session::{Agreement, Listener, Parts};
@@ -174,6 +175,8 @@ pub(crate) struct Reactor {
     /// Sessions whose news are told by words of shared memory.
     on_words: Vec<SessionKey>,
     porter: Option<Porter>,
+    /// How long to look before a sleep on words.
+    spin: Spin,
     letters: Vec<Letter>,
     ready: Vec<Ready>,
     pool: Pool,
@@ -202,6 +205,7 @@ impl Reactor {
             paused: Vec::new(),
             on_words: Vec::new(),
             porter: None,
+            spin: Spin::default(),
             letters: Vec::new(),
             ready: Vec::new(),
             pool: Pool::new(KEEP),
@@ -277,6 +281,15 @@ impl Reactor {
 
     /// Sleeps until a word of shared memory changes, or the bell rings: for a letter, a hang-up, or something in the poll.
     fn sleep_on_words(&mut self, rung: u32, until: Deadline, ready: &mut Vec<Ready>) {
+        // A peer that was just answered often asks again within microseconds. The budget adapts: quiet sessions are not spun for.
+        let Self { spin, on_words, sessions, office, porter, .. } = self;
+        let mut news = |key: &SessionKey| {
+            sessions.get_mut(*key).is_some_and(|session| session.listens() && !session.carrier.arm())
+        };
+        let _ = spin.until(|| {
+            let other = office.0.peek() || porter.as_ref().is_some_and(Porter::rang);
+            (other || on_words.iter().any(&mut news)).then_some(())
+        });
         let bell = Arc::clone(&self.office.0.waker().word);
         let mut doorbells = Vec::with_capacity(self.on_words.len());
         for key in &self.on_words {
