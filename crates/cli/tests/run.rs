@@ -247,8 +247,8 @@ fn a_signal_at_any_moment_of_the_startup_leaves_nothing_and_has_its_code() {
     // What a shell starts in the background ignores INT, and is killed after the grace.
     let script = "sleep 1000 & setsid sleep 1001 & (sleep 1002 &); wait";
     // On a busy machine a shorter grace ends before a shell that has the signal is let run.
-    let args = ["run", "--grace", "400ms", "--", "sh", "-c", script];
-    let isolated = ["run", "--isolate", "--grace", "400ms", "--", "sh", "-c", script];
+    let args = ["run", "--grace", "150ms", "--", "sh", "-c", script];
+    let isolated = ["run", "--isolate", "--grace", "150ms", "--", "sh", "-c", script];
     let mut caught = 0;
     for attempt in 0..180u64 {
         // Not by way of `env`: the moments are those of this program.
