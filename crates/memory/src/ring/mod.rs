@@ -11,6 +11,7 @@
 //!   +2  claim    what the mark is about to become (lossless joins check it) before the mark
 //!   +3  closed   1 when the writer has closed                               once
 //!   +4  waiting  1 while the writer waits for space                         when it waits
+//!   +5  fenced   1 while the writer pays for the fence of a sleeper         when most publications wake somebody, and again not
 //!  +16  last     position of the newest record, u64::MAX before the first   every publish; on a line of its own
 //!
 //! a record, 16-byte aligned                                                 written by the writer
