@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 const MODES: [Mode; 3] = [Mode::Lossy, Mode::Lossless, Mode::Latest];
-const HEADER: u64 = 4096;
+const HEADER: u64 = ginnel_memory::HEADER_BYTES as u64;
 const MAX: usize = 4000;
 
 fn rounds() -> u64 {
