@@ -240,7 +240,9 @@ impl Server {
         code: u16,
         handler: impl Handler,
     ) -> Result<Self, ListenError> {
-        let listener = Listener::bind(endpoint, options.session.clone())?;
+        // The reactor knows the calls of layout 1 only: clients of layout 2 are told so, and fall back.
+        let session = ServerConfig { layout_2: None, ..options.session.clone() };
+        let listener = Listener::bind(endpoint, session)?;
         let endpoint = listener.endpoint().clone();
         let failed = |doing| {
             let endpoint = endpoint.to_string();

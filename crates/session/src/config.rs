@@ -1,6 +1,7 @@
 //! What each side brings into a handshake.
 
 use crate::UidPolicy;
+pub use crate::layout2::{ClientLayout2, ServerLayout2};
 use ginnel_wire::{MAX_PAYLOAD_LEN, Profiles};
 use std::time::Duration;
 
@@ -58,6 +59,8 @@ pub struct ClientConfig {
     /// Accept a run directory that its group or everybody may write to. Whoever may write there can put a socket or a region of
     /// its own in the place of a server's, so such a directory is refused unless this is set.
     pub allow_writable_dir: bool,
+    /// Ginnel's own layout, which a [`Connector`](crate::Connector) proposes first; `None` speaks layout 1 only.
+    pub layout_2: Option<ClientLayout2>,
 }
 
 impl Default for ClientConfig {
@@ -71,6 +74,7 @@ impl Default for ClientConfig {
             packet_size: None,
             server: UidPolicy::default(),
             allow_writable_dir: false,
+            layout_2: None,
         }
     }
 }
@@ -102,6 +106,9 @@ pub struct ServerConfig {
     pub handshake_timeout: Duration,
     /// How long a client that has begun a request may take for the rest, or for the next 64 KiB of it.
     pub message_timeout: Duration,
+    /// Ginnel's own layout, which [`Incoming::into_parts`](crate::Incoming::into_parts) offers beside layout 1; `None` offers layout 1
+    /// only.
+    pub layout_2: Option<ServerLayout2>,
 }
 
 impl Default for ServerConfig {
@@ -118,6 +125,7 @@ impl Default for ServerConfig {
             allow_writable_dir: false,
             handshake_timeout: DEFAULT_HANDSHAKE_TIMEOUT,
             message_timeout: DEFAULT_MESSAGE_TIMEOUT,
+            layout_2: None,
         }
     }
 }

@@ -1,7 +1,12 @@
 //! What can go wrong, one enum a family of operations.
 
 use crate::endpoint::Endpoint;
-use ginnel_wire::{BatchError, ChunkError, Envelope, EnvelopeError, HelloAckError, HelloError, Kind, Profiles, Status};
+use crate::proto::Refuse2;
+use crate::ring::RingError;
+use ginnel_wire::{
+    BatchError, ChunkError, Envelope, EnvelopeError, Features, FrameError, Hello2Error, HelloAck2Error, HelloAckError,
+    HelloError, Kind, Profiles, ServerFacts, Status,
+};
 use rustix::io::Errno;
 use std::io;
 use std::path::PathBuf;
@@ -39,6 +44,67 @@ pub enum ProtocolError {
     #[error("response to message {id}, which is not in flight")]
     UnknownId {
         /// The id.
+        id: u64,
+    },
+    /// A frame of layout 2 that is none.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// A frame of layout 2 that only the other side sends.
+    #[error("{frame} from the side that does not send it")]
+    Side {
+        /// The frame.
+        frame: &'static str,
+    },
+    /// A frame of layout 2 that needs what was not granted.
+    #[error("{frame} needs features {feature}, which were not granted")]
+    Feature {
+        /// The frame.
+        frame: &'static str,
+        /// What it needs.
+        feature: Features,
+    },
+    /// The id of a call is not above those before it.
+    #[error("call {id} is not above {last}, which was used before")]
+    Id {
+        /// The call.
+        id: u64,
+        /// The highest id so far.
+        last: u64,
+    },
+    /// More calls without a final answer than were agreed.
+    #[error("call {id} exceeds the window of {window} calls")]
+    Window {
+        /// The call.
+        id: u64,
+        /// What was agreed.
+        window: u32,
+    },
+    /// A call of a client that has said that it sends no more.
+    #[error("call {id} after GOAWAY")]
+    AfterGoAway {
+        /// The call.
+        id: u64,
+    },
+    /// A GOAWAY that takes back what the one before said.
+    #[error("GOAWAY up to call {last_id} after one up to {before}")]
+    GoAwayRaised {
+        /// The last call of the earlier one.
+        before: u64,
+        /// The last call of this one.
+        last_id: u64,
+    },
+    /// An answer that its call does not take.
+    #[error("{frame} is no answer to call {id}")]
+    Answer {
+        /// The frame.
+        frame: &'static str,
+        /// The call.
+        id: u64,
+    },
+    /// More items of a stream than were allowed, or more credit than can be counted.
+    #[error("the stream of call {id} exceeds its credit")]
+    Credit {
+        /// The call.
         id: u64,
     },
     /// A request where a response is due, or the other way round.
@@ -143,6 +209,29 @@ pub enum SessionError {
         /// Payload bytes that are queued.
         queued: usize,
     },
+    /// Layout 2: no such call is open here, or it takes another answer. Nothing was sent.
+    #[error("call {id} is not open, or takes another answer")]
+    NoCall {
+        /// The call.
+        id: u64,
+    },
+    /// Layout 2: the client has not allowed so many items of this stream yet. Nothing was sent.
+    #[error("the client has room for {credit} more items of call {id}")]
+    NoCredit {
+        /// The call.
+        id: u64,
+        /// Items that may be sent.
+        credit: u32,
+    },
+    /// Layout 2: the server did not grant what this needs. Nothing was sent.
+    #[error("the server did not grant features {feature}")]
+    NotGranted {
+        /// What it needs.
+        feature: Features,
+    },
+    /// Layout 2: a side of this session leaves, so it takes no more calls. Nothing was sent; use another session.
+    #[error("the session takes no more calls, because one side leaves")]
+    Leaving,
     /// In shared memory a server has one request at a time to answer, and there is none. Nothing was sent.
     #[error("there is no request to answer")]
     NothingToAnswer,
@@ -282,6 +371,17 @@ pub enum ConnectError {
     /// The server answered, and refused.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// A server of layout 2 answered, and refused.
+    #[error("{refusal}")]
+    Refused2 {
+        /// Why.
+        refusal: Refusal,
+        /// What it says of itself; all zero if it does not tell.
+        server: Box<ServerFacts>,
+    },
+    /// The server chose rings and they are not what it said, or this process cannot attach them. Connect again without RING.
+    #[error("cannot attach the session's rings: {0}")]
+    Rings(#[source] RingError),
     /// The server took the connection and closed it or broke it before the handshake was over.
     #[error("the handshake did not finish: {0}")]
     Session(#[source] SessionError),
@@ -296,6 +396,15 @@ pub enum ConnectError {
 }
 
 impl ConnectError {
+    /// The server's refusal, if it answered with one, in whatever layout.
+    #[must_use]
+    pub fn refusal(&self) -> Option<Refusal> {
+        match self {
+            Self::Refused(refusal) | Self::Refused2 { refusal, .. } => Some(*refusal),
+            _ => None,
+        }
+    }
+
     /// What the system's refusal to connect means.
     pub(crate) fn not_connected(endpoint: &Endpoint, errno: Errno) -> Self {
         let (endpoint, source) = (endpoint.to_string(), errno.into());
@@ -346,6 +455,17 @@ pub enum Refusal {
     /// The acceptance cannot be read.
     #[error(transparent)]
     Ack(HelloAckError),
+    /// The acceptance of layout 2 cannot be read.
+    #[error(transparent)]
+    Ack2(HelloAck2Error),
+    /// The acceptance of layout 2 grants what was not proposed.
+    #[error("the server grants {field} {found}, which was not proposed")]
+    Granted {
+        /// Which field.
+        field: &'static str,
+        /// What it holds.
+        found: u64,
+    },
     /// The acceptance selects no single profile that was proposed.
     #[error("the server selected profiles {selected}, where one of {supported} was proposed")]
     Selected {
@@ -378,6 +498,14 @@ pub enum HandshakeError {
         status: Status,
         /// Why.
         reason: RefuseReason,
+    },
+    /// The client was told `status`, for a reason that only layout 2 has.
+    #[error("refused with {status}: {reason}")]
+    Refused2 {
+        /// The status in the answer.
+        status: Status,
+        /// Why.
+        reason: Refuse2,
     },
     /// What the client sent deserves no answer; the connection was closed.
     #[error("closed without an answer: {0}")]
@@ -460,4 +588,7 @@ pub enum CloseReason {
     /// A HELLO that cannot be read.
     #[error(transparent)]
     Hello(HelloError),
+    /// A HELLO of layout 2 that cannot be read.
+    #[error(transparent)]
+    Hello2(Hello2Error),
 }

@@ -10,17 +10,20 @@
 //! Every wait takes a [`Wait`]: a deadline, an [`Abort`], or both. Nothing polls on a timer: stop, abort and hang-up act at
 //! once, also on a thread that sleeps on shared memory.
 //!
-//! Bytes, limits and rules: `docs/spec/netipc-v1.md`.
+//! Bytes, limits and rules: `docs/spec/netipc-v1.md`, and for what Ginnel's own peers say to each other (layout 2)
+//! `docs/spec/ginnel-wire-2.md`. Drivers of many sessions speak both: [`Incoming::into_parts`] and [`Connector`].
 #![deny(unsafe_code)]
 
 mod bind;
 pub mod carrier;
 mod config;
+mod connector;
 mod credentials;
 mod directory;
 mod drive;
 mod endpoint;
 mod error;
+mod layout2;
 mod listener;
 mod parts;
 pub mod proto;
@@ -33,8 +36,10 @@ mod sys;
 mod wait;
 
 pub use config::{
-    ClientConfig, DEFAULT_HANDSHAKE_TIMEOUT, DEFAULT_MAX_PAYLOAD, DEFAULT_MESSAGE_TIMEOUT, Limits, ServerConfig,
+    ClientConfig, ClientLayout2, DEFAULT_HANDSHAKE_TIMEOUT, DEFAULT_MAX_PAYLOAD, DEFAULT_MESSAGE_TIMEOUT, Limits,
+    ServerConfig, ServerLayout2,
 };
+pub use connector::Connector;
 pub use credentials::{InvocationIdError, PeerCredentials, UidPolicy, token_from_invocation_id};
 #[cfg(feature = "tokio")]
 pub use drive::tokio;

@@ -7,9 +7,9 @@ use crate::credentials::PeerCredentials;
 use crate::drive::blocking::Drive;
 use crate::endpoint::Endpoint;
 use crate::error::{HandshakeError, ListenError, RefuseReason, SessionError};
-use crate::parts::Parts;
-use crate::proto::{Connection, Event, Framing, Offer, Pool, Timing, Transmit, Verdict};
-use crate::session::{Agreement, Established, Session};
+use crate::layout2::{Offering, answer};
+use crate::proto::{Connection, Event, Offer, Timing, Verdict};
+use crate::session::{Established, Session};
 use crate::shm;
 use crate::socket;
 use crate::wait::Wait;
@@ -179,6 +179,7 @@ impl Listener {
             peer,
             message_timeout: self.config.message_timeout,
             numbers: Arc::clone(&self.accepted),
+            offering: Offering::new(&self.config, self.endpoint.tcp_address().is_none()),
         }
     }
 }
@@ -201,13 +202,15 @@ impl AsFd for Listener {
 /// that says nothing delays nobody.
 #[derive(Debug)]
 pub struct Incoming {
-    drive: Drive<Socket>,
+    pub(crate) drive: Drive<Socket>,
     endpoint: Arc<Endpoint>,
     regions: Option<Arc<OwnedFd>>,
-    offer: Offer,
-    peer: Option<PeerCredentials>,
     message_timeout: Duration,
     numbers: Arc<AtomicU64>,
+    pub(crate) offer: Offer,
+    pub(crate) peer: Option<PeerCredentials>,
+    // Layout 2, if it is offered.
+    pub(crate) offering: Option<Offering>,
 }
 
 impl AsFd for Incoming {
@@ -282,24 +285,6 @@ impl Incoming {
         Ok(Session::new(self.establish()?))
     }
 
-    /// Answers a HELLO that has arrived, for a driver of many sessions. Does not block. `timing` says how long the client may
-    /// keep silent from `now` on.
-    ///
-    /// # Errors
-    /// As [`Incoming::finish`].
-    pub fn into_parts(self, timing: Timing, now: Instant) -> Result<Parts, HandshakeError> {
-        let Established { mut connection, ack, link, peer, .. } = self.establish()?;
-        if let Link::Slot(slot) = &link {
-            connection.set_framing(Framing::Slot(slot.longest()));
-        }
-        connection.set_timing(timing, now);
-        let carrier: Box<dyn Carrier> = match link {
-            Link::Socket(socket) => Box::new(socket),
-            Link::Slot(slot) => slot,
-        };
-        Ok(Parts { connection, carrier, agreement: Agreement::new(&ack, peer) })
-    }
-
     /// Judges and answers; what is left is to put a driver on it.
     pub(crate) fn establish(mut self) -> Result<Established, HandshakeError> {
         let mut verdict = self.drive.connection.judge(&self.offer);
@@ -357,7 +342,7 @@ impl Incoming {
 
     fn refuse(mut self, status: Status) -> Result<(), HandshakeError> {
         self.drive.connection.refuse(status, self.drive.begun);
-        answer(&mut self.drive.connection, self.drive.carrier.socket(), self.drive.begun)
+        answer(&mut self.drive.connection, self.drive.carrier.socket(), &[], self.drive.begun)
     }
 
     fn accept(self, ack: HelloAck, region: Option<shm::OwnedRegion>) -> Result<Established, HandshakeError> {
@@ -379,22 +364,8 @@ impl Incoming {
             }
             None => Link::Socket(carrier),
         };
-        answer(&mut connection, link.socket(), begun)?;
+        answer(&mut connection, link.socket(), &[], begun)?;
         tracing::debug!(session = ack.session_id, profile = %ack.selected, peer = ?self.peer, "session accepted");
         Ok(Established { connection, ack, link, peer: self.peer, within_message: Some(self.message_timeout) })
     }
-}
-
-/// Sends the answer, which a fresh connection has room for. A peer that made it otherwise gets none.
-fn answer(connection: &mut Connection, socket: BorrowedFd<'_>, now: Instant) -> Result<(), HandshakeError> {
-    // Nothing of a handshake is worth keeping.
-    let mut pool = Pool::new(0);
-    while let Some(Transmit { head, body, .. }) = connection.poll_transmit(&[]) {
-        match send(socket, head, body) {
-            Ok(Some(len)) => connection.transmitted(now, len, &mut pool),
-            Ok(None) => return Err(HandshakeError::Answer(SessionError::Closed)),
-            Err(error) => return Err(HandshakeError::Answer(error)),
-        }
-    }
-    Ok(())
 }

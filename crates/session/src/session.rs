@@ -11,7 +11,7 @@ use crate::proto::{Body, Connection, End, Event, Framing, Pace, Received, Role, 
 use crate::shm;
 use crate::socket;
 use crate::wait::{Abort, Wait};
-use ginnel_wire::{Envelope, Hello, HelloAck, Message, Profiles};
+use ginnel_wire::{Envelope, Hello, HelloAck, HelloAck2, Message, Profiles};
 use rustix::fd::OwnedFd;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
@@ -34,6 +34,17 @@ pub struct Agreement {
 }
 
 impl Agreement {
+    pub(crate) fn new_2(ack: &HelloAck2, peer: Option<PeerCredentials>) -> Self {
+        Self {
+            session_id: ack.session_id,
+            profile: ack.selected,
+            request: Limits { max_payload: ack.max_request_payload, max_items: ack.max_request_items },
+            response: Limits { max_payload: ack.max_response_payload, max_items: ack.max_response_items },
+            packet_size: ack.packet_size,
+            peer,
+        }
+    }
+
     pub(crate) fn new(ack: &HelloAck, peer: Option<PeerCredentials>) -> Self {
         Self {
             session_id: ack.session_id,

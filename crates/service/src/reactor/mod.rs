@@ -457,6 +457,8 @@ impl Reactor {
                 }
                 Ok(())
             }
+            // Not offered: see `Server`.
+            _ => Err(std::io::ErrorKind::Unsupported.into()),
         };
         match added {
             Ok(()) if self.on_words.last() == Some(&key) => {}

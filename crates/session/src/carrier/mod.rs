@@ -1,19 +1,20 @@
 //! What carries the bytes of a session: sockets and shared memory behind one contract. Nothing here sleeps.
 
 mod porter;
+mod ring;
 mod slot;
 mod socket;
 
 pub use porter::Attended;
+pub(crate) use ring::RingLink;
 pub use slot::Doorbell;
 pub(crate) use slot::Slot;
-#[cfg(feature = "tokio")]
-pub(crate) use socket::recv;
-pub(crate) use socket::{Socket, recv_with, send};
+pub(crate) use socket::{Socket, recv, recv_with, send};
 
 use crate::error::SessionError;
 use std::fmt::Debug;
 use std::os::fd::BorrowedFd;
+use std::time::Duration;
 
 /// A way to move bytes. Attempts never block; where to wait is said by [`Carrier::source`].
 pub trait Carrier: Debug + Send {
@@ -37,6 +38,16 @@ pub trait Carrier: Debug + Send {
         true
     }
 
+    /// Whether an attempt is worth making, without a system call: for those that spin. `None`: only an attempt or a wait tells.
+    fn has_news(&mut self) -> Option<bool> {
+        None
+    }
+
+    /// How long a wait after [`Carrier::arm`] may last at most before the next look; `None`: as long as you like.
+    fn nap_limit(&self) -> Option<Duration> {
+        None
+    }
+
     /// The socket: readable when a message may be there, or (in shared memory) when the peer has hung up.
     fn socket(&self) -> BorrowedFd<'_>;
 }
@@ -53,6 +64,14 @@ pub enum Source<'a> {
     },
     /// A word of shared memory that tells what arrives, and the hang-up.
     Doorbell(Doorbell),
+    /// Two descriptors, of which either may become readable after [`Carrier::arm`]: then an attempt to receive, and one to send
+    /// what had no room, are worth making. Before the next wait it is armed again, which empties the bell. Both are only waited for.
+    Ring {
+        /// The peer has sent something, or read something.
+        bell: BorrowedFd<'a>,
+        /// The peer has hung up.
+        socket: BorrowedFd<'a>,
+    },
 }
 
 /// The carrier that a session has agreed on.
@@ -63,6 +82,21 @@ pub(crate) enum Link {
 }
 
 impl Link {
+    /// The slot, if it is one.
+    pub(crate) fn slot(&self) -> Option<&Slot> {
+        match self {
+            Self::Socket(_) => None,
+            Self::Slot(slot) => Some(slot),
+        }
+    }
+
+    pub(crate) fn into_carrier(self) -> Box<dyn Carrier> {
+        match self {
+            Self::Socket(socket) => Box::new(socket),
+            Self::Slot(slot) => slot,
+        }
+    }
+
     fn carrier(&mut self) -> &mut dyn Carrier {
         match self {
             Self::Socket(socket) => socket,

@@ -173,7 +173,7 @@ impl Slot {
     }
 
     /// Whether a receive has something to say.
-    fn has_news(&self) -> bool {
+    fn news(&self) -> bool {
         self.has_message() || self.hung_up() || self.sleeper.is_cut_short()
     }
 
@@ -313,10 +313,14 @@ impl Carrier for Slot {
         Source::Doorbell(Doorbell { sleeper: Arc::clone(&self.sleeper), armed: self.armed })
     }
 
+    fn has_news(&mut self) -> Option<bool> {
+        Some(self.news())
+    }
+
     fn arm(&mut self) -> bool {
         let rung = self.sleeper.bell.count();
         self.armed = Armed { rung, signal: self.region.file.load_u32(self.recv.signal, Ordering::Acquire) };
-        !self.has_news()
+        !self.news()
     }
 
     fn socket(&self) -> BorrowedFd<'_> {

@@ -6,109 +6,29 @@
 //!                                       `-refuse--> Refusing --sent--> ended
 //! ```
 
-use super::hello::{Greeting, Offer, Verdict, judge_ack, judge_hello};
+use super::admit::Admit;
+use super::calls::Calls;
+use super::event::{End, Event, Input, Role};
+use super::greet::{Agreed, Proposal};
+use super::hello::Greeting;
 use super::inbound::{Framing, Inbound, Received};
-use super::outbox::{Body, Left, Outbox, Transmit};
+use super::outbox::{Body, Item, Left, Outbox, Transmit};
 use super::pool::Pool;
 use super::timers::{Silence, Timers, Timing};
 use super::window::Window;
 use crate::config::Limits;
-use crate::error::{ProtocolError, Refusal, SessionError};
+use crate::error::{ProtocolError, SessionError};
 use ginnel_base::Deadline;
-use ginnel_wire::{ENVELOPE_LEN, Envelope, Hello, HelloAck, Kind, Packets, Status};
+use ginnel_wire::{Envelope, Packets, ServerFacts};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// Which side of a session this is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
-    /// Sends requests, receives responses.
-    Client,
-    /// Receives requests, sends responses.
-    Server,
-}
-
-impl Role {
-    fn sends(self) -> Kind {
-        match self {
-            Self::Client => Kind::Request,
-            Self::Server => Kind::Response,
-        }
-    }
-
-    fn receives(self) -> Kind {
-        match self {
-            Self::Client => Kind::Response,
-            Self::Server => Kind::Request,
-        }
-    }
-}
-
-/// What has happened outside.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Input {
-    /// This many bytes were put into [`Connection::space`]; more than fit, if the carrier cut a packet.
-    Received(usize),
-    /// The peer has hung up: nothing more will arrive. What has arrived is still told.
-    HungUp,
-    /// Time has passed, no more.
-    Tick,
-}
-
-/// What has come of it.
 #[derive(Debug)]
-#[non_exhaustive]
-pub enum Event {
-    /// Server: the client's first message is there. [`Connection::judge`] it, then [`Connection::accept`] or
-    /// [`Connection::refuse`].
-    Greeted,
-    /// The session stands, as this says. At a server its acceptance is out.
-    Established(HelloAck),
-    /// A request at a server, a response to a request in flight at a client.
-    Message(Received),
-    /// After [`Connection::conclude`]: all is sent. Shut the sending half of the carrier down, and go on receiving.
-    Flushed,
-    /// Nothing more will be received. Told once, and last, but for [`Silence::Stalled`] after a hang-up; [`Connection::end`] repeats it. What was queued may still be sent.
-    Ended(End),
-}
-
-/// Why nothing more will be received.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum End {
-    /// The peer has hung up.
-    HungUp,
-    /// The peer broke the protocol.
-    Protocol(ProtocolError),
-    /// Client: the server refused, or answered nonsense.
-    Refused(Refusal),
-    /// Server: the client was told that it is refused, and all of that is out.
-    Dismissed,
-    /// The peer kept silent for longer than [`Timing`] allows.
-    Silent(Silence),
-    /// [`Connection::conclude`] has waited long enough.
-    Concluded,
-}
-
-impl End {
-    /// The same as an error of a session. A refusal has an error of its own ([`crate::ConnectError::Refused`]).
-    #[must_use]
-    pub fn to_error(self) -> SessionError {
-        match self {
-            Self::Protocol(error) => SessionError::Protocol(error),
-            Self::Silent(Silence::WithinMessage) => SessionError::Stalled,
-            Self::Silent(_) => SessionError::TimedOut,
-            Self::HungUp | Self::Refused(_) | Self::Dismissed | Self::Concluded => SessionError::Closed,
-        }
-    }
-}
-
-#[derive(Debug)]
-enum Phase {
-    Proposing { hello: Hello, answer: Greeting },
+pub(super) enum Phase {
+    Proposing { hello: Proposal, answer: Greeting },
     Listening(Greeting),
     Judging(Greeting),
-    Answering(HelloAck),
+    Answering(Agreed),
     Refusing,
     Open,
     Concluding { flushed: bool, until: Deadline },
@@ -116,13 +36,13 @@ enum Phase {
 
 /// What is told before any message.
 #[derive(Debug)]
-enum Notice {
+pub(super) enum Notice {
     Greeted,
-    Established(HelloAck),
+    Established(Agreed),
 }
 
 /// Payload bytes that a client may have queued before further requests are refused.
-const MAX_QUEUED: usize = 4 << 20;
+pub(super) const MAX_QUEUED: usize = 4 << 20;
 /// What a concluding connection receives into: nobody reads it.
 const DISCARD: usize = 4 << 10;
 
@@ -141,50 +61,39 @@ const DISCARD: usize = 4 << 10;
 /// a carrier that had nothing.
 #[derive(Debug)]
 pub struct Connection {
-    role: Role,
-    phase: Phase,
+    pub(super) role: Role,
+    pub(super) phase: Phase,
     // Whether the carrier keeps the boundaries of packets.
-    packets: bool,
-    outbound: Limits,
-    inbound: Inbound,
-    outbox: Outbox,
-    window: Window,
-    timers: Timers,
+    pub(super) packets: bool,
+    pub(super) outbound: Limits,
+    pub(super) inbound: Inbound,
+    pub(super) outbox: Outbox,
+    pub(super) window: Window,
+    pub(super) timers: Timers,
     // Responses that arrived while a send was blocked, in order of arrival. Bounded by the requests in flight.
-    early: VecDeque<Received>,
-    notice: Option<Notice>,
-    end: Option<End>,
-    told_end: bool,
-    hung_up: bool,
+    pub(super) early: VecDeque<Received>,
+    pub(super) notice: Option<Notice>,
+    pub(super) end: Option<End>,
+    pub(super) told_end: bool,
+    pub(super) hung_up: bool,
     // A message was cut off in the middle: whatever is sent after it would be taken for its rest.
-    broken: bool,
-    framing: Framing,
+    pub(super) broken: bool,
+    pub(super) framing: Framing,
+    // Layout 2: what was granted, and the calls that are open.
+    pub(super) calls: Option<Box<Calls>>,
+    // Client: what a server that refused says of itself.
+    pub(super) facts: Option<ServerFacts>,
 }
 
 impl Connection {
-    /// The client's end: it proposes `hello`. `packets` says whether the carrier keeps packet boundaries.
-    #[must_use]
-    pub fn client(hello: Hello, packets: bool, timing: Timing, now: Instant) -> Self {
-        let answer = Greeting::new(packets);
-        let mut connection = Self::new(Role::Client, Phase::Proposing { hello, answer }, packets, timing, now);
-        connection.push_control(&hello.packet(), false);
-        connection
-    }
-
-    /// The server's end: it waits for a HELLO.
-    #[must_use]
-    pub fn server(packets: bool, timing: Timing, now: Instant) -> Self {
-        Self::new(Role::Server, Phase::Listening(Greeting::new(packets)), packets, timing, now)
-    }
-
-    fn new(role: Role, phase: Phase, packets: bool, timing: Timing, now: Instant) -> Self {
+    pub(super) fn new(role: Role, phase: Phase, packets: bool, timing: Timing, now: Instant) -> Self {
         let nothing = Limits { max_payload: 0, max_items: 1 };
         Self {
             role,
             phase,
             packets,
             outbound: nothing,
-            inbound: Inbound::new(Framing::Stream, nothing, role.receives()),
+            inbound: Inbound::new(Framing::Stream, Admit::One { limits: nothing, expected: role.receives() }),
             outbox: Outbox::default(),
             window: Window::new(role),
             timers: Timers::new(timing, now),
@@ -195,6 +104,8 @@ impl Connection {
             hung_up: false,
             broken: false,
             framing: Framing::Stream,
+            calls: None,
+            facts: None,
         }
     }
 
@@ -206,72 +117,7 @@ impl Connection {
         }
     }
 
-    // ---- the handshake ----
-
-    /// Server: the client's first message, once it is complete.
-    #[must_use]
-    pub fn greeting(&self) -> Option<&[u8]> {
-        match &self.phase {
-            Phase::Judging(greeting) => greeting.packet(),
-            _ => None,
-        }
-    }
-
-    /// Server: the client's proposal, once it has arrived and can be read.
-    #[must_use]
-    pub fn hello(&self) -> Option<Hello> {
-        Hello::decode(self.greeting()?.get(ENVELOPE_LEN..)?).ok()
-    }
-
-    /// Server: what `offer` makes of the client's first message.
-    #[must_use]
-    pub fn judge(&self, offer: &Offer) -> Verdict {
-        judge_hello(self.greeting().unwrap_or_default(), offer)
-    }
-
-    /// Server: answers with `ack`. Messages travel over the same carrier, unless [`Connection::set_framing`] follows.
-    pub fn accept(&mut self, ack: &HelloAck, now: Instant) {
-        if matches!(self.phase, Phase::Judging(_)) {
-            self.phase = Phase::Answering(*ack);
-            self.agree(ack);
-            self.push_control(&ack.packet(), true);
-            self.timers.sent(now, true);
-        }
-    }
-
-    /// Server: answers with a status, which is not OK; the connection ends when it is out.
-    pub fn refuse(&mut self, status: Status, now: Instant) {
-        if matches!(self.phase, Phase::Judging(_)) {
-            self.phase = Phase::Refusing;
-            self.push_control(&HelloAck::rejection(status), false);
-            self.timers.sent(now, true);
-        }
-    }
-
-    fn push_control(&mut self, packet: &[u8], acceptance: bool) {
-        // Ours: it has an envelope, and every packet size holds it.
-        let Ok(envelope) = Envelope::decode(packet) else { return };
-        let Some(packets) = Packets::new(&envelope, u32::MAX) else { return };
-        self.outbox.push(0, packets, Body::Owned(packet[ENVELOPE_LEN..].to_vec()), acceptance);
-    }
-
-    fn agree(&mut self, ack: &HelloAck) {
-        let requests = Limits { max_payload: ack.max_request_payload, max_items: ack.max_request_items };
-        let responses = Limits { max_payload: ack.max_response_payload, max_items: ack.max_response_items };
-        let (outbound, inbound) = match self.role {
-            Role::Client => (requests, responses),
-            Role::Server => (responses, requests),
-        };
-        self.framing = if self.packets { Framing::Packets(ack.packet_size) } else { Framing::Stream };
-        self.outbound = outbound;
-        self.inbound = Inbound::new(self.framing, inbound, self.role.receives());
-    }
-
-    fn open(&mut self, ack: HelloAck, now: Instant) {
-        self.phase = Phase::Open;
-        self.notice = Some(Notice::Established(ack));
-        self.timers.open(now);
-    }
+    // ---- in ----
 
     /// Messages travel over another carrier than the handshake did. To be said before the first of them: by a client when it
     /// has attached what was agreed on, by a server with its acceptance.
@@ -279,8 +125,6 @@ impl Connection {
         self.framing = framing;
         self.inbound.set_framing(framing);
     }
-
-    // ---- in ----
 
     /// Whether to receive now. Not while messages wait to be taken, nor (at a server) while its window is full: then the
     /// peer's bytes stay where they are.
@@ -321,16 +165,9 @@ impl Connection {
 
     fn received(&mut self, now: Instant, len: usize) {
         match &mut self.phase {
-            Phase::Proposing { hello, answer } => {
+            Phase::Proposing { answer, .. } => {
                 answer.received(len);
-                let Some(packet) = answer.packet() else { return };
-                match judge_ack(packet, hello) {
-                    Ok(ack) => {
-                        self.agree(&ack);
-                        self.open(ack, now);
-                    }
-                    Err(refusal) => self.end = Some(End::Refused(refusal)),
-                }
+                self.answered(now);
             }
             Phase::Listening(greeting) => {
                 greeting.received(len);
@@ -341,7 +178,7 @@ impl Connection {
                 }
             }
             Phase::Open if self.end.is_none() => {
-                if let Err(error) = self.inbound.received(len) {
+                if let Err(error) = self.inbound.received(len, now) {
                     self.end = Some(End::Protocol(error));
                 }
                 self.timers.received(now, len, self.inbound.is_mid_message());
@@ -364,6 +201,8 @@ impl Connection {
             }
         } else if let Some(silence) = self.timers.expired(now, self.is_busy()) {
             self.end = Some(End::Silent(silence));
+        } else if self.calls.as_ref().is_some_and(|calls| calls.answer_due().passed_at(now)) {
+            self.end = Some(End::Silent(Silence::Unanswered));
         }
     }
 
@@ -374,12 +213,15 @@ impl Connection {
             _ if self.end == Some(End::HungUp) => self.timers.stalled(),
             _ if self.end.is_some() => Deadline::NEVER,
             Phase::Concluding { until, .. } => *until,
-            _ => self.timers.next(self.is_busy()),
+            _ => {
+                let due = self.calls.as_ref().map_or(Deadline::NEVER, |calls| calls.answer_due());
+                self.timers.next(self.is_busy()).min(due)
+            }
         }
     }
 
     fn is_busy(&self) -> bool {
-        self.window.len() > 0 || !self.outbox.is_empty()
+        self.unanswered_calls() > 0 || !self.outbox.is_empty()
     }
 
     // ---- out ----
@@ -401,6 +243,9 @@ impl Connection {
         if self.broken {
             return Err(SessionError::Broken);
         }
+        if self.calls.is_some() {
+            return self.send_2(now, envelope, body);
+        }
         let packets = self.admit(envelope, body.len())?;
         if self.role == Role::Client {
             if self.window.contains(envelope.message_id) {
@@ -411,12 +256,16 @@ impl Connection {
             }
             self.window.enter(envelope.message_id);
         }
+        self.enqueue(now, Item::plain(envelope.message_id, packets, body));
+        Ok(())
+    }
+
+    pub(super) fn enqueue(&mut self, now: Instant, item: Item) {
         let first = self.outbox.is_empty();
-        self.outbox.push(envelope.message_id, packets, body, false);
+        self.outbox.push(item);
         if first {
             self.timers.sent(now, true);
         }
-        Ok(())
     }
 
     /// Whether the message is fit for this session, and its packets.
@@ -424,27 +273,39 @@ impl Connection {
         if envelope.kind != self.role.sends() {
             return Err(SessionError::WrongKind { kind: envelope.kind });
         }
+        let payload_len = self.check_limits(len, envelope.item_count)?;
+        self.cut(&Envelope { payload_len, ..*envelope })
+    }
+
+    /// Whether a body of `len` bytes and so many items may be sent; its length.
+    pub(super) fn check_limits(&self, len: usize, items: u32) -> Result<u32, SessionError> {
         let limit = self.outbound.max_payload;
         let too_large = SessionError::PayloadTooLarge { len, limit };
         let Ok(payload_len) = u32::try_from(len) else { return Err(too_large) };
         if !self.outbound.allows_payload(len as u64) {
             return Err(too_large);
         }
-        if !self.outbound.allows_items(envelope.item_count) {
-            let (items, limit) = (envelope.item_count, self.outbound.max_items);
-            return Err(SessionError::TooManyItems { items, limit });
+        if !self.outbound.allows_items(items) {
+            return Err(SessionError::TooManyItems { items, limit: self.outbound.max_items });
         }
+        Ok(payload_len)
+    }
+
+    /// The packets of a message.
+    pub(super) fn cut(&self, envelope: &Envelope) -> Result<Packets, SessionError> {
         let packet_size = match self.framing {
             Framing::Packets(size) => size,
             Framing::Stream | Framing::Slot(_) => u32::MAX,
         };
-        Packets::new(&Envelope { payload_len, ..*envelope }, packet_size).ok_or(too_large)
+        let (len, limit) = (envelope.payload_len as usize, self.outbound.max_payload);
+        Packets::new(envelope, packet_size).ok_or(SessionError::PayloadTooLarge { len, limit })
     }
 
     /// Whether a request would be queued now: the window has room, and not too much waits to be written.
     #[must_use]
     pub fn can_send(&self) -> bool {
-        self.window.has_room() && self.outbox.bytes() < MAX_QUEUED
+        let room = self.calls.as_ref().map_or_else(|| self.window.has_room(), |calls| calls.has_room());
+        room && self.outbox.bytes() < MAX_QUEUED
     }
 
     /// What to write next, if anything. `lent` is the payload of the message that is queued as [`Body::Lent`], if one is.
@@ -463,7 +324,7 @@ impl Connection {
             return;
         }
         match self.phase {
-            Phase::Answering(ack) => self.open(ack, now),
+            Phase::Answering(agreed) => self.open(agreed, now),
             Phase::Refusing => self.end = Some(End::Dismissed),
             _ => {}
         }
@@ -472,16 +333,22 @@ impl Connection {
     fn left(&mut self, left: Left) {
         if self.role == Role::Server && matches!(self.phase, Phase::Open) {
             // Only now: a client that does not read fills its own window, and nothing else.
-            self.window.leave(left.id);
+            match &mut self.calls {
+                Some(calls) if left.answers => calls.answer_left(left.id),
+                Some(_) => {}
+                None => _ = self.window.leave(left.id),
+            }
         }
     }
 
     /// Takes back the message whose payload is lent, if one is queued: its driver gives up. If the peer has seen a part of
-    /// it, the session is [`SessionError::Broken`] from now on.
+    /// it, the session is [`SessionError::Broken`] from now on. In layout 2 its call is over then, whatever it was.
     pub fn take_back(&mut self) {
         let Some(left) = self.outbox.take_back_lent() else { return };
         if left.started {
             self.broken = true;
+        } else if let Some(calls) = &mut self.calls {
+            calls.withdraw(left.id, self.role, left.answers);
         } else if self.role == Role::Client {
             self.window.leave(left.id);
         }
@@ -494,7 +361,8 @@ impl Connection {
         if let Some(notice) = self.notice.take() {
             return Some(match notice {
                 Notice::Greeted => Event::Greeted,
-                Notice::Established(ack) => Event::Established(ack),
+                Notice::Established(Agreed::One(ack)) => Event::Established(ack),
+                Notice::Established(Agreed::Two(ack)) => Event::Established2(ack),
             });
         }
         if let Phase::Concluding { flushed, .. } = &mut self.phase {
@@ -502,11 +370,15 @@ impl Connection {
                 *flushed = true;
                 return Some(Event::Flushed);
             }
+        } else if self.calls.is_some() {
+            if let Some(event) = self.next_event_2(pool) {
+                return Some(event);
+            }
         } else if let Some(message) = self.next_message(pool) {
             return Some(Event::Message(message));
         }
         if self.end.is_none() && self.hung_up && self.inbound.has_space() {
-            self.end = Some(End::HungUp);
+            self.end = Some(if self.is_unheard_2() { End::FallBack } else { End::HungUp });
         }
         match self.end {
             Some(end) if !std::mem::replace(&mut self.told_end, true) => {
@@ -549,13 +421,15 @@ impl Connection {
     }
 
     fn may_take(&self) -> bool {
-        self.role == Role::Client || self.window.has_room()
+        // In layout 2 the window is agreed on, and what a client says of its open calls must get through.
+        self.role == Role::Client || self.calls.is_some() || self.window.has_room()
     }
 
     /// Client: puts responses that are complete aside, so that more can be received while a send is blocked: two full
     /// carriers must not block each other. [`Connection::poll_event`] tells them later.
     pub fn gather(&mut self, pool: &mut Pool) {
         debug_assert_eq!(self.role, Role::Client, "a server's window is there to leave requests where they are");
+        debug_assert!(self.calls.is_none(), "drivers of layout 2 receive while they send");
         let mut gathered = std::mem::take(&mut self.early);
         while let Some(message) = self.next_message(pool) {
             gathered.push_back(message);
@@ -585,17 +459,21 @@ impl Connection {
     /// Requests without a response. At a client: not told yet; at a server: taken, and their response not yet written.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        self.window.len() + self.early.len()
+        self.unanswered_calls() + self.early.len()
+    }
+
+    fn unanswered_calls(&self) -> usize {
+        self.calls.as_ref().map_or(self.window.len(), |calls| calls.len())
     }
 
     /// Client: whether the server owes an answer. Then responses should be received also while a send is blocked.
     #[must_use]
     pub fn expects_responses(&self) -> bool {
-        self.role == Role::Client && self.window.len() > 0
+        self.role == Role::Client && self.unanswered_calls() > 0
     }
 
     /// How many requests may be in flight: a client's [`Connection::send`] refuses more, a server takes no more. Without a
-    /// limit unless it is set; at least 1.
+    /// limit unless it is set; at least 1. In layout 2 the handshake decides, and this does nothing.
     pub fn set_window(&mut self, requests: usize) {
         self.window.set_limit(requests);
     }
@@ -603,7 +481,7 @@ impl Connection {
     /// See [`Connection::set_window`].
     #[must_use]
     pub fn window(&self) -> usize {
-        self.window.limit()
+        self.calls.as_ref().map_or(self.window.limit(), |calls| calls.limit())
     }
 
     /// Whether a part of a message has arrived, and a part has not.
@@ -635,6 +513,9 @@ impl Connection {
         self.inbound.relax(pool);
         self.outbox.relax();
         self.window.relax();
+        if let Some(calls) = &mut self.calls {
+            calls.relax();
+        }
         if self.early.is_empty() && self.early.capacity() > 0 {
             self.early = VecDeque::new();
         }

@@ -41,7 +41,7 @@ impl Offer {
     pub fn new(config: &ServerConfig, packet_size: u32, session_id: u64) -> Self {
         let or_default = |limit| if limit == 0 { DEFAULT_MAX_PAYLOAD } else { limit };
         Self {
-            supported: or_baseline(config.supported),
+            supported: or_baseline(layout_1(config.supported, config.layout_2.is_some())),
             preferred: config.preferred,
             max_request_payload: or_default(config.max_request_payload),
             max_response_payload: or_default(config.max_response_payload),
@@ -180,8 +180,8 @@ fn agree_packet_size(hello: &Hello, offer: &Offer) -> Result<u32, Verdict> {
 #[must_use]
 pub fn propose(config: &ClientConfig, packet_size: u32) -> Hello {
     Hello {
-        supported: or_baseline(config.supported),
-        preferred: config.preferred,
+        supported: or_baseline(layout_1(config.supported, config.layout_2.is_some())),
+        preferred: layout_1(config.preferred, config.layout_2.is_some()),
         max_request_payload: config.request.max_payload,
         max_request_items: config.request.max_items,
         max_response_payload: config.response.max_payload,
@@ -243,7 +243,12 @@ fn check_ack_packet_size(ack: &HelloAck, hello: &Hello) -> Result<(), Refusal> {
     }
 }
 
-fn or_baseline(profiles: Profiles) -> Profiles {
+/// What a peer that knows layout 2 speaks in layout 1, where there is no RING. Another one's bits are its own.
+fn layout_1(profiles: Profiles, knows_layout_2: bool) -> Profiles {
+    if knows_layout_2 { profiles.without(Profiles::RING) } else { profiles }
+}
+
+pub(crate) fn or_baseline(profiles: Profiles) -> Profiles {
     if profiles.is_empty() { Profiles::BASELINE } else { profiles }
 }
 
@@ -279,6 +284,11 @@ impl Greeting {
     /// The whole message, once it is there.
     pub(super) fn packet(&self) -> Option<&[u8]> {
         self.complete.then_some(&self.bytes[..self.len])
+    }
+
+    /// Whether nothing has arrived.
+    pub(super) fn is_empty(&self) -> bool {
+        self.len == 0
     }
 
     /// Length of the message as far as it is known. What is no envelope is complete as it stands: there is no more to say.

@@ -7,11 +7,13 @@
 //! Memory follows what has really arrived, never what a peer announces: a buffer at most doubles at a time, unless the pool has
 //! a larger one lying about.
 
+use super::admit::{Admit, Admitted};
 use super::pool::Pool;
-use crate::config::Limits;
 use crate::error::ProtocolError;
-use ginnel_wire::{Assembler, Batch, ENVELOPE_LEN, Envelope, Kind, Message};
+use ginnel_base::Deadline;
+use ginnel_wire::{Assembler, Batch, ENVELOPE_LEN, Envelope, Head, Message};
 use std::ops::Range;
+use std::time::{Duration, Instant};
 
 /// How a carrier delimits messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,12 +39,26 @@ const SMALL_BUFFER: usize = 1 << 10;
 pub struct Received {
     /// Its envelope; `payload_len` is the length of [`Received::payload`].
     pub envelope: Envelope,
+    head: Option<Head>,
+    deadline: Deadline,
     bytes: Vec<u8>,
     payload: Range<usize>,
 }
 
 impl Received {
-    /// Its payload. The peer cannot change it.
+    /// What it is in layout 2; `None` in layout 1.
+    #[must_use]
+    pub fn head(&self) -> Option<&Head> {
+        self.head.as_ref()
+    }
+
+    /// When the client of a request gives up, by this side's clock; never in layout 1, and where it waits for ever.
+    #[must_use]
+    pub fn deadline(&self) -> Deadline {
+        self.deadline
+    }
+
+    /// Its payload; of a request of layout 2, its body. The peer cannot change it.
     #[must_use]
     pub fn payload(&self) -> &[u8] {
         &self.bytes[self.payload.clone()]
@@ -70,8 +86,14 @@ impl Received {
 #[derive(Debug)]
 pub(super) struct Inbound {
     framing: Framing,
-    limits: Limits,
-    expected: Kind,
+    admit: Admit,
+    // What was said about the message that arrives, or is complete.
+    begun: Admitted,
+    // When its beginning arrived, or what it arrived with.
+    now: Option<Instant>,
+    begun_at: Option<Instant>,
+    // Length of the space that was handed out last.
+    lent: usize,
     // Empty while nothing arrives.
     buffer: Vec<u8>,
     // Stream: the bytes `start..end` have arrived and are not consumed. Others: `start` is 0, `end` the bytes of the
@@ -97,8 +119,20 @@ enum State {
 }
 
 impl Inbound {
-    pub(super) fn new(framing: Framing, limits: Limits, expected: Kind) -> Self {
-        Self { framing, limits, expected, buffer: Vec::new(), start: 0, end: 0, unread: false, state: State::Idle }
+    pub(super) fn new(framing: Framing, admit: Admit) -> Self {
+        Self {
+            framing,
+            admit,
+            begun: Admitted { head: None, prefix: 0 },
+            now: None,
+            begun_at: None,
+            lent: 0,
+            buffer: Vec::new(),
+            start: 0,
+            end: 0,
+            unread: false,
+            state: State::Idle,
+        }
     }
 
     pub(super) fn set_framing(&mut self, framing: Framing) {
@@ -135,7 +169,10 @@ impl Inbound {
                 &mut self.buffer[at..at + len]
             }
             (_, Framing::Packets(_)) => {
-                let len = self.first_space();
+                let longest = self.first_space();
+                // A carrier that knows what it has gets as much: the message then leaves with its buffer.
+                let len = if due == 0 { longest } else { longest.min(due) };
+                self.lent = len;
                 self.first_buffer(len, pool)
             }
             (_, Framing::Slot(longest)) => self.first_buffer(due.min(longest as usize), pool),
@@ -185,7 +222,8 @@ impl Inbound {
     }
 
     /// `len` bytes were put into [`Inbound::space`], or a packet of `len` bytes that did not fit.
-    pub(super) fn received(&mut self, len: usize) -> Result<(), ProtocolError> {
+    pub(super) fn received(&mut self, len: usize, now: Instant) -> Result<(), ProtocolError> {
+        self.now = Some(now);
         match self.framing {
             Framing::Stream => {
                 self.end += len;
@@ -214,7 +252,9 @@ impl Inbound {
 
     fn take(&mut self, envelope: Envelope, pool: &mut Pool) -> Received {
         let total = ENVELOPE_LEN + envelope.payload_len as usize;
-        let payload = self.start + ENVELOPE_LEN..self.start + total;
+        let payload = self.start + ENVELOPE_LEN + self.begun.prefix..self.start + total;
+        let (head, deadline) = (self.begun.head, self.deadline());
+        let envelope = Envelope { payload_len: payload.len() as u32, ..envelope };
         let rest = self.start + total..self.end.max(self.start + total);
         let room = self.buffer.len();
         let fills = room <= SMALL_BUFFER || if total < LARGE { room / 4 <= total } else { room / 8 <= total };
@@ -225,7 +265,7 @@ impl Inbound {
                 self.buffer = pool.take(rest.len().max(READ_AHEAD));
                 self.buffer[..rest.len()].copy_from_slice(&bytes[rest]);
             }
-            return Received { envelope, bytes, payload };
+            return Received { envelope, head, deadline, bytes, payload };
         }
         let len = payload.len();
         let bytes = if len == 0 {
@@ -239,7 +279,19 @@ impl Inbound {
         if rest.is_empty() {
             self.give_back(pool);
         }
-        Received { envelope, bytes, payload: 0..len }
+        Received { envelope, head, deadline, bytes, payload: 0..len }
+    }
+
+    /// When the client of the complete request gives up. It is relative on the wire, and counts from the request's beginning.
+    fn deadline(&self) -> Deadline {
+        let at = self.start + ENVELOPE_LEN;
+        let Some(timeout) = self.buffer.get(at..at + self.begun.prefix).and_then(|bytes| bytes.try_into().ok()) else {
+            return Deadline::NEVER;
+        };
+        match (u64::from_ne_bytes(timeout), self.begun_at) {
+            (0, _) | (_, None) => Deadline::NEVER,
+            (nanos, Some(begun)) => Deadline::from(begun, Duration::from_nanos(nanos)),
+        }
     }
 
     /// Gives the buffer back if there is nothing in it: it was lent to a carrier that had nothing.
@@ -262,7 +314,7 @@ impl Inbound {
 
     /// Room for the first packet of a message: packets are negotiated large, messages may be small.
     fn first_space(&self) -> usize {
-        let message = self.limits.max_payload as usize + ENVELOPE_LEN;
+        let message = self.admit.longest();
         match self.framing {
             Framing::Packets(packet_size) => message.min(packet_size as usize),
             Framing::Slot(_) | Framing::Stream => message,
@@ -276,7 +328,7 @@ impl Inbound {
                 return Ok(());
             }
             let envelope = Envelope::decode(&self.buffer[self.start..self.end])?;
-            self.admit(&envelope)?;
+            self.begin(&envelope)?;
             self.state = State::Partial(envelope);
         }
         if let State::Partial(envelope) = self.state
@@ -291,15 +343,15 @@ impl Inbound {
         let mut envelope = Envelope::decode(&self.buffer[..len])?;
         // The slot's length counts; the known peers ignore the envelope's.
         envelope.payload_len = (len - ENVELOPE_LEN) as u32;
-        self.admit(&envelope)?;
+        self.begin(&envelope)?;
         self.end = len;
         self.complete(envelope)
     }
 
     fn take_first(&mut self, len: usize, packet_size: u32) -> Result<(), ProtocolError> {
-        let limit = self.first_space();
+        let limit = self.lent;
         let envelope = Envelope::decode(&self.buffer[..len.min(limit)])?;
-        self.admit(&envelope)?;
+        self.begin(&envelope)?;
         let assembler = Assembler::new(&envelope, len, packet_size)?;
         if len > limit {
             return Err(ProtocolError::PacketTooLong { len, limit });
@@ -329,25 +381,20 @@ impl Inbound {
         Ok(())
     }
 
-    /// What can be said about a message by its envelope alone.
-    fn admit(&self, envelope: &Envelope) -> Result<(), ProtocolError> {
-        if !self.limits.allows_payload(envelope.payload_len.into()) {
-            return Err(ProtocolError::PayloadTooLarge { envelope: *envelope, limit: self.limits.max_payload });
-        }
-        if !self.limits.allows_items(envelope.item_count) {
-            return Err(ProtocolError::TooManyItems { envelope: *envelope, limit: self.limits.max_items });
-        }
-        if envelope.kind != self.expected {
-            return Err(ProtocolError::Kind { found: envelope.kind, expected: self.expected });
-        }
+    /// The beginning of a message is there.
+    fn begin(&mut self, envelope: &Envelope) -> Result<(), ProtocolError> {
+        self.begun = self.admit.check(envelope, &self.buffer[self.start..])?;
+        self.begun_at = self.now;
         Ok(())
     }
 
     fn complete(&mut self, envelope: Envelope) -> Result<(), ProtocolError> {
         self.state = State::Ready(envelope);
-        if envelope.batch && envelope.item_count > 1 {
+        // Layout 1 does not look into a batch of one item.
+        if envelope.batch && (envelope.item_count > 1 || self.begun.head.is_some()) {
             let payload = self.start + ENVELOPE_LEN;
-            Batch::parse(&self.buffer[payload..payload + envelope.payload_len as usize], envelope.item_count)?;
+            let (from, to) = (payload + self.begun.prefix, payload + envelope.payload_len as usize);
+            Batch::parse(&self.buffer[from..to], envelope.item_count)?;
         }
         Ok(())
     }

@@ -5,7 +5,12 @@
 //! come of it ([`Connection::poll_event`]) and when to call again at the latest ([`Connection::poll_timeout`]). Blocking and
 //! async drivers, a reactor, tests and fuzzers drive the same one.
 
+mod admit;
+mod calls;
 mod connection;
+mod control;
+mod event;
+mod greet;
 mod hello;
 mod hello2;
 mod inbound;
@@ -16,7 +21,10 @@ mod tests;
 mod timers;
 mod window;
 
-pub use connection::{Connection, End, Event, Input, Role};
+pub use connection::Connection;
+pub use control::Call;
+pub use event::{End, Event, Input, Role};
+pub(crate) use hello::or_baseline;
 pub use hello::{Offer, Verdict, judge_ack, judge_hello, propose};
 pub use hello2::{Answer2, BadAnswer, Offer2, Refuse2, Verdict2, judge_ack_2, judge_hello_2};
 pub use inbound::{Framing, Received};

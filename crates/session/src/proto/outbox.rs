@@ -2,8 +2,9 @@
 //! queued. A message is never interleaved with another: the field's receivers allow no more.
 
 use super::pool::Pool;
-use ginnel_wire::{Packet, Packets};
+use ginnel_wire::{ENVELOPE_LEN, Packets, REQUEST_PREFIX_LEN};
 use std::collections::VecDeque;
+use std::ops::Range;
 
 /// The payload of a message to send.
 #[derive(Debug)]
@@ -37,16 +38,61 @@ pub struct Transmit<'a> {
     pub with_descriptors: bool,
 }
 
+/// A message to be sent.
+#[derive(Debug)]
+pub(super) struct Item {
+    pub(super) id: u64,
+    /// Of the whole payload: prefix and body.
+    pub(super) packets: Packets,
+    pub(super) body: Body,
+    /// File descriptors may go with it.
+    pub(super) acceptance: bool,
+    /// The envelope of layout 2, whose flags say more than the packets' own.
+    pub(super) head: Option<[u8; ENVELOPE_LEN]>,
+    /// What stands in front of the body.
+    pub(super) prefix: Option<[u8; PREFIX]>,
+    /// Layout 2: the final answer of its call.
+    pub(super) answers: bool,
+}
+
+const PREFIX: usize = REQUEST_PREFIX_LEN;
+
+impl Item {
+    /// A message of layout 1.
+    pub(super) fn plain(id: u64, packets: Packets, body: Body) -> Self {
+        Self { id, packets, body, acceptance: false, head: None, prefix: None, answers: false }
+    }
+}
+
 #[derive(Debug)]
 struct Outgoing {
-    id: u64,
-    packets: Packets,
-    // Always there: a message is gone with its last packet.
-    current: Packet,
+    item: Item,
+    // The packet at hand, always there: a message is gone with its last packet. Its header, with what of the prefix is in it, and the
+    // range of the body.
+    header: [u8; ENVELOPE_LEN + PREFIX],
+    header_len: usize,
+    part: Range<usize>,
     written: usize,
     started: bool,
-    acceptance: bool,
-    body: Body,
+}
+
+impl Outgoing {
+    /// Goes to the next packet; false if there is none.
+    fn step(&mut self, first: bool) -> bool {
+        let Some(packet) = self.item.packets.next() else { return false };
+        let header = self.item.head.filter(|_| first).unwrap_or(packet.header);
+        self.header[..ENVELOPE_LEN].copy_from_slice(&header);
+        (self.header_len, self.part, self.written) = (ENVELOPE_LEN, packet.payload, 0);
+        if let Some(prefix) = self.item.prefix {
+            // The smallest packets have less room than the prefix needs.
+            let (from, to) = (self.part.start.min(PREFIX), self.part.end.min(PREFIX));
+            let len = to - from;
+            self.header[ENVELOPE_LEN..ENVELOPE_LEN + len].copy_from_slice(&prefix[from..to]);
+            self.header_len += len;
+            self.part = self.part.start.max(PREFIX) - PREFIX..self.part.end.max(PREFIX) - PREFIX;
+        }
+        true
+    }
 }
 
 /// A message that has left the outbox.
@@ -55,6 +101,8 @@ pub(super) struct Left {
     pub(super) id: u64,
     /// The peer has seen a part of it, or all.
     pub(super) started: bool,
+    /// It was the final answer of its call.
+    pub(super) answers: bool,
 }
 
 #[derive(Debug, Default)]
@@ -79,29 +127,32 @@ impl Outbox {
 
     /// Whether the last message is lent, so that nothing can follow it.
     pub(super) fn has_lent(&self) -> bool {
-        self.queue.back().is_some_and(|last| matches!(last.body, Body::Lent(_)))
+        self.queue.back().is_some_and(|last| matches!(last.item.body, Body::Lent(_)))
     }
 
-    pub(super) fn push(&mut self, id: u64, mut packets: Packets, body: Body, acceptance: bool) {
+    pub(super) fn push(&mut self, item: Item) {
+        let len = item.body.len();
+        let header = [0; ENVELOPE_LEN + PREFIX];
+        let mut outgoing = Outgoing { item, header, header_len: 0, part: 0..0, written: 0, started: false };
         // A message has at least one packet.
-        let Some(current) = packets.next() else { return };
-        self.bytes += body.len();
-        self.queue.push_back(Outgoing { id, packets, current, written: 0, started: false, acceptance, body });
+        if outgoing.step(true) {
+            self.bytes += len;
+            self.queue.push_back(outgoing);
+        }
     }
 
     pub(super) fn transmit<'a>(&'a self, lent: &'a [u8]) -> Option<Transmit<'a>> {
         let first = self.queue.front()?;
-        let payload = match &first.body {
+        let payload = match &first.item.body {
             Body::Owned(bytes) => bytes.as_slice(),
             Body::Lent(_) => lent,
         };
-        let packet = &first.current;
-        let body = &payload[packet.payload.clone()];
-        let (head, body) = match first.written.checked_sub(packet.header.len()) {
-            None => (&packet.header[first.written..], body),
+        let body = &payload[first.part.clone()];
+        let (head, body) = match first.written.checked_sub(first.header_len) {
+            None => (&first.header[first.written..first.header_len], body),
             Some(of_body) => (&[][..], &body[of_body..]),
         };
-        Some(Transmit { head, body, with_descriptors: first.acceptance && !first.started })
+        Some(Transmit { head, body, with_descriptors: first.item.acceptance && !first.started })
     }
 
     /// `len` bytes of [`Outbox::transmit`] were taken; the message, if that was all of it.
@@ -109,20 +160,15 @@ impl Outbox {
         let first = self.queue.front_mut()?;
         first.started |= len > 0;
         first.written += len;
-        if first.written < first.current.header.len() + first.current.payload.len() {
+        if first.written < first.header_len + first.part.len() || first.step(false) {
             return None;
         }
-        first.written = 0;
-        if let Some(next) = first.packets.next() {
-            first.current = next;
-            return None;
-        }
-        let sent = self.queue.pop_front()?;
+        let sent = self.queue.pop_front()?.item;
         self.bytes -= sent.body.len();
         if let Body::Owned(bytes) = sent.body {
             pool.put(bytes);
         }
-        Some(Left { id: sent.id, started: true })
+        Some(Left { id: sent.id, started: true, answers: sent.answers })
     }
 
     /// Takes the lent message back, if there is one.
@@ -131,8 +177,8 @@ impl Outbox {
             return None;
         }
         let lent = self.queue.pop_back()?;
-        self.bytes -= lent.body.len();
-        Some(Left { id: lent.id, started: lent.started })
+        self.bytes -= lent.item.body.len();
+        Some(Left { id: lent.item.id, started: lent.started, answers: lent.item.answers })
     }
 
     pub(super) fn relax(&mut self) {

@@ -13,6 +13,8 @@ pub struct Timing {
     pub within_message: Option<Duration>,
     /// While something waits to be sent and the peer takes nothing of it.
     pub stalled: Option<Duration>,
+    /// Layout 2, client: after a call was cancelled or given up, until its final answer, which it gets in any case.
+    pub unanswered: Option<Duration>,
     /// Between messages, while none is asked for and none is being sent.
     pub idle: Option<Duration>,
 }
@@ -27,6 +29,8 @@ pub enum Silence {
     WithinMessage,
     /// It took nothing of what is to be sent.
     Stalled,
+    /// The final answer of a call that was cancelled or given up.
+    Unanswered,
     /// Nothing at all has passed.
     Idle,
 }
@@ -79,6 +83,11 @@ pub(super) struct Timers {
 }
 
 impl Timers {
+    /// When a call that is given up now must have its answer.
+    pub(super) fn answer_due(&self, now: Instant) -> Deadline {
+        after(now, self.timing.unanswered)
+    }
+
     pub(super) fn new(timing: Timing, now: Instant) -> Self {
         let handshake = after(now, timing.handshake);
         let never = Deadline::NEVER;

@@ -1,5 +1,6 @@
 //! Both ends of a session in memory: the wires between them hold, cut, lose and delay, and the clock is a variable.
 
+mod calls;
 mod handshake;
 mod memory;
 mod messages;

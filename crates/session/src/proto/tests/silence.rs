@@ -4,6 +4,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 fn timing() -> Timing {
     Timing {
+        unanswered: Some(Duration::from_secs(9)),
         handshake: Some(SECOND),
         within_message: Some(2 * SECOND),
         stalled: Some(3 * SECOND),

@@ -1,0 +1,282 @@
+//! What each side brings into a handshake of layout 2, and the server's half of it.
+
+use crate::carrier::{Carrier, RingLink, Slot, send};
+use crate::config::{ClientConfig, ServerConfig};
+use crate::error::{CloseReason, HandshakeError, SessionError};
+use crate::listener::Incoming;
+use crate::parts::Parts;
+use crate::proto::{Connection, Framing, Offer2, Pool, Refuse2, Timing, Verdict2, or_baseline};
+use crate::ring::{self, RingOffer};
+use crate::session::{Agreement, Established};
+use ginnel_wire::{Features, Hello2, HelloAck2, Profiles, RING_BYTES};
+use std::os::fd::BorrowedFd;
+use std::time::Instant;
+
+/// Calls that may be in flight where nothing else is said.
+const WINDOW: u32 = 64;
+/// Items of a stream before the first CREDIT where nothing else is said.
+const STREAM_WINDOW: u32 = 32;
+/// Bytes of a ring where nothing else is said, and the most.
+const RING: u32 = 256 << 10;
+const MAX_RING: u32 = 16 << 20;
+
+/// What a client proposes in layout 2, beside its [`ClientConfig`]. RING is proposed if that supports it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClientLayout2 {
+    /// What it can do.
+    pub features: Features,
+    /// What the server must be able to do; a subset of `features`.
+    pub required: Features,
+    /// The interface that it wants; 0 takes any.
+    pub interface_id: u64,
+    /// Hash of the interface as it knows it; 0 if it does not say.
+    pub schema_hash: u64,
+    /// Most calls in flight; 0 counts as 1.
+    pub request_window: u32,
+    /// Most items of a stream before the first CREDIT.
+    pub stream_window: u32,
+    /// Bytes of the ring for requests, a power of two from 4096 to 2^30; 0 leaves it to the server.
+    pub request_ring: u32,
+    /// Bytes of the ring for responses; as above.
+    pub response_ring: u32,
+    /// Most bytes of a ring that it takes.
+    pub max_ring: u32,
+}
+
+impl Default for ClientLayout2 {
+    fn default() -> Self {
+        Self {
+            features: Features::ALL,
+            required: Features::NONE,
+            interface_id: 0,
+            schema_hash: 0,
+            request_window: WINDOW,
+            stream_window: STREAM_WINDOW,
+            request_ring: 0,
+            response_ring: 0,
+            max_ring: MAX_RING,
+        }
+    }
+}
+
+/// What a server offers in layout 2, beside its [`ServerConfig`]. RING is offered if that supports it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ServerLayout2 {
+    /// What it can do.
+    pub features: Features,
+    /// Its interface; 0 if it has none.
+    pub interface_id: u64,
+    /// Hash of its interface; 0 if it does not say.
+    pub schema_hash: u64,
+    /// Most calls of one client in flight; 0 counts as 1.
+    pub request_window: u32,
+    /// Most items of a stream before the first CREDIT.
+    pub stream_window: u32,
+    /// Most items of one of its response or item frames; 0 sets no limit.
+    pub max_response_items: u32,
+    /// Bytes of a ring where the client does not say: raised to a power of two, a page or more.
+    pub ring: u32,
+    /// Most bytes of a ring.
+    pub max_ring: u32,
+}
+
+impl Default for ServerLayout2 {
+    fn default() -> Self {
+        Self {
+            features: Features::ALL,
+            interface_id: 0,
+            schema_hash: 0,
+            request_window: WINDOW,
+            stream_window: STREAM_WINDOW,
+            max_response_items: 0,
+            ring: RING,
+            max_ring: MAX_RING,
+        }
+    }
+}
+
+/// What may be spoken in layout 2: not the slots, and rings only where descriptors can be passed.
+fn profiles(supported: Profiles, descriptors: bool) -> Profiles {
+    let slots = Profiles::SHM_HYBRID | Profiles::SHM_FUTEX | Profiles::SHM_WAITADDR;
+    let supported = supported.without(slots);
+    or_baseline(if descriptors { supported } else { supported.without(Profiles::RING) })
+}
+
+/// The client's HELLO of layout 2. `descriptors`: its socket can pass them.
+pub(crate) fn propose_2(config: &ClientConfig, own: &ClientLayout2, packet_size: u32, descriptors: bool) -> Hello2 {
+    let (least, most) = (*RING_BYTES.start(), own.max_ring.clamp(*RING_BYTES.start(), *RING_BYTES.end()));
+    let ring = |bytes: u32| if bytes == 0 { 0 } else { floor_power(bytes.clamp(least, most)) };
+    Hello2 {
+        supported: profiles(config.supported, descriptors),
+        preferred: config.preferred,
+        max_request_payload: config.request.max_payload,
+        max_request_items: config.request.max_items,
+        max_response_payload: config.response.max_payload,
+        max_response_items: config.response.max_items,
+        auth_token: config.token,
+        packet_size,
+        features: own.features,
+        required: own.required & own.features,
+        interface_id: own.interface_id,
+        schema_hash: own.schema_hash,
+        request_window: own.request_window.max(1),
+        stream_window: own.stream_window,
+        request_ring: ring(own.request_ring),
+        response_ring: ring(own.response_ring),
+    }
+}
+
+fn floor_power(bytes: u32) -> u32 {
+    1 << bytes.ilog2()
+}
+
+/// What a server makes of its configuration for each connection.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Offering {
+    own: ServerLayout2,
+    supported: Profiles,
+}
+
+impl Offering {
+    pub(crate) fn new(config: &ServerConfig, descriptors: bool) -> Option<Self> {
+        let own = config.layout_2?;
+        Some(Self { own, supported: profiles(config.supported, descriptors) })
+    }
+}
+
+impl Incoming {
+    /// Answers a HELLO that has arrived, for a driver of many sessions. Does not block. `timing` says how long the client may
+    /// keep silent from `now` on. Only here layout 2 is offered, if [`ServerConfig::layout_2`] says so.
+    ///
+    /// # Errors
+    /// As [`Incoming::finish`]; also [`HandshakeError::Refused2`].
+    pub fn into_parts(self, timing: Timing, now: Instant) -> Result<Parts, HandshakeError> {
+        if let Some(offer) = self.offer_2() {
+            let verdict = self.drive.connection.judge_2(&offer);
+            if let Some(verdict) = verdict {
+                return self.answer_2(offer, verdict, timing, now);
+            }
+        }
+        let Established { mut connection, ack, link, peer, .. } = self.establish()?;
+        if let Some(longest) = link.slot().map(Slot::longest) {
+            connection.set_framing(Framing::Slot(longest));
+        }
+        connection.set_timing(timing, now);
+        Ok(Parts { connection, carrier: link.into_carrier(), agreement: Agreement::new(&ack, peer) })
+    }
+
+    fn offer_2(&self) -> Option<Offer2> {
+        let Offering { own, supported } = self.offering?;
+        let page = u32::try_from(rustix::param::page_size()).unwrap_or(*RING_BYTES.end());
+        let min_ring = page.clamp(*RING_BYTES.start(), *RING_BYTES.end());
+        let max_ring = floor_power(own.max_ring.clamp(min_ring, *RING_BYTES.end()));
+        Some(Offer2 {
+            supported,
+            preferred: self.offer.preferred,
+            max_request_payload: self.offer.max_request_payload,
+            max_response_payload: self.offer.max_response_payload,
+            max_response_items: if own.max_response_items == 0 { u32::MAX } else { own.max_response_items },
+            token: self.offer.token,
+            packet_size: self.offer.packet_size,
+            features: own.features,
+            interface_id: own.interface_id,
+            schema_hash: own.schema_hash,
+            request_window: own.request_window.max(1),
+            stream_window: own.stream_window,
+            ring: floor_power(own.ring.clamp(min_ring, max_ring)),
+            min_ring,
+            max_ring,
+            session_id: self.offer.session_id,
+            refuse: self.offer.refuse,
+        })
+    }
+
+    fn answer_2(
+        mut self,
+        mut offer: Offer2,
+        mut verdict: Verdict2,
+        timing: Timing,
+        now: Instant,
+    ) -> Result<Parts, HandshakeError> {
+        let mut rings = None;
+        if let Verdict2::Accept(ack) = &verdict
+            && ack.selected == Profiles::RING
+        {
+            match RingOffer::create(ack.request_ring, ack.response_ring, ack.session_id) {
+                Ok(made) => rings = Some(made),
+                Err(error) => {
+                    tracing::warn!(%error, session = ack.session_id, "no rings for this session");
+                    // This session goes without: judged again, as a server that never had rings.
+                    offer.supported = or_baseline(offer.supported.without(Profiles::RING));
+                    verdict = self.drive.connection.judge_2(&offer).unwrap_or(verdict);
+                }
+            }
+        }
+        match verdict {
+            Verdict2::Accept(ack) => self.accept_2(&ack, rings, timing, now),
+            Verdict2::Refuse(reason, facts) => {
+                let status = reason.status();
+                self.drive.connection.refuse_2(status, &facts, now);
+                answer(&mut self.drive.connection, self.drive.carrier.socket(), &[], now)?;
+                Err(match reason {
+                    Refuse2::Common(reason) => HandshakeError::Refused { status, reason },
+                    reason => HandshakeError::Refused2 { status, reason },
+                })
+            }
+            Verdict2::Close(error) => Err(HandshakeError::Closed(CloseReason::Hello2(error))),
+        }
+    }
+
+    fn accept_2(
+        self,
+        ack: &HelloAck2,
+        rings: Option<RingOffer>,
+        timing: Timing,
+        now: Instant,
+    ) -> Result<Parts, HandshakeError> {
+        let mut connection = self.drive.connection;
+        connection.accept_2(ack, now);
+        let socket = self.drive.carrier.socket();
+        let carrier: Box<dyn Carrier> = match rings {
+            Some(rings) => {
+                answer(&mut connection, socket, &rings.descriptors(), now)?;
+                Box::new(RingLink::new(rings.accept(self.drive.carrier.into_fd())))
+            }
+            None => {
+                answer(&mut connection, socket, &[], now)?;
+                Box::new(self.drive.carrier)
+            }
+        };
+        connection.set_timing(timing, now);
+        tracing::debug!(session = ack.session_id, profile = %ack.selected, peer = ?self.peer, "session of layout 2 accepted");
+        Ok(Parts { connection, carrier, agreement: Agreement::new_2(ack, self.peer) })
+    }
+}
+
+/// Sends the answer, which a fresh connection has room for. A peer that made it otherwise gets none.
+pub(crate) fn answer(
+    connection: &mut Connection,
+    socket: BorrowedFd<'_>,
+    descriptors: &[BorrowedFd<'_>],
+    now: Instant,
+) -> Result<(), HandshakeError> {
+    // Nothing of a handshake is worth keeping.
+    let mut pool = Pool::new(0);
+    while let Some(transmit) = connection.poll_transmit(&[]) {
+        let (head, body) = (transmit.head, transmit.body);
+        let sent = if transmit.with_descriptors && !descriptors.is_empty() {
+            ring::send(socket, &[head, body].concat(), descriptors).map_err(|error| SessionError::Io {
+                doing: "answer with descriptors",
+                source: std::io::Error::other(error),
+            })
+        } else {
+            send(socket, head, body)
+        };
+        match sent {
+            Ok(Some(len)) => connection.transmitted(now, len, &mut pool),
+            Ok(None) => return Err(HandshakeError::Answer(SessionError::Closed)),
+            Err(error) => return Err(HandshakeError::Answer(error)),
+        }
+    }
+    Ok(())
+}
