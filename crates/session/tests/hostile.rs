@@ -427,16 +427,19 @@ fn a_region_cut_short_in_use_is_an_error_for_whoever_uses_it() {
 #[test]
 fn a_region_scribbled_over_and_cut_short_while_it_is_read_ends_its_session_and_no_more() {
     let short = ginnel_session::Wait::at_most(std::time::Duration::from_millis(1));
-    let mut served = 0;
     for round in 0..common::size(30, 1000) as u64 {
         let dir = tempfile::tempdir().unwrap();
         let (listener, mut session, scribbler) = scribbler(dir.path());
         let (mut bystander, mut bystanders) = connect_to(&listener, &Carrier::Shm.client(LIMIT, 1));
+        // One whole request first: whether another one is read whole is a matter of luck.
+        scribbler.publish(&message(&request(900), 900), 932, 1);
+        let whole = session.recv(&patience()).unwrap().envelope;
+        session.send(&Envelope::response_to(&whole, Status::OK, 0), &[2; 100], &patience()).unwrap();
         let over = AtomicBool::new(false);
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 let mut random = round.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-                for seq in 1..200 {
+                for seq in 2..200 {
                     scribbler.publish(&message(&request(900), 900), 932, seq);
                     for _ in 0..seq % 7 {
                         random ^= random << 13;
@@ -455,7 +458,6 @@ fn a_region_scribbled_over_and_cut_short_while_it_is_read_ends_its_session_and_n
                 match session.recv(&short).map(|request| (request.envelope, request.payload.len())) {
                     Ok((envelope, len)) => {
                         assert!(len <= LIMIT as usize);
-                        served += 1;
                         let answer = Envelope::response_to(&envelope, Status::OK, 0);
                         if session.send(&answer, &[2; 100], &short).is_err() {
                             break;
@@ -471,7 +473,6 @@ fn a_region_scribbled_over_and_cut_short_while_it_is_read_ends_its_session_and_n
         bystander.send(&Envelope::request(1, 1, 0), b"fine", &patience()).unwrap();
         assert_eq!(bystanders.recv(&patience()).unwrap().payload, b"fine");
     }
-    assert!(served > 0, "some requests were whole");
 }
 
 #[test]
