@@ -12,6 +12,7 @@ use crate::quantity;
 use clap::Args;
 use ginnel::channel::{Link, PublishError, RecvError};
 use ginnel::process::{Child, Command, Stdio};
+use ginnel_base::Deadline;
 use std::collections::VecDeque;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
@@ -156,12 +157,12 @@ impl Conversation {
         let Some(link) = &mut self.link else { return Ok(()) };
         record.number(self.outcome.sent);
         sums.add(&record);
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Deadline::after(PATIENCE);
         loop {
             record.stamp();
             match link.outgoing.publish_timeout(&record, LOOK_EVERY) {
                 Ok(()) => break,
-                Err(PublishError::Timeout { .. }) if Instant::now() < deadline => {}
+                Err(PublishError::Timeout { .. }) if !deadline.passed() => {}
                 Err(PublishError::Timeout { .. }) => {
                     return Err(Failure::new(format!("the other process has read nothing for {PATIENCE:?}")));
                 }
@@ -189,9 +190,9 @@ impl Conversation {
     fn conclude(mut self) -> Result<Outcome, Failure> {
         let Some(Link { outgoing, mut incoming, .. }) = self.link.take() else { unreachable!("a talk ends once") };
         drop(outgoing);
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Deadline::after(PATIENCE);
         loop {
-            match incoming.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            match incoming.recv_timeout(deadline.remaining().unwrap_or(PATIENCE)) {
                 Ok(Some(Report::Sweep { number, sums })) => self.outcome.check(number, sums, self.expected.pop_front()),
                 Ok(Some(Report::End { sums, latency })) => {
                     (self.outcome.sums, self.outcome.latency) = (sums, latency);
@@ -201,7 +202,7 @@ impl Conversation {
                 Err(error) => return Err(self.explain(error)),
             }
         }
-        let left = deadline.saturating_duration_since(Instant::now());
+        let left = deadline.remaining().unwrap_or(PATIENCE);
         let Some(report) = self.child.wait_timeout(left)? else {
             return Err(Failure::new(format!("the other process did not end within {PATIENCE:?}")));
         };
