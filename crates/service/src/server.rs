@@ -221,12 +221,20 @@ pub struct Drained {
 
 /// A running server. Dropping it stops it.
 ///
-/// One thread, the reactor, does all input and output and waits for no client and no handler. A handler that is cheap runs on it, others
-/// run on an executor; one that panics or hangs costs its own session.
+/// One thread, the reactor, does all input and output and waits for no client. A handler whose measured cost is small runs on it,
+/// others run on an executor. One that panics costs its request; one that hangs on the executor costs its own session.
+///
+/// A handler that has been cheap and then hangs holds up the reactor, and with it every session, because it is only measured
+/// afterwards. Give a method that may block [`Execution::Executor`].
+///
+/// In a process made by `fork` there is no reactor: the server is the parent's, and dropping, draining or stopping it in the child does
+/// nothing.
 pub struct Server {
     shared: Arc<Shared>,
     office: Arc<Office>,
     reactor: Option<JoinHandle<()>>,
+    /// The process that the reactor's thread is of.
+    process: u32,
 }
 
 impl Server {
@@ -269,7 +277,7 @@ impl Server {
         let office = Arc::clone(reactor.office());
         let reactor =
             ginnel_base::thread::spawn("ginnel-reactor", move || reactor.run()).map_err(failed("start a thread"))?;
-        Ok(Self { shared, office, reactor: Some(reactor) })
+        Ok(Self { shared, office, reactor: Some(reactor), process: std::process::id() })
     }
 
     /// Where it listens; a TCP port of 0 has become the real one.
@@ -314,7 +322,13 @@ impl Server {
     }
 
     fn end(&mut self, patience: Option<Duration>) -> Drained {
-        let Some(reactor) = self.reactor.take() else { return Drained { cut_off: 0, stuck: 0 } };
+        let nothing = Drained { cut_off: 0, stuck: 0 };
+        let Some(reactor) = self.reactor.take() else { return nothing };
+        if self.process != std::process::id() {
+            // The thread is the parent's: it can neither be joined here nor let go, and its bell must not be rung.
+            std::mem::forget(reactor);
+            return nothing;
+        }
         let shared = &self.shared;
         let empty = |stand: &Stand| stand.closed && stand.sessions == 0;
         let mut cut_off = 0;
