@@ -1,7 +1,7 @@
 //! A parent and its child, two channels: control there, status back. The child is killed, and started again.
 //!
-//! The child finds its ends in the environment (`OVERLAY_CONTROL_CHANNEL`, `OVERLAY_STATUS_CHANNEL`, `OVERLAY_ID`); nothing has a
-//! name in a file system. A child that is started again gets a new link, and is told the state again.
+//! The child finds its ends in the environment (`OVERLAY_CONTROL_CHANNEL`, `OVERLAY_STATUS_CHANNEL`, `OVERLAY_ID`);
+//! nothing has a name in a file system. A child that is started again gets a new link, and is told the state again.
 //!
 //! Run it: `cargo run -p ginnel --example overlay`
 

@@ -33,7 +33,8 @@ fn main() {
             flag
         });
     }
-    // Where the target's `core` is, when it is not beside the compiler. The other flags are for programs with a C library.
+    // Where the target's `core` is, when it is not beside the compiler. The other flags are for programs with a C
+    // library.
     let flags = env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();
     let mut flags = flags.split('\x1f');
     while let Some(flag) = flags.next() {

@@ -1,5 +1,5 @@
-//! Both sides of a session's rings work while a mad peer changes every word that there is, between their steps and during them.
-//! They may see any record and any error; they must not panic, hang, or reach beyond a record's limit.
+//! Both sides of a session's rings work while a mad peer changes every word that there is, between their steps and
+//! during them. They may see any record and any error; they must not panic, hang, or reach beyond a record's limit.
 #![no_main]
 
 use ginnel_fuzz::{Choices, beside_a_mad_writer};

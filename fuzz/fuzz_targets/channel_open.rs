@@ -1,4 +1,5 @@
-//! A live channel whose data file takes any changes, before and after a reader opens it: typed errors, never a crash or a hang.
+//! A live channel whose data file takes any changes, before and after a reader opens it: typed errors, never a crash or
+//! a hang.
 #![no_main]
 
 use ginnel_channel::{Mode, Reader, RecvError, Spin, Writer, inspect, list};
@@ -57,7 +58,8 @@ fuzz_target!(|bytes: &[u8]| {
         }
     }
     let _ = (list(Some(run)).unwrap(), inspect(Some(run), "any").unwrap());
-    // From here on the file is not the writer's any more: it goes as a killed writer does, and what it leaves can be cleaned.
+    // From here on the file is not the writer's any more: it goes as a killed writer does, and what it leaves can be
+    // cleaned.
     writer.abandon();
     ginnel_channel::clean(Some(run)).unwrap();
     assert_eq!(std::fs::read_dir(run).unwrap().count(), 0);

@@ -1,4 +1,5 @@
-//! Every decoder of the services over any bytes: it refuses them, or what it reads can be written again and reads the same.
+//! Every decoder of the services over any bytes: it refuses them, or what it reads can be written again and reads the
+//! same.
 #![no_main]
 
 use ginnel_netipc::{

@@ -1,5 +1,6 @@
-//! The writer works while readers change every word that they can write, between its steps and during them. The writer must
-//! not panic, hang or be stopped for ever, and an honest reader gets every record intact, or an exact count of what it missed.
+//! The writer works while readers change every word that they can write, between its steps and during them. The writer
+//! must not panic, hang or be stopped for ever, and an honest reader gets every record intact, or an exact count of
+//! what it missed.
 #![no_main]
 
 use ginnel_fuzz::{Choices, beside_a_mad_writer, reopen};

@@ -1,5 +1,5 @@
-//! A session's state machine over random bytes, in every framing and both roles: it delivers messages within the limits or
-//! ends, and asks for no more memory than has arrived.
+//! A session's state machine over random bytes, in every framing and both roles: it delivers messages within the limits
+//! or ends, and asks for no more memory than has arrived.
 #![no_main]
 
 use ginnel_session::proto::{Body, Connection, Event, Framing, Input, Offer, Pool, Role, Timing, Verdict, propose};

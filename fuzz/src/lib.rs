@@ -1,4 +1,5 @@
-//! What the fuzz targets share: a fuzzer's bytes read as a sequence of choices, and a peer that writes while others work.
+//! What the fuzz targets share: a fuzzer's bytes read as a sequence of choices, and a peer that writes while others
+//! work.
 
 use ginnel_memory::{Access, Expect, Segment, WordsMut};
 use std::os::fd::AsRawFd;
@@ -52,8 +53,8 @@ impl<'a> Choices<'a> {
 
 /// Runs `work` while another thread keeps writing the words that a peer can write, in an order that `seed` decides.
 ///
-/// The thread is joined by name: a scope alone waits for its closure only, and the fuzzer's search for leaks then meets a thread
-/// that is just ending and takes what it has yet to free for lost.
+/// The thread is joined by name: a scope alone waits for its closure only, and the fuzzer's search for leaks then meets
+/// a thread that is just ending and takes what it has yet to free for lost.
 pub fn beside_a_mad_writer<T>(words: &[WordsMut], seed: u64, work: impl FnOnce() -> T) -> T {
     struct Stop<'a>(&'a AtomicBool);
     impl Drop for Stop<'_> {

@@ -34,8 +34,8 @@ impl Fuzz {
     }
 }
 
-/// Runs each target for its seconds, as many at a time as there are processors. A crash, a leak, a hang of ten seconds or 4 GiB of
-/// memory is an error that names the targets; what they printed is in `fuzz/logs`.
+/// Runs each target for its seconds, as many at a time as there are processors. A crash, a leak, a hang of ten seconds
+/// or 4 GiB of memory is an error that names the targets; what they printed is in `fuzz/logs`.
 pub(crate) fn run(plan: Vec<(String, u64)>) -> Result<(), String> {
     let installed = Command::new("cargo").args(["+nightly", "fuzz", "--version"]).output();
     if !installed.is_ok_and(|out| out.status.success()) {

@@ -44,7 +44,8 @@ pub(crate) fn tests(env: &[(&str, &str)]) -> Result<(), String> {
     })
 }
 
-/// Runs tests with `env` and a place for the names of the skipped ones, which it prints at the end, also after a failure.
+/// Runs tests with `env` and a place for the names of the skipped ones, which it prints at the end, also after a
+/// failure.
 pub(crate) fn noting_skips(
     env: &[(&str, &str)],
     tests: impl FnOnce(&[(&str, &str)]) -> Result<(), String>,

@@ -175,7 +175,8 @@ fn newest_read<N: Newest>(plan: &Plan, _: &Page, _: &mut (), budget: drive::Budg
     let mut newest = N::create(plan)?;
     drive::repeat(budget, |number| {
         newest.write(&[number; 8])?;
-        // Word by word: a comparison in wide vectors waits for the narrower stores of the copy, and would be what is measured.
+        // Word by word: a comparison in wide vectors waits for the narrower stores of the copy, and would be what is
+        // measured.
         if black_box(newest.read()?).iter().all(|&word| word == number) {
             Ok(())
         } else {

@@ -62,7 +62,8 @@ pub trait Link<const W: usize> {
     fn received(&self) -> &[u64; W];
 }
 
-/// One end of a two-way link whose payloads are written and read where they lie. Only the first and last words are touched.
+/// One end of a two-way link whose payloads are written and read where they lie. Only the first and last words are
+/// touched.
 pub trait LoanLink<const W: usize> {
     fn send_in_place(&mut self, number: u64) -> Outcome<()>;
     /// The first and the last word.

@@ -1,4 +1,5 @@
-//! What travels: words that say who they are, so that a lost, doubled, torn or stale message cannot pass for a good one.
+//! What travels: words that say who they are, so that a lost, doubled, torn or stale message cannot pass for a good
+//! one.
 
 /// Set in the first word of the last message of a run; the rest of that word is its number.
 pub const END: u64 = 1 << 63;

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 /// The end of a wait: an instant, or never.
 ///
-/// A duration that reaches beyond what the clock can count (such as [`Duration::MAX`]) means never. Nothing here panics.
-/// Deadlines are ordered: an earlier one is less, and never is the greatest.
+/// A duration that reaches beyond what the clock can count (such as [`Duration::MAX`]) means never. Nothing here
+/// panics. Deadlines are ordered: an earlier one is less, and never is the greatest.
 ///
 /// ```
 /// use ginnel_base::Deadline;
@@ -77,8 +77,8 @@ impl Deadline {
         self.0.map(|instant| instant.saturating_duration_since(now))
     }
 
-    /// The time left as a system call (`ppoll`, `futex`) takes it; `None` waits for ever. Rounded up to the next microsecond, so
-    /// that the deadline has come when the call says so.
+    /// The time left as a system call (`ppoll`, `futex`) takes it; `None` waits for ever. Rounded up to the next
+    /// microsecond, so that the deadline has come when the call says so.
     #[must_use]
     pub fn timespec(self) -> Option<Timespec> {
         self.remaining().map(|left| {

@@ -29,10 +29,10 @@ impl Identity {
         }
     }
 
-    /// Whether this very process may still run. A process that merely has the same id now does not count; neither does a
-    /// zombie. Where `/proc` cannot be asked (no descriptor left, or it hides the processes of others), whoever has the id counts:
-    /// only who is known to be dead may be treated so. Meaningful within one pid namespace only: for a proof, ask the kernel
-    /// for the lock that the process holds.
+    /// Whether this very process may still run. A process that merely has the same id now does not count; neither does
+    /// a zombie. Where `/proc` cannot be asked (no descriptor left, or it hides the processes of others), whoever has
+    /// the id counts: only who is known to be dead may be treated so. Meaningful within one pid namespace only: for a
+    /// proof, ask the kernel for the lock that the process holds.
     #[must_use]
     pub fn alive(self) -> bool {
         let Some(pid) = i32::try_from(self.pid).ok().and_then(Pid::from_raw) else { return false };
@@ -44,8 +44,8 @@ impl Identity {
     }
 }
 
-/// A number for the pid and the time namespace of this process, 0 if `/proc` could not tell. Ids compare within one pid namespace
-/// only, and start times within one time namespace, because each has a clock of its own.
+/// A number for the pid and the time namespace of this process, 0 if `/proc` could not tell. Ids compare within one pid
+/// namespace only, and start times within one time namespace, because each has a clock of its own.
 #[must_use]
 pub fn namespaces() -> u64 {
     let Ok(pid) = rustix::fs::stat("/proc/self/ns/pid") else { return 0 };

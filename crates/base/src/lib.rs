@@ -1,6 +1,7 @@
 //! The ground floor of Ginnel: small things that every crate above needs, written once.
 //!
-//! * [`Deadline`]: the end of a wait, which may be never. It takes any [`Duration`](std::time::Duration) without a panic.
+//! * [`Deadline`]: the end of a wait, which may be never. It takes any [`Duration`](std::time::Duration) without a
+//!   panic.
 //! * [`thread`]: the only way in which a crate of Ginnel starts a thread: named, all signals blocked from its first
 //!   instruction, and its panic is logged and counted.
 //! * [`Mailbox`]: letters to a loop that sleeps, without a lost wake.

@@ -1,9 +1,10 @@
-//! The only way back into a loop that sleeps: letters from other threads, and one wake for as many as come while it sleeps.
+//! The only way back into a loop that sleeps: letters from other threads, and one wake for as many as come while it
+//! sleeps.
 //!
-//! The rule against lost wakes: the reactor arms under the lock, and only while nothing is there; whoever posts looks under the same
-//! lock whether it is armed. So a letter is either seen by the arming reactor, or its sender sees that the reactor sleeps and wakes
-//! it. The sender that takes the alarm away is the only one that pays a system call; posting to a reactor that is awake costs
-//! none.
+//! The rule against lost wakes: the reactor arms under the lock, and only while nothing is there; whoever posts looks
+//! under the same lock whether it is armed. So a letter is either seen by the arming reactor, or its sender sees that
+//! the reactor sleeps and wakes it. The sender that takes the alarm away is the only one that pays a system call;
+//! posting to a reactor that is awake costs none.
 
 #[cfg(loom)]
 use loom::sync::atomic::{AtomicBool, Ordering};

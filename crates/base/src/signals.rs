@@ -4,12 +4,14 @@ use std::marker::PhantomData;
 
 /// Keeps every signal of the calling thread waiting while it lives; then the mask is what it was.
 ///
-/// Only the signals of a fault (BUS, SEGV, FPE, ILL, TRAP, SYS) come through. They are for the thread that has faulted, and the kernel
-/// ends the process if that thread has them blocked, handler or not: the guard of `ginnel-memory` lives by BUS.
+/// Only the signals of a fault (BUS, SEGV, FPE, ILL, TRAP, SYS) come through. They are for the thread that has faulted,
+/// and the kernel ends the process if that thread has them blocked, handler or not: the guard of `ginnel-memory` lives
+/// by BUS.
 ///
-/// For a program that must lose none while it puts its handlers in place: libraries for that have a moment in which a signal neither
-/// ends the program nor is heard of. Use it before there are other threads, which would take a signal of the process; a thread that is
-/// started meanwhile inherits the mask. It cannot leave its thread. Two system calls, which neither block nor fail.
+/// For a program that must lose none while it puts its handlers in place: libraries for that have a moment in which a
+/// signal neither ends the program nor is heard of. Use it before there are other threads, which would take a signal of
+/// the process; a thread that is started meanwhile inherits the mask. It cannot leave its thread. Two system calls,
+/// which neither block nor fail.
 ///
 /// ```
 /// use ginnel_base::SignalsBlocked;
@@ -39,7 +41,8 @@ impl SignalsBlocked {
     }
 }
 
-/// The signals that this process ignores (those of `nohup`, say): bit `n - 1` stands for signal `n`. Needs no /proc, does not block.
+/// The signals that this process ignores (those of `nohup`, say): bit `n - 1` stands for signal `n`. Needs no /proc,
+/// does not block.
 ///
 /// ```
 /// // Rust's start makes a program ignore PIPE, which is 13.

@@ -1,9 +1,9 @@
 //! Threads of ours: named, deaf to signals, and their death is visible.
 //!
-//! The signals of a program are for the program's own threads. A thread of a library that has not blocked a signal may be the one
-//! that the kernel hands it to, and then a program that waits with `sigtimedwait` is killed instead. So every thread that a crate of
-//! Ginnel starts is started here: it has all signals blocked from its first instruction, because it inherits the mask of its
-//! starter.
+//! The signals of a program are for the program's own threads. A thread of a library that has not blocked a signal may
+//! be the one that the kernel hands it to, and then a program that waits with `sigtimedwait` is killed instead. So
+//! every thread that a crate of Ginnel starts is started here: it has all signals blocked from its first instruction,
+//! because it inherits the mask of its starter.
 
 use crate::SignalsBlocked;
 use std::io;
@@ -15,7 +15,8 @@ static PANICKED: AtomicU64 = AtomicU64::new(0);
 
 /// Starts a thread. Its name is cut to 15 bytes by the kernel.
 ///
-/// A panic of `body` is logged at level `error` with the thread's name, counted in [`panicked`], and handed on to whoever joins.
+/// A panic of `body` is logged at level `error` with the thread's name, counted in [`panicked`], and handed on to
+/// whoever joins.
 ///
 /// # Errors
 /// What the system says if it has no thread left (`EAGAIN`) or no memory.

@@ -1,7 +1,7 @@
 //! What the software itself costs, in one process on one core: no cache line travels, nobody waits.
 //!
-//! `cargo bench -p ginnel-channel` prints the fastest and the median of many blocks. What two processes reach, beside their
-//! rivals, is measured by `cargo xtask bench channel`.
+//! `cargo bench -p ginnel-channel` prints the fastest and the median of many blocks. What two processes reach, beside
+//! their rivals, is measured by `cargo xtask bench channel`.
 
 use ginnel_channel::{Mode, Postcard, Reader, Spin, Start, Writer, inspect};
 use serde::{Deserialize, Serialize};

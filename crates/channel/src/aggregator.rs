@@ -12,8 +12,8 @@ use std::thread::JoinHandle;
 
 /// A thread that copies the records of several channels into one, so that many producers reach many consumers.
 ///
-/// The output keeps each producer's order. The thread ends when all inputs are closed, the output fails, or it is stopped; it
-/// sleeps while there is nothing to do.
+/// The output keeps each producer's order. The thread ends when all inputs are closed, the output fails, or it is
+/// stopped; it sleeps while there is nothing to do.
 #[derive(Debug)]
 #[must_use = "dropping an aggregator stops it"]
 pub struct Aggregator {

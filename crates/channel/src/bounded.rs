@@ -1,5 +1,5 @@
-//! A serde deserializer that a hostile record cannot exhaust: it bounds how deep values lie in each other, and how many of them take no
-//! bytes. What takes bytes is bounded by the record's length.
+//! A serde deserializer that a hostile record cannot exhaust: it bounds how deep values lie in each other, and how many
+//! of them take no bytes. What takes bytes is bounded by the record's length.
 
 use serde::Deserializer;
 use serde::de::{DeserializeSeed, EnumAccess, Error, MapAccess, SeqAccess, VariantAccess, Visitor};

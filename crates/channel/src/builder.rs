@@ -78,14 +78,15 @@ impl<T: ?Sized, C: Codec<T>> WriterBuilder<T, C> {
         self
     }
 
-    /// Bytes of the ring, rounded up to what the ring needs. Readers that fall behind by more than 15/16 of it have lagged.
+    /// Bytes of the ring, rounded up to what the ring needs. Readers that fall behind by more than 15/16 of it have
+    /// lagged.
     pub fn capacity(mut self, bytes: usize) -> Self {
         self.capacity = Some(bytes);
         self
     }
 
-    /// The largest record that can be published, bytes (for records of varying size). Default: a quarter of the capacity,
-    /// less 64 bytes. The ring grows so that it holds four.
+    /// The largest record that can be published, bytes (for records of varying size). Default: a quarter of the
+    /// capacity, less 64 bytes. The ring grows so that it holds four.
     pub fn max_record(mut self, bytes: usize) -> Self {
         self.max_record = Some(bytes);
         self
@@ -121,8 +122,8 @@ impl<T: ?Sized, C: Codec<T>> WriterBuilder<T, C> {
         self
     }
 
-    /// What identifies the record type to both sides, instead of its Rust path. Give both the same where writer and reader
-    /// declare the type in different crates. Size and alignment of plain types are compared in any case.
+    /// What identifies the record type to both sides, instead of its Rust path. Give both the same where writer and
+    /// reader declare the type in different crates. Size and alignment of plain types are compared in any case.
     pub fn type_name(mut self, name: impl Into<String>) -> Self {
         self.type_name = name.into();
         self
@@ -134,7 +135,8 @@ impl<T: ?Sized, C: Codec<T>> WriterBuilder<T, C> {
         self
     }
 
-    /// Creates the channel `name` in the runtime directory. Refused while another writer has it; taken over from a dead one.
+    /// Creates the channel `name` in the runtime directory. Refused while another writer has it; taken over from a dead
+    /// one.
     pub fn create(self, name: &str) -> Result<Writer<T, C>, CreateError> {
         let name: Name = name.parse()?;
         let dir = match &self.run_dir {
@@ -152,8 +154,8 @@ impl<T: ?Sized, C: Codec<T>> WriterBuilder<T, C> {
         let claimed = Claimed::take(dir, name, spec.instance)?;
         let control_spec = control_spec(&geometry, spec.instance);
         let about = |error: SegmentError| error.about(claimed.name().as_str());
-        // The file that readers look for comes first, under the name that marks an unfinished one, and gets its own name when all is
-        // ready for them.
+        // The file that readers look for comes first, under the name that marks an unfinished one, and gets its own
+        // name when all is ready for them.
         let file = making_file(spec.instance);
         let data = Segment::file(claimed.dir(), &file, &spec, mode, group).map_err(about)?;
         let file = control_file(spec.instance);
@@ -172,8 +174,8 @@ impl<T: ?Sized, C: Codec<T>> WriterBuilder<T, C> {
         self.finish(geometry, data, control, None, None, false)
     }
 
-    /// Takes over the writer's part of a channel whose reader is the parent ([`ReaderBuilder::export_writer`]), or creates the
-    /// named channel that the variable asks for.
+    /// Takes over the writer's part of a channel whose reader is the parent ([`ReaderBuilder::export_writer`]), or
+    /// creates the named channel that the variable asks for.
     pub fn from_env(mut self, variable: &str) -> Result<Writer<T, C>, CreateError> {
         match env::read(variable, Role::Writer)? {
             Source::Named { dir, name } => {
@@ -246,8 +248,9 @@ fn shape<T: ?Sized, C: Codec<T>>(
     let default = WriterBuilder::<T, C>::DEFAULT_CAPACITY;
     let geometry = match C::LEN {
         Some(len) => {
-            // A state needs a few slots, so that a reader can finish its copy while the next values are written. Of small
-            // values there are more, so that the mark and the cursors, which move every sixteenth, do not move every time.
+            // A state needs a few slots, so that a reader can finish its copy while the next values are written. Of
+            // small values there are more, so that the mark and the cursors, which move every sixteenth, do not move
+            // every time.
             let records = match (mode, capacity) {
                 (Mode::Latest, None) => (STATE_BYTES / (len + 16)).max(8),
                 (_, capacity) => capacity.unwrap_or(default) / (len + 16),
@@ -564,8 +567,8 @@ impl<T: ?Sized, C: Codec<T>> ReaderBuilder<T, C> {
         Ok(Reader::new(consumer, tether, Files::of(data, control), None, self.spin))
     }
 
-    /// Creates a channel whose **writer** will be a child: gives the writer's part to the next child of `command`, in the
-    /// environment variable `variable` ([`Writer::from_env`]), and returns the reader.
+    /// Creates a channel whose **writer** will be a child: gives the writer's part to the next child of `command`, in
+    /// the environment variable `variable` ([`Writer::from_env`]), and returns the reader.
     ///
     /// Export anew for each child: a second child with the same variable would be a second writer.
     pub fn export_writer(self, command: &mut impl Inherit, variable: &str) -> Result<Reader<T, C>, OpenError> {

@@ -28,11 +28,12 @@ pub trait Codec<T: ?Sized> {
     /// The bytes of `value`, possibly in `scratch`.
     fn encode<'a>(value: &'a T, scratch: &'a mut Vec<u8>) -> Result<&'a [u8], EncodeError>;
 
-    /// Takes the next record, `len` bytes that a hostile writer may have chosen (bound what decoding them costs), out of the ring and puts it into `record`. The outer error means that nothing was
-    /// taken, and then `record` may hold anything.
+    /// Takes the next record, `len` bytes that a hostile writer may have chosen (bound what decoding them costs), out
+    /// of the ring and puts it into `record`. The outer error means that nothing was taken, and then `record` may hold
+    /// anything.
     ///
-    /// A place to put it, because a value that is handed on inside of several `Result`s is copied once for each, in pieces that
-    /// the processor cannot forward from the stores before: that cost more than all the rest of a read.
+    /// A place to put it, because a value that is handed on inside of several `Result`s is copied once for each, in
+    /// pieces that the processor cannot forward from the stores before: that cost more than all the rest of a read.
     fn decode(
         from: &mut Consumer,
         len: usize,
@@ -150,10 +151,11 @@ impl Codec<[u8]> for Plain {
 
 /// Any serde type, in the compact [postcard](https://docs.rs/postcard) format.
 ///
-/// A reader decodes what a hostile writer may have written, so there are bounds, and what goes beyond them is a [`DecodeError`]: values
-/// lie at most [`MAX_DEPTH`](Self::MAX_DEPTH) deep in each other, at most [`MAX_EMPTY`](Self::MAX_EMPTY) elements take no
-/// bytes, and nothing follows the value. What a decoded value may take in memory is up to its type: about its size for each byte of
-/// the record. A `Deserialize` that is written by hand is trusted to do no more than it is given.
+/// A reader decodes what a hostile writer may have written, so there are bounds, and what goes beyond them is a
+/// [`DecodeError`]: values lie at most [`MAX_DEPTH`](Self::MAX_DEPTH) deep in each other, at most
+/// [`MAX_EMPTY`](Self::MAX_EMPTY) elements take no bytes, and nothing follows the value. What a decoded value may take
+/// in memory is up to its type: about its size for each byte of the record. A `Deserialize` that is written by hand is
+/// trusted to do no more than it is given.
 #[derive(Debug)]
 pub enum Postcard {}
 

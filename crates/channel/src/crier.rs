@@ -1,9 +1,9 @@
 //! Wakes a crowd of sleeping readers on behalf of the writer.
 //!
-//! The kernel needs microseconds to wake one sleeper, whoever asks and by whatever means: 64 of them would hold a publication up for
-//! some hundred. So where there are more than [`ONE_BY_ONE`] readers a thread of the writer's process wakes them, and a publication
-//! pays for waking that thread, or for nothing while it is still at work. Readers take no part in it, so none of them can hold up
-//! another.
+//! The kernel needs microseconds to wake one sleeper, whoever asks and by whatever means: 64 of them would hold a
+//! publication up for some hundred. So where there are more than [`ONE_BY_ONE`] readers a thread of the writer's
+//! process wakes them, and a publication pays for waking that thread, or for nothing while it is still at work. Readers
+//! take no part in it, so none of them can hold up another.
 
 use ginnel_memory::ring::Control;
 use rustix::fd::{AsFd, OwnedFd};
@@ -40,8 +40,8 @@ impl Shared {
 
     fn run(&self) {
         while !self.ended.load(Ordering::Acquire) {
-            // Taken before the look: who calls from here on is heard by the next one. AcqRel pairs with the swap in `call`, so
-            // that the look finds whoever the caller has seen.
+            // Taken before the look: who calls from here on is heard by the next one. AcqRel pairs with the swap in
+            // `call`, so that the look finds whoever the caller has seen.
             if !self.called.swap(false, Ordering::AcqRel) {
                 std::thread::park();
                 continue;
@@ -68,8 +68,8 @@ impl Crier {
         Self { shared, thread: None, process: std::process::id(), started: false }
     }
 
-    /// From now on the reader in `slot` is woken by `socket`; and it is woken now, because a wake-up that was meant for it may have
-    /// gone to the socket of the reader that had the slot before, or to its own former one.
+    /// From now on the reader in `slot` is woken by `socket`; and it is woken now, because a wake-up that was meant for
+    /// it may have gone to the socket of the reader that had the slot before, or to its own former one.
     pub(crate) fn add(&self, slot: usize, socket: &Arc<OwnedFd>) {
         let mut sockets = self.shared.sockets();
         sockets.retain(|(known, _)| *known != slot);
@@ -108,7 +108,8 @@ impl Crier {
     }
 }
 
-/// Lets the sockets go, which ends the sleep of every reader, and the thread with them. Does not wait for it to be gone.
+/// Lets the sockets go, which ends the sleep of every reader, and the thread with them. Does not wait for it to be
+/// gone.
 impl Drop for Crier {
     fn drop(&mut self) {
         self.shared.ended.store(true, Ordering::Release); // pairs with the load in `run`

@@ -10,17 +10,19 @@
 //! INSTANCE.making      the data segment until it is complete: a reader that finds NAME.channel finds a whole one
 //! ```
 //!
-//! Of a new channel INSTANCE.making is the first file and gets its name last, all under the directory's lock: under that lock, such a
-//! file is the sign of a writer that died while creating, and the next creation of any name removes it with its twins. An instance
-//! belongs to one name, whose hash stands in the header: a copy under another name speaks for nothing but itself.
+//! Of a new channel INSTANCE.making is the first file and gets its name last, all under the directory's lock: under
+//! that lock, such a file is the sign of a writer that died while creating, and the next creation of any name removes
+//! it with its twins. An instance belongs to one name, whose hash stands in the header: a copy under another name
+//! speaks for nothing but itself.
 //!
-//! Each reader holds a lock on the byte of the control file that has its slot's number. Whoever can take that lock knows that the
-//! slot's former reader is gone, in whatever namespace it was, signed or not.
+//! Each reader holds a lock on the byte of the control file that has its slot's number. Whoever can take that lock
+//! knows that the slot's former reader is gone, in whatever namespace it was, signed or not.
 //!
-//! The kernel drops the lock with the writer's last breath: it is the proof of death that takeover and cleaning ask for, safe
-//! against reuse of process ids and across pid namespaces. `INSTANCE` is a random number that also stands in both
-//! headers, so that a reader never mixes the files of two writers. Creation, takeover and cleaning hold the directory's lock. A writer
-//! that leaves does not wait for it: nobody takes its name before its lock is gone, and its lock file goes last.
+//! The kernel drops the lock with the writer's last breath: it is the proof of death that takeover and cleaning ask
+//! for, safe against reuse of process ids and across pid namespaces. `INSTANCE` is a random number that also stands in
+//! both headers, so that a reader never mixes the files of two writers. Creation, takeover and cleaning hold the
+//! directory's lock. A writer that leaves does not wait for it: nobody takes its name before its lock is gone, and its
+//! lock file goes last.
 
 use crate::codec::fnv;
 use crate::error::CreateError;
@@ -37,8 +39,8 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
-/// Connections that wait for the writer's next look. Those of readers that have left again count too, so it is far more than
-/// the readers that a channel can have (and what `net.core.somaxconn` allows by default).
+/// Connections that wait for the writer's next look. Those of readers that have left again count too, so it is far more
+/// than the readers that a channel can have (and what `net.core.somaxconn` allows by default).
 pub(crate) const BACKLOG: i32 = 4096;
 
 pub(crate) const DATA: &str = ".channel";
@@ -64,7 +66,8 @@ pub enum Permissions {
     OwnerOnly,
     /// Also the members of this group.
     Group(u32),
-    /// Whoever the read bits of this file mode allow, e.g. `0o644`. Write bits are ignored: nobody but the writer can write.
+    /// Whoever the read bits of this file mode allow, e.g. `0o644`. Write bits are ignored: nobody but the writer can
+    /// write.
     Mode(u32),
 }
 
@@ -109,8 +112,8 @@ pub(crate) struct Seat {
 }
 
 impl Seat {
-    /// Takes a slot of a named channel for the reader `token`, `None` if all are in use: its number, and which byte of the control file
-    /// is locked for it, if any. The lock lasts as long as `control` is open.
+    /// Takes a slot of a named channel for the reader `token`, `None` if all are in use: its number, and which byte of
+    /// the control file is locked for it, if any. The lock lasts as long as `control` is open.
     pub(crate) fn take(
         control: &Segment,
         slots: &Control,
@@ -174,7 +177,8 @@ pub(crate) struct Claimed {
 }
 
 impl Claimed {
-    /// Takes `name` for a new writer, removing what a dead one left. Holds the directory's lock until [`created`](Self::created).
+    /// Takes `name` for a new writer, removing what a dead one left. Holds the directory's lock until
+    /// [`created`](Self::created).
     pub(crate) fn take(dir: RunDir, name: Name, instance: u64) -> Result<Self, CreateError> {
         let creating = dir.lock()?;
         let file = format!("{name}{LOCK}");
@@ -259,7 +263,8 @@ impl Drop for Claimed {
 }
 
 impl Claimed {
-    /// Whether the lock that we hold is the name's: somebody may have removed the file, and another writer taken the name.
+    /// Whether the lock that we hold is the name's: somebody may have removed the file, and another writer taken the
+    /// name.
     fn holds_its_name(&self) -> bool {
         let named =
             rustix::fs::statat(&self.dir, format!("{}{LOCK}", self.name), rustix::fs::AtFlags::SYMLINK_NOFOLLOW);
@@ -272,8 +277,8 @@ impl Claimed {
 
 /// Sets who may connect to the socket `file`.
 ///
-/// Whoever else may write to the directory could have put something in its place: it is opened as what it is, and changed by its
-/// descriptor.
+/// Whoever else may write to the directory could have put something in its place: it is opened as what it is, and
+/// changed by its descriptor.
 fn permit(dir: &RunDir, file: &str, mode: u32, group: Option<u32>) -> Result<(), CreateError> {
     let system = |what| move |source| CreateError::System { what, source };
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -294,8 +299,8 @@ fn permit(dir: &RunDir, file: &str, mode: u32, group: Option<u32>) -> Result<(),
     Ok(())
 }
 
-/// The address of a file in `dir`: by the directory's descriptor, so that it is the directory that was checked, whatever its path
-/// leads to by now. Only where there is no `/proc` it goes by that path.
+/// The address of a file in `dir`: by the directory's descriptor, so that it is the directory that was checked,
+/// whatever its path leads to by now. Only where there is no `/proc` it goes by that path.
 pub(crate) fn address(dir: &RunDir, file: &str) -> Result<SocketAddrUnix, Errno> {
     let itself = format!("/proc/self/fd/{}", dir.as_fd().as_raw_fd());
     // Asked beforehand: that the socket is missing must not lead to the path.
@@ -314,8 +319,8 @@ fn peek(dir: &RunDir, name: &str) -> Option<Segment> {
 /// The channels of a directory, told apart before anything of them is removed. Made under the directory's lock.
 struct Census {
     dead: Vec<String>,
-    /// Instances of channels that live, or that are not ours to judge; `None` if one of them cannot be read, so that no instance can be
-    /// said to be nobody's.
+    /// Instances of channels that live, or that are not ours to judge; `None` if one of them cannot be read, so that no
+    /// instance can be said to be nobody's.
     alive: Option<BTreeSet<u64>>,
 }
 
@@ -341,8 +346,8 @@ impl Census {
         self.alive.as_ref().is_some_and(|alive| !alive.contains(&instance))
     }
 
-    /// Removes what a dead writer left of `name`, except its lock. The name's own file is removed in any case; the files of an
-    /// instance only if they are that name's, and nobody's that lives.
+    /// Removes what a dead writer left of `name`, except its lock. The name's own file is removed in any case; the
+    /// files of an instance only if they are that name's, and nobody's that lives.
     fn remove_dead(&self, dir: &RunDir, name: &str) -> Result<(), RunDirError> {
         if let Some(data) = peek(dir, name)
             && is_named(data.header(), name)
@@ -364,7 +369,8 @@ fn instance(stem: &str) -> Option<u64> {
     (stem.len() == 16).then(|| u64::from_str_radix(stem, 16).ok()).flatten()
 }
 
-/// Removes what stands in the way of a new channel `name`, and what others died while making. Under the directory's lock.
+/// Removes what stands in the way of a new channel `name`, and what others died while making. Under the directory's
+/// lock.
 fn collect(dir: &RunDir, name: &str) -> Result<(), RunDirError> {
     let half_made = half_made_instances(dir)?;
     let there = rustix::fs::statat(dir, format!("{name}{DATA}"), rustix::fs::AtFlags::SYMLINK_NOFOLLOW).is_ok();
@@ -429,8 +435,8 @@ pub struct ReaderInfo {
     pub missed: u64,
     /// Whether it sleeps.
     pub asleep: bool,
-    /// Whether the writer knows it and wakes it: not yet, before the writer has looked, and not at all while the writer is out of
-    /// file descriptors.
+    /// Whether the writer knows it and wakes it: not yet, before the writer has looked, and not at all while the writer
+    /// is out of file descriptors.
     pub welcomed: bool,
     /// Whether it lives; `None` if that cannot be known here.
     pub alive: Option<bool>,
@@ -550,9 +556,9 @@ pub fn clean(dir: Option<&Path>) -> Result<Cleaned, RunDirError> {
     Ok(cleaned)
 }
 
-/// How many channels of a runtime directory (`None`: this user's) have a writer that died while creating them: they have no name
-/// yet, but may have memory. The next creation there and [`clean`] remove them. 0 also where it cannot be known without waiting:
-/// somebody is creating just now, or this user may not.
+/// How many channels of a runtime directory (`None`: this user's) have a writer that died while creating them: they
+/// have no name yet, but may have memory. The next creation there and [`clean`] remove them. 0 also where it cannot be
+/// known without waiting: somebody is creating just now, or this user may not.
 pub fn half_made(dir: Option<&Path>) -> Result<usize, RunDirError> {
     let Some(dir) = existing(dir)? else { return Ok(0) };
     if dir.list(MAKING)?.is_empty() {

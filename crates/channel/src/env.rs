@@ -37,8 +37,8 @@ pub(crate) enum Source {
     Inherited(Parts),
 }
 
-/// A second descriptor of an inherited socket, to hang up where taking the channel over fails: whoever exported it must not wait for
-/// this process, in which the inherited descriptor stays open.
+/// A second descriptor of an inherited socket, to hang up where taking the channel over fails: whoever exported it must
+/// not wait for this process, in which the inherited descriptor stays open.
 #[derive(Debug)]
 pub(crate) struct SpareSocket(Option<OwnedFd>);
 

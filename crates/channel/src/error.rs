@@ -267,7 +267,8 @@ pub enum RecvError {
         /// How its writer ended.
         cause: CloseCause,
     },
-    /// The writer has no file descriptor left for another reader. This reader is of no more use; a new one may be opened later.
+    /// The writer has no file descriptor left for another reader. This reader is of no more use; a new one may be
+    /// opened later.
     #[error(
         "the channel's writer has no file descriptor left for this reader: raise its limit (ulimit -n) and open again"
     )]

@@ -19,7 +19,8 @@ const STRANGER: u64 = u64::MAX - 1;
 const INTERRUPT: u64 = u64::MAX - 2;
 /// Strangers that are kept; beyond that the oldest is dropped. Honest ones introduce themselves within microseconds.
 const MAX_STRANGERS: usize = 16;
-/// Connections that are taken from the queue in one go: all that can be in it. What comes meanwhile waits for the next look.
+/// Connections that are taken from the queue in one go: all that can be in it. What comes meanwhile waits for the next
+/// look.
 const MAX_ACCEPTS: usize = discovery::BACKLOG as usize + 1;
 
 #[derive(Debug)]
@@ -122,8 +123,8 @@ impl Hub {
         self.readers.iter().filter(|tied| !tied.evicted).count()
     }
 
-    /// Does what readers asked for by the attention word: welcomes those who joined, wakes those who sleep. Says whether somebody
-    /// wanted more than to be woken.
+    /// Does what readers asked for by the attention word: welcomes those who joined, wakes those who sleep. Says
+    /// whether somebody wanted more than to be woken.
     #[cold]
     pub(crate) fn attend(&mut self, producer: &mut Producer) -> Result<bool, Errno> {
         let bits = producer.control().take_attention();
@@ -186,7 +187,8 @@ impl Hub {
         Ok(())
     }
 
-    /// Refuses whoever waits in the queue, because this process is out of descriptors: nobody may believe that it will be woken.
+    /// Refuses whoever waits in the queue, because this process is out of descriptors: nobody may believe that it will
+    /// be woken.
     #[cold]
     fn refuse_all(&mut self, producer: &mut Producer, error: Errno) -> Result<(), Errno> {
         let Some(listener) = &self.listener else { return Ok(()) };
@@ -311,8 +313,8 @@ impl Hub {
 
     fn untie(&mut self, producer: &mut Producer, index: usize) {
         let tied = self.readers.swap_remove(index);
-        // Closing would do, were there never a copy of the descriptor: a child between `fork` and `exec` has one, and what
-        // it keeps in the set would speak for the slot's next reader.
+        // Closing would do, were there never a copy of the descriptor: a child between `fork` and `exec` has one, and
+        // what it keeps in the set would speak for the slot's next reader.
         let _ = epoll::delete(&self.epoll, &*tied.socket);
         self.crier.remove(tied.slot);
         producer.dismiss(tied.slot, tied.token);

@@ -1,9 +1,9 @@
 //! Channels: one writer, many readers, typed, through shared memory.
 //!
-//! A [`Writer`] publishes records into a ring that every [`Reader`] maps read-only. Publishing is a copy and a store; it
-//! makes no system call unless a reader sleeps, and costs the same with 64 readers that are awake as with none. Up to two
-//! sleepers are woken by one system call each, by the writer; more are woken by a thread of its process (`ginnel-crier`), which
-//! costs a publication one system call at most, however many sleep.
+//! A [`Writer`] publishes records into a ring that every [`Reader`] maps read-only. Publishing is a copy and a store;
+//! it makes no system call unless a reader sleeps, and costs the same with 64 readers that are awake as with none. Up
+//! to two sleepers are woken by one system call each, by the writer; more are woken by a thread of its process
+//! (`ginnel-crier`), which costs a publication one system call at most, however many sleep.
 //!
 //! | mode | a reader that is too slow | use it for |
 //! |---|---|---|
@@ -36,19 +36,20 @@
 //!
 //! # Finding each other
 //!
-//! By name, in the runtime directory ([`WriterBuilder::create`], [`ReaderBuilder::open`]); or by inheritance, without any
-//! name or file ([`Writer::export`], [`Reader::from_env`], and [`Link`] for both directions).
+//! By name, in the runtime directory ([`WriterBuilder::create`], [`ReaderBuilder::open`]); or by inheritance, without
+//! any name or file ([`Writer::export`], [`Reader::from_env`], and [`Link`] for both directions).
 //!
 //! # Death
 //!
-//! Each reader is tied to its writer by a socket, so the kernel tells either at once when the other dies. Readers get what
-//! was published before, then [`RecvError::Closed`]. A dead reader's slot is freed and never holds the writer up. The name
-//! of a dead writer can be taken over at once.
+//! Each reader is tied to its writer by a socket, so the kernel tells either at once when the other dies. Readers get
+//! what was published before, then [`RecvError::Closed`]. A dead reader's slot is freed and never holds the writer up.
+//! The name of a dead writer can be taken over at once.
 //!
 //! # Threads and forks
 //!
-//! Writers and readers can move between threads; each is used by one at a time. After `fork` without `exec`, use them in one of the
-//! two processes only: the child shares the parent's file descriptions, and the death of one is noticed when both are gone.
+//! Writers and readers can move between threads; each is used by one at a time. After `fork` without `exec`, use them
+//! in one of the two processes only: the child shares the parent's file descriptions, and the death of one is noticed
+//! when both are gone.
 
 #![deny(unsafe_code)]
 

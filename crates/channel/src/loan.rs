@@ -83,8 +83,8 @@ pub struct Borrowed<'a, T: ?Sized, C: Codec<T>> {
 }
 
 impl<T: ?Sized, C: Codec<T>> Borrowed<'_, T, C> {
-    /// Ends the borrow; an error says that the promise was broken: this reader was evicted meanwhile, and what was read may be a
-    /// mixture.
+    /// Ends the borrow; an error says that the promise was broken: this reader was evicted meanwhile, and what was read
+    /// may be a mixture.
     pub fn release(mut self) -> Result<(), RecvError> {
         self.released = true;
         self.reader.release_borrowed(self.len)

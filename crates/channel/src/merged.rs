@@ -16,8 +16,8 @@ use std::time::Duration;
 
 /// Reads several channels as one: fairly, with one wait for all.
 ///
-/// The writers stay independent of each other, which is how many producers share a consumer without any lock: each has a
-/// channel of its own.
+/// The writers stay independent of each other, which is how many producers share a consumer without any lock: each has
+/// a channel of its own.
 ///
 /// Each turn begins behind the channel that delivered last, so a busy channel cannot starve another.
 #[derive(Debug)]
@@ -34,7 +34,8 @@ pub struct MergedReader<T: ?Sized, C: Codec<T> = Plain> {
 pub struct Merged<R> {
     /// Which channel: the number that [`MergedReader::push`] returned.
     pub source: usize,
-    /// The record, or why there is none. After an error that is not [transient](RecvError::is_transient) the channel is dropped.
+    /// The record, or why there is none. After an error that is not [transient](RecvError::is_transient) the channel is
+    /// dropped.
     pub record: Result<R, RecvError>,
 }
 

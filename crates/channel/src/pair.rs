@@ -10,8 +10,8 @@ use ginnel_memory::ring::Mode;
 
 /// One process's ends of a link: what it says and what it hears.
 ///
-/// The parent makes the link and exports the other ends to a child in one call; nothing of it has a name in a file system, and
-/// whoever dies first, the other is told. A child that is started again gets a new link.
+/// The parent makes the link and exports the other ends to a child in one call; nothing of it has a name in a file
+/// system, and whoever dies first, the other is told. A child that is started again gets a new link.
 ///
 /// With the prefix `overlay`, the channels are called `overlay_ID_control` (parent to child) and `overlay_ID_status`
 /// (child to parent), and the child finds them by `OVERLAY_CONTROL_CHANNEL`, `OVERLAY_STATUS_CHANNEL` and its id in

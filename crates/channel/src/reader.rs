@@ -20,19 +20,19 @@ use std::sync::Arc;
 use std::time::Duration;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-/// How often in a row a value may be replaced while it is copied before a call returns empty-handed: calls that wait then
-/// look at their deadline and at the writer's life.
+/// How often in a row a value may be replaced while it is copied before a call returns empty-handed: calls that wait
+/// then look at their deadline and at the writer's life.
 const REPLACED: usize = 100;
 
-/// Records in a row that make a stream, and the pauses by which a reader then stands back from the writer. What they gain is not
-/// settled: see `stream/64` in docs/benchmarks/channel.md.
+/// Records in a row that make a stream, and the pauses by which a reader then stands back from the writer. What they
+/// gain is not settled: see `stream/64` in docs/benchmarks/channel.md.
 const LONG_RUN: u64 = 8;
 const STAND_BACK: u32 = 10;
 
 /// One reader of a channel.
 ///
-/// Reading copies the record out of shared memory and then checks that the writer did not overwrite it meanwhile: a record is
-/// whole or it is not delivered. Dropping the reader leaves the channel.
+/// Reading copies the record out of shared memory and then checks that the writer did not overwrite it meanwhile: a
+/// record is whole or it is not delivered. Dropping the reader leaves the channel.
 #[derive(Debug)]
 pub struct Reader<T: ?Sized, C: Codec<T> = Plain> {
     consumer: Consumer,
@@ -56,8 +56,8 @@ pub struct Reader<T: ?Sized, C: Codec<T> = Plain> {
 pub struct ReaderCounters {
     /// Records received.
     pub received: u64,
-    /// Records missed (see [`RecvError::Lagged`]). In [`Mode::Latest`], of which no call tells: the values that were replaced by newer
-    /// ones before this reader took them.
+    /// Records missed (see [`RecvError::Lagged`]). In [`Mode::Latest`], of which no call tells: the values that were
+    /// replaced by newer ones before this reader took them.
     pub missed: u64,
     /// How often the reader slept.
     pub sleeps: u64,
@@ -153,8 +153,9 @@ impl<T: ?Sized, C: Codec<T>> Reader<T, C> {
         }
     }
 
-    /// Iterates over the records until the channel is closed, waiting for each. Lags and undecodable records are items; the
-    /// end of the channel is the end of the iteration, unless the writer died or the channel is corrupt: that is the last item.
+    /// Iterates over the records until the channel is closed, waiting for each. Lags and undecodable records are items;
+    /// the end of the channel is the end of the iteration, unless the writer died or the channel is corrupt: that is
+    /// the last item.
     pub fn iter(&mut self) -> impl Iterator<Item = Result<C::Owned, RecvError>> + '_ {
         let mut ended = false;
         std::iter::from_fn(move || {
@@ -249,8 +250,8 @@ impl<T: ?Sized, C: Codec<T>> Reader<T, C> {
 
     /// The error that ends this reader, once everything published is read.
     fn end(&mut self) -> Option<RecvError> {
-        // The memory of a channel that is cut off says neither that it was closed nor that there is more; and the hang-up may be
-        // the alarm, or the writer's answer to the same.
+        // The memory of a channel that is cut off says neither that it was closed nor that there is more; and the
+        // hang-up may be the alarm, or the writer's answer to the same.
         if self.consumer.truncated() || self.tether.hung_up() && self.files.shrunk() {
             return Some(failed(&self.consumer, &mut self.tether, Fault::Truncated));
         }
@@ -284,8 +285,8 @@ impl<T: ?Sized, C: Codec<T>> Reader<T, C> {
     fn wait(&mut self, deadline: Deadline) -> Result<(), RecvError> {
         self.flush();
         if self.received - self.run >= LONG_RUN {
-            // It has caught up with a stream: a look at the line that is being written now slows the writer down, and soon
-            // there will be several records to take at once. Records that come alone are looked for without delay.
+            // It has caught up with a stream: a look at the line that is being written now slows the writer down, and
+            // soon there will be several records to take at once. Records that come alone are looked for without delay.
             for _ in 0..STAND_BACK {
                 std::hint::spin_loop();
             }
@@ -336,9 +337,9 @@ impl<T: ?Sized, C: Codec<T>> Reader<T, C> {
 
     /// Prepares for waiting on the descriptor ([`AsFd`]) with `poll`, `epoll` or an async runtime.
     ///
-    /// Call it when [`try_recv`](Self::try_recv) returned `None`. On [`Watch::Armed`], wait until the descriptor is readable (it may be so for
-    /// nothing), then call [`try_recv`](Self::try_recv) until it returns `None`, and this again. Each arming costs about a
-    /// microsecond.
+    /// Call it when [`try_recv`](Self::try_recv) returned `None`. On [`Watch::Armed`], wait until the descriptor is
+    /// readable (it may be so for nothing), then call [`try_recv`](Self::try_recv) until it returns `None`, and this
+    /// again. Each arming costs about a microsecond.
     pub fn watch(&mut self) -> Result<Watch, RecvError> {
         self.flush();
         self.tether.wait(Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).map_err(sleeping)?;
@@ -416,8 +417,8 @@ impl Reader<[u8]> {
 }
 
 impl<T: FromBytes + IntoBytes + Immutable> Reader<T> {
-    /// Receives the next record into `record`; `false` if there is none yet, and then or on an error `record` may hold anything.
-    /// Never blocks. Saves the moves of a large `T` that is returned by value.
+    /// Receives the next record into `record`; `false` if there is none yet, and then or on an error `record` may hold
+    /// anything. Never blocks. Saves the moves of a large `T` that is returned by value.
     #[inline]
     pub fn try_recv_into(&mut self, record: &mut T) -> Result<bool, RecvError> {
         if self.next_into(|consumer, _| consumer.take(record.as_mut_bytes()))? {
@@ -435,9 +436,9 @@ impl<T: FromBytes + IntoBytes + Immutable> Reader<T> {
         Ok(())
     }
 
-    /// Receives a run of records into the first places of `records` and says how many: those that are there, at most a sixteenth
-    /// of the ring. Waits for the first one as long as the writer lives. What lies behind them, and everything after an
-    /// error, may hold anything.
+    /// Receives a run of records into the first places of `records` and says how many: those that are there, at most a
+    /// sixteenth of the ring. Waits for the first one as long as the writer lives. What lies behind them, and
+    /// everything after an error, may hold anything.
     ///
     /// One copy and one check for overwriting serve the whole run: far faster than as many single calls. Gives 0 for
     /// empty `records` only.
@@ -508,7 +509,8 @@ impl<T: ?Sized, C: Codec<T>> AsFd for Reader<T, C> {
     }
 }
 
-/// What a fault means to the caller. A reader to which the channel is of no more use leaves it: a lossless writer must not wait for it.
+/// What a fault means to the caller. A reader to which the channel is of no more use leaves it: a lossless writer must
+/// not wait for it.
 #[cold]
 fn failed(consumer: &Consumer, tether: &mut Tether, fault: Fault) -> RecvError {
     if !matches!(fault, Fault::Lagged { .. }) {

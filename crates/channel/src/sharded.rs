@@ -6,8 +6,8 @@ use crate::error::{CreateError, PublishError};
 use crate::writer::Writer;
 use std::hash::{Hash, Hasher};
 
-/// Writers of several channels, one of which each key belongs to: consumers share the work, and the records of a key stay
-/// in order because they meet the same consumer.
+/// Writers of several channels, one of which each key belongs to: consumers share the work, and the records of a key
+/// stay in order because they meet the same consumer.
 ///
 /// The channels are called `NAME.0`, `NAME.1` and so on; open them with an ordinary [`Reader`](crate::Reader).
 #[derive(Debug)]
@@ -45,12 +45,14 @@ pub fn shard_name(name: &str, shard: usize) -> String {
     format!("{name}.{shard}")
 }
 
-/// The shard, below `shards`, of a key. The same in every process: the hash is FNV-1a with a final mix, not a seeded one.
+/// The shard, below `shards`, of a key. The same in every process: the hash is FNV-1a with a final mix, not a seeded
+/// one.
 #[must_use]
 pub fn shard_of(key: &(impl Hash + ?Sized), shards: usize) -> usize {
     let mut hasher = Fnv(0xcbf2_9ce4_8422_2325);
     key.hash(&mut hasher);
-    // The high half of a product maps a hash onto 0..shards evenly (Lemire, "Fast random integer generation in an interval").
+    // The high half of a product maps a hash onto 0..shards evenly (Lemire, "Fast random integer generation in an
+    // interval").
     ((u128::from(hasher.finish()) * shards as u128) >> 64) as usize
 }
 

@@ -1,9 +1,10 @@
 //! Notices that a channel's files are shrunk while nobody touches them.
 //!
-//! Whoever touches what was cut off learns it from the guard of `ginnel_memory`, and whoever is busy looks at the sizes now and
-//! then. A reader that sleeps does neither, and is not to wake for it. So one thread of each process sleeps in inotify for
-//! all sleeping readers: a truncation raises an event (a store through a mapping does not). The thread looks at the sizes and hangs up
-//! the socket of each reader concerned: that ends its sleep, whatever it sleeps in, and tells the writer.
+//! Whoever touches what was cut off learns it from the guard of `ginnel_memory`, and whoever is busy looks at the sizes
+//! now and then. A reader that sleeps does neither, and is not to wake for it. So one thread of each process sleeps in
+//! inotify for all sleeping readers: a truncation raises an event (a store through a mapping does not). The thread
+//! looks at the sizes and hangs up the socket of each reader concerned: that ends its sleep, whatever it sleeps in, and
+//! tells the writer.
 
 use ginnel_memory::{Extent, Segment};
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -131,7 +132,8 @@ impl Watch {
 
     fn start() -> std::io::Result<&'static Self> {
         let inotify = inotify::init(inotify::CreateFlags::CLOEXEC)?;
-        // Never dropped: closing an inotify descriptor takes milliseconds, and the thread uses it as long as the process lives.
+        // Never dropped: closing an inotify descriptor takes milliseconds, and the thread uses it as long as the
+        // process lives.
         let watch: &'static Self =
             Box::leak(Box::new(Self { inotify, process: std::process::id(), sleepers: Mutex::default() }));
         ginnel_base::thread::spawn("ginnel-files", || watch.run())?;

@@ -12,8 +12,8 @@ use tokio::io::unix::AsyncFd;
 
 /// A reader as a [`Stream`](futures_core::Stream) of records, woken by tokio's reactor.
 ///
-/// Lags and undecodable records are items; the stream ends when the channel is closed, or after an item that tells of the
-/// writer's death or a corrupt channel.
+/// Lags and undecodable records are items; the stream ends when the channel is closed, or after an item that tells of
+/// the writer's death or a corrupt channel.
 #[derive(Debug)]
 pub struct ReaderStream<T: ?Sized, C: Codec<T> = Plain> {
     reader: Reader<T, C>,

@@ -7,7 +7,8 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::Mutex;
 
-/// Lets the next children of `command` inherit `fd` under its present number. It stays open here until `command` is dropped.
+/// Lets the next children of `command` inherit `fd` under its present number. It stays open here until `command` is
+/// dropped.
 pub(crate) fn inherit(command: &mut Command, fd: OwnedFd) {
     // SAFETY: the closure runs between fork and exec and makes only an `fcntl` call, which is async-signal-safe.
     unsafe {
@@ -15,11 +16,11 @@ pub(crate) fn inherit(command: &mut Command, fd: OwnedFd) {
     }
 }
 
-/// A descriptor of our own for what the inherited descriptor `fd` refers to. `None` if that is not open, was not inherited
-/// (close-on-exec is set), or has been taken.
+/// A descriptor of our own for what the inherited descriptor `fd` refers to. `None` if that is not open, was not
+/// inherited (close-on-exec is set), or has been taken.
 ///
-/// Its number stays open until this process ends, and close-on-exec from now on: the program may own it, and closing what another
-/// owns would make its next use of that number a use of something else.
+/// Its number stays open until this process ends, and close-on-exec from now on: the program may own it, and closing
+/// what another owns would make its next use of that number a use of something else.
 pub(crate) fn take_inherited(fd: RawFd) -> Option<OwnedFd> {
     static TAKEN: Mutex<BTreeSet<RawFd>> = Mutex::new(BTreeSet::new());
     if fd <= 2 {

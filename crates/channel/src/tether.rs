@@ -1,11 +1,11 @@
 //! The socket that ties a reader to its writer, seen from the reader.
 //!
-//! Shared memory cannot tell that a peer died; the kernel can. So each reader holds one end of a Unix socket whose other end
-//! the writer holds: whoever dies, the other's end hangs up at once, across pid namespaces and without polling. The
-//! writer needs no thread for it: a connection waits in the listener's queue until the writer next looks.
+//! Shared memory cannot tell that a peer died; the kernel can. So each reader holds one end of a Unix socket whose
+//! other end the writer holds: whoever dies, the other's end hangs up at once, across pid namespaces and without
+//! polling. The writer needs no thread for it: a connection waits in the listener's queue until the writer next looks.
 //!
-//! The same socket carries wake-ups, so that a reader costs its writer one descriptor. A reader that waits for nothing else sleeps
-//! in one `recv`; one that has a deadline sleeps in `epoll`.
+//! The same socket carries wake-ups, so that a reader costs its writer one descriptor. A reader that waits for nothing
+//! else sleeps in one `recv`; one that has a deadline sleeps in `epoll`.
 //!
 //! ```text
 //! reader                                    writer
@@ -16,8 +16,9 @@
 //!                                   <----   Refused, instead of all this: no descriptor is left for it
 //! ```
 //!
-//! The end that is exported to a child stays open in the exporter's `Command`, too, and would not hang up when the child dies. So
-//! the child makes a pair of its own, sends one end of it over the exported one, and from then on both use that pair.
+//! The end that is exported to a child stays open in the exporter's `Command`, too, and would not hang up when the
+//! child dies. So the child makes a pair of its own, sends one end of it over the exported one, and from then on both
+//! use that pair.
 
 use crate::clock;
 use rustix::event::{EventfdFlags, Timespec, epoll};
@@ -168,8 +169,8 @@ impl Tether {
         set.map(drop)
     }
 
-    /// Looks for the writer's death without sleeping, at most every [`LIVENESS_MS`]: for readers that poll. Says whether it was
-    /// time for it.
+    /// Looks for the writer's death without sleeping, at most every [`LIVENESS_MS`]: for readers that poll. Says
+    /// whether it was time for it.
     #[inline]
     pub(crate) fn check(&mut self) -> Result<bool, Errno> {
         let now = clock::coarse_ms();
@@ -180,8 +181,8 @@ impl Tether {
         self.wait(Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).map(|()| true)
     }
 
-    /// Takes what the writer has sent so far. The readiness of the socket is a level: what is left is heard at the next look, and
-    /// a flood holds up no deadline.
+    /// Takes what the writer has sent so far. The readiness of the socket is a level: what is left is heard at the next
+    /// look, and a flood holds up no deadline.
     fn hear_all(&mut self) -> Result<(), Errno> {
         for _ in 0..MOST_HEARD {
             if !self.hear(RecvFlags::DONTWAIT)? {
@@ -242,7 +243,8 @@ impl Drop for Tether {
     }
 }
 
-/// Tells the other end that this one is gone, also while a copy of the descriptor is open elsewhere (an inherited one stays open).
+/// Tells the other end that this one is gone, also while a copy of the descriptor is open elsewhere (an inherited one
+/// stays open).
 pub(crate) fn hang_up(socket: BorrowedFd<'_>) {
     let _ = rustix::net::shutdown(socket, rustix::net::Shutdown::Both);
 }

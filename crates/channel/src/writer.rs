@@ -25,19 +25,21 @@ use std::time::{Duration, Instant};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum OnFull {
-    /// Wait for the slowest live reader, however long it takes ([`Writer::publish_timeout`] sets a limit for one record).
+    /// Wait for the slowest live reader, however long it takes ([`Writer::publish_timeout`] sets a limit for one
+    /// record).
     #[default]
     Wait,
     /// Fail at once with [`PublishError::Full`].
     Fail,
-    /// Wait this long, then stop waiting for the slowest reader for good: it gets [`RecvError::Lagged`](crate::RecvError::Lagged)
-    /// and goes on like the reader of a lossy channel.
+    /// Wait this long, then stop waiting for the slowest reader for good: it gets
+    /// [`RecvError::Lagged`](crate::RecvError::Lagged) and goes on like the reader of a lossy channel.
     Evict(Duration),
 }
 
 /// The one writer of a channel.
 ///
-/// Dropping it closes the channel: readers get what was published, then [`RecvError::Closed`](crate::RecvError::Closed).
+/// Dropping it closes the channel: readers get what was published, then
+/// [`RecvError::Closed`](crate::RecvError::Closed).
 #[derive(Debug)]
 pub struct Writer<T: ?Sized, C: Codec<T> = Plain> {
     producer: Producer,
@@ -143,9 +145,9 @@ impl<T: ?Sized, C: Codec<T>> Writer<T, C> {
 
     /// Publishes one record. Wakes sleeping readers; makes no system call if none sleeps.
     ///
-    /// Up to two readers are woken by this call, at one system call each. Where there are more, a thread of this process
-    /// (`ginnel-crier`) wakes those that sleep, and this call at most wakes that thread. Where no thread can be started, this call
-    /// wakes them all itself.
+    /// Up to two readers are woken by this call, at one system call each. Where there are more, a thread of this
+    /// process (`ginnel-crier`) wakes those that sleep, and this call at most wakes that thread. Where no thread can be
+    /// started, this call wakes them all itself.
     ///
     /// Blocks only on a full lossless channel, as [`WriterBuilder::on_full`] says.
     #[inline]
@@ -240,7 +242,8 @@ impl<T: ?Sized, C: Codec<T>> Writer<T, C> {
         }
     }
 
-    /// Waits until there may be room, or something else to do than to wait: the caller looks again, and does what it is told.
+    /// Waits until there may be room, or something else to do than to wait: the caller looks again, and does what it is
+    /// told.
     fn wait_for(
         &mut self,
         slot: usize,
@@ -281,8 +284,8 @@ impl<T: ?Sized, C: Codec<T>> Writer<T, C> {
         };
         let producer = &mut self.producer;
         let (began, mut looks) = (clock::coarse_ms(), 0_u32);
-        // A look here is dearer than a reader's, so a round of one who spins for ever may take long: the dead that we wait for
-        // are only noticed behind it.
+        // A look here is dearer than a reader's, so a round of one who spins for ever may take long: the dead that we
+        // wait for are only noticed behind it.
         let room = self.spin.until(|| {
             looks += 1;
             let late = looks.is_multiple_of(256) && clock::coarse_ms() - began >= tether::LIVENESS_MS;
@@ -367,7 +370,8 @@ impl<T: ?Sized, C: Codec<T>> Writer<T, C> {
         Ok(self.hub.len())
     }
 
-    /// Waits until every reader of a lossless channel has read everything, or has left; says whether that happened in time.
+    /// Waits until every reader of a lossless channel has read everything, or has left; says whether that happened in
+    /// time.
     pub fn drain(&mut self, limit: Duration) -> Result<bool, PublishError> {
         let deadline = Deadline::after(limit);
         loop {
@@ -383,12 +387,12 @@ impl<T: ?Sized, C: Codec<T>> Writer<T, C> {
         }
     }
 
-    /// Gives the next children of `command` the means to read this channel, in the environment variable `variable`: for a
-    /// named channel its name, else inherited descriptors (sealed, so that they can only be read). The child calls
+    /// Gives the next children of `command` the means to read this channel, in the environment variable `variable`: for
+    /// a named channel its name, else inherited descriptors (sealed, so that they can only be read). The child calls
     /// [`Reader::from_env`](crate::Reader::from_env).
     ///
-    /// Of an unnamed channel the child's place is taken now: a lossless writer waits for a child that does not read. Export
-    /// once per child; the second child of one export would share the first one's place.
+    /// Of an unnamed channel the child's place is taken now: a lossless writer waits for a child that does not read.
+    /// Export once per child; the second child of one export would share the first one's place.
     pub fn export(&mut self, command: &mut impl Inherit, variable: &str) -> Result<(), OpenError> {
         if let Some(claimed) = &self.claimed {
             let name = claimed.name().as_str();
@@ -529,7 +533,8 @@ fn waiting(source: Errno) -> PublishError {
 }
 
 impl Writer<[u8]> {
-    /// Lends the next record, `len` bytes in the shared memory itself, to be filled in place: no copy, whatever its size.
+    /// Lends the next record, `len` bytes in the shared memory itself, to be filled in place: no copy, whatever its
+    /// size.
     ///
     /// The bytes hold what an older record left there. Dropping the loan publishes nothing.
     ///
@@ -552,11 +557,12 @@ impl<T> Writer<T>
 where
     T: zerocopy::FromBytes + zerocopy::IntoBytes + zerocopy::Immutable,
 {
-    /// Publishes records that lie in a row: one look for room, one copy, one publication and at most one wake-up for as many
-    /// as an eighth of the ring holds. More than that, or more than there is room for, become visible in parts, in order.
+    /// Publishes records that lie in a row: one look for room, one copy, one publication and at most one wake-up for as
+    /// many as an eighth of the ring holds. More than that, or more than there is room for, become visible in parts, in
+    /// order.
     ///
-    /// Blocks only on a full lossless channel, as [`WriterBuilder::on_full`] says. On an error the first ones may be published:
-    /// [`WriterCounters::records`] tells.
+    /// Blocks only on a full lossless channel, as [`WriterBuilder::on_full`] says. On an error the first ones may be
+    /// published: [`WriterCounters::records`] tells.
     ///
     /// ```
     /// # use ginnel_channel::Writer;
@@ -570,15 +576,15 @@ where
         outcome
     }
 
-    /// Publishes as many of `records` as there is room for and says how many; [`PublishError::Full`] if there is room for
-    /// none. Never blocks, never evicts.
+    /// Publishes as many of `records` as there is room for and says how many; [`PublishError::Full`] if there is room
+    /// for none. Never blocks, never evicts.
     #[inline]
     pub fn try_publish_all(&mut self, records: &[T]) -> Result<usize, PublishError> {
         some(self.put_all(records, Patience::None))
     }
 
-    /// Publishes as many of `records` as there is room for within `limit` and says how many; [`PublishError::Timeout`] if
-    /// there was room for none.
+    /// Publishes as many of `records` as there is room for within `limit` and says how many; [`PublishError::Timeout`]
+    /// if there was room for none.
     pub fn publish_all_timeout(&mut self, records: &[T], limit: Duration) -> Result<usize, PublishError> {
         some(self.put_all(records, Patience::Until(Deadline::after(limit), limit)))
     }
@@ -604,7 +610,8 @@ where
     }
 }
 
-/// What a caller learns who asked for as many as possible: the number, unless there was none or what stopped them is no want of room.
+/// What a caller learns who asked for as many as possible: the number, unless there was none or what stopped them is no
+/// want of room.
 fn some((done, outcome): (usize, Result<(), PublishError>)) -> Result<usize, PublishError> {
     match outcome {
         Err(PublishError::Full { .. } | PublishError::Timeout { .. }) if done > 0 => Ok(done),

@@ -63,8 +63,8 @@ impl Interrupt {
 
 /// These signals, to be received one after the other.
 ///
-/// Between the moment at which `signal-hook` puts its handler in place and the one at which that handler knows what to do, a signal
-/// would be lost: it would neither end this process nor be heard of. So they are kept waiting for so long.
+/// Between the moment at which `signal-hook` puts its handler in place and the one at which that handler knows what to
+/// do, a signal would be lost: it would neither end this process nor be heard of. So they are kept waiting for so long.
 pub(crate) fn signals(numbers: &[i32]) -> io::Result<Signals> {
     let _blocked = SignalsBlocked::new();
     Signals::new(numbers)

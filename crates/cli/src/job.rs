@@ -1,8 +1,8 @@
 //! Job control for a command that reads our terminal.
 //!
-//! The command is in a session of its own, so the kernel does not know it as a part of our job: in the background it would take the keys
-//! that are meant for the shell. What the kernel would have done is done here: as soon as anybody of the tree waits for input from the
-//! terminal, the tree is stopped, and our process group gets `TTIN`.
+//! The command is in a session of its own, so the kernel does not know it as a part of our job: in the background it
+//! would take the keys that are meant for the shell. What the kernel would have done is done here: as soon as anybody
+//! of the tree waits for input from the terminal, the tree is stopped, and our process group gets `TTIN`.
 
 use rustix::fs::FileType;
 use rustix::process::Signal;
@@ -62,14 +62,15 @@ impl Job {
         })
     }
 
-    /// Stops our process group as the kernel stops one that reads in the background, and returns when it is continued, which `continued`
-    /// counts. False when it could not be stopped: nobody is there who would continue it.
+    /// Stops our process group as the kernel stops one that reads in the background, and returns when it is continued,
+    /// which `continued` counts. False when it could not be stopped: nobody is there who would continue it.
     pub(crate) fn stop(&self, continued: impl Fn() -> u64) -> bool {
         let before = continued();
         if rustix::process::kill_current_process_group(Signal::TTIN).is_err() {
             return false;
         }
-        // The signal stops whichever thread it finds, and the others a moment later. Rounds and not time, which goes on while we are stopped.
+        // The signal stops whichever thread it finds, and the others a moment later. Rounds and not time, which goes on
+        // while we are stopped.
         for _ in 0..100 {
             if continued() != before {
                 return true;

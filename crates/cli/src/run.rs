@@ -24,8 +24,10 @@ mod report;
 
 /// Run a command; when it ends, or this one does, in whatever way, its whole process tree is gone.
 ///
-/// Streams, descriptors and exit code are the command's own. ^C asks the tree to end, a second ^C kills it; ^Z suspends it until `fg` or
-/// `bg`. INT, QUIT and TERM end the tree; other signals (HUP, USR1, USR2, ALRM, ...) reach the command as if they had been sent to it.
+/// Streams, descriptors and exit code are the command's own. ^C asks the tree to end, a second ^C kills it; ^Z suspends
+/// it until `fg` or
+/// `bg`. INT, QUIT and TERM end the tree; other signals (HUP, USR1, USR2, ALRM, ...) reach the command as if they had
+/// been sent to it.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Exit codes: the command's own; 128 and the number of the signal that ended it; 124 timeout;
@@ -243,7 +245,8 @@ impl Run {
             Ok(()) if self.pty => asked.await_shown(&progress, was_to_end),
             screen => screen,
         };
-        // What was typed and not read is for whoever reads our terminal next. It was echoed when it was typed, so before the echo is back.
+        // What was typed and not read is for whoever reads our terminal next. It was echoed when it was typed, so
+        // before the echo is back.
         if let (Some(behind), Ok(()), true) = (behind, &shown, detached) {
             let unread = behind.take_unread().unwrap_or_default();
             // A kernel that forbids it leaves no other way: it is lost.

@@ -38,8 +38,8 @@ const END_OF_FILE: u8 = 0x04;
 
 /// Stdin, typed at the terminal of whichever run is the current one.
 ///
-/// One reader serves all runs: nothing can wake a thread from a terminal nobody types at, so one for each run would outlive it,
-/// keep its terminal, and take the first keys meant for the next. The thread ends with the process.
+/// One reader serves all runs: nothing can wake a thread from a terminal nobody types at, so one for each run would
+/// outlive it, keep its terminal, and take the first keys meant for the next. The thread ends with the process.
 pub(crate) struct Keyboard(Arc<Desk>);
 
 #[derive(Default)]
@@ -62,8 +62,8 @@ impl Keyboard {
     pub(crate) fn new() -> io::Result<Keyboard> {
         let desk = Arc::new(Desk::default());
         let typist = Typist { desk: Arc::clone(&desk), number: 0, line_is_empty: true };
-        // Not by `ginnel_base::thread`: of a thread that blocks TTIN a read in the background fails, and does not stop the job. What
-        // this process catches is caught in every thread.
+        // Not by `ginnel_base::thread`: of a thread that blocks TTIN a read in the background fails, and does not stop
+        // the job. What this process catches is caught in every thread.
         std::thread::Builder::new().name("keyboard".to_owned()).spawn(move || typist.type_stdin())?;
         Ok(Keyboard(desk))
     }
@@ -196,8 +196,8 @@ impl Typist {
 
 /// Makes reads and writes of the terminal, through whichever handle, return at once instead of blocking.
 ///
-/// The kernel wakes a writer that waits in `write` for the command to read just before it counts the last close, which the
-/// writer therefore does not see: it sleeps for ever. `poll` tells of the close in time.
+/// The kernel wakes a writer that waits in `write` for the command to read just before it counts the last close, which
+/// the writer therefore does not see: it sleeps for ever. `poll` tells of the close in time.
 pub(crate) fn unblock(master: &PtyMaster) -> io::Result<()> {
     Ok(rustix::io::ioctl_fionbio(master, true)?)
 }
@@ -241,8 +241,9 @@ fn read(master: &mut PtyMaster, buf: &mut [u8]) -> io::Result<usize> {
     }
 }
 
-/// Shows what the command writes, until its terminal is closed; then `shown` hears how that went. When it cannot be shown, `lost`
-/// hears so, once; the rest is read all the same, so that the command can go on to its end. `progress` counts the bytes.
+/// Shows what the command writes, until its terminal is closed; then `shown` hears how that went. When it cannot be
+/// shown, `lost` hears so, once; the rest is read all the same, so that the command can go on to its end. `progress`
+/// counts the bytes.
 pub(crate) fn show(
     mut master: PtyMaster,
     progress: Arc<AtomicU64>,
@@ -273,7 +274,8 @@ fn copy(master: &mut PtyMaster, buf: &mut [u8], progress: &AtomicU64) -> io::Res
     }
 }
 
-/// Writes all of it to a descriptor that may not block, because whoever shares it with us may have made it so. `progress` hears of each piece.
+/// Writes all of it to a descriptor that may not block, because whoever shares it with us may have made it so.
+/// `progress` hears of each piece.
 pub(crate) fn write_all(fd: impl AsFd, mut bytes: &[u8], mut progress: impl FnMut(usize)) -> io::Result<()> {
     while !bytes.is_empty() {
         match rustix::io::write(&fd, bytes) {
@@ -289,8 +291,8 @@ pub(crate) fn write_all(fd: impl AsFd, mut bytes: &[u8], mut progress: impl FnMu
     Ok(())
 }
 
-/// Writes all of it to a pipe or file. When nothing was taken for a second, and `patient` says that there was enough waiting, it is
-/// [`TimedOut`](io::ErrorKind::TimedOut).
+/// Writes all of it to a pipe or file. When nothing was taken for a second, and `patient` says that there was enough
+/// waiting, it is [`TimedOut`](io::ErrorKind::TimedOut).
 pub(crate) fn write_patiently(fd: impl AsFd, mut bytes: &[u8], patient: impl Fn() -> bool) -> io::Result<()> {
     const ROUND: rustix::time::Timespec = rustix::time::Timespec { tv_sec: 1, tv_nsec: 0 };
     /// What a pipe takes without blocking once it is ready (`PIPE_BUF`).
@@ -311,7 +313,8 @@ pub(crate) fn write_patiently(fd: impl AsFd, mut bytes: &[u8], patient: impl Fn(
     Ok(())
 }
 
-/// One line for people, on standard error. When nobody takes it within a second, nobody reads it: that must hold up no end.
+/// One line for people, on standard error. When nobody takes it within a second, nobody reads it: that must hold up no
+/// end.
 pub(crate) fn tell(message: &str) {
     const PATIENCE: rustix::time::Timespec = rustix::time::Timespec { tv_sec: 1, tv_nsec: 0 };
     let stderr = rustix::stdio::stderr();

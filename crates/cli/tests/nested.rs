@@ -17,8 +17,8 @@ impl Drop for Running {
     }
 }
 
-/// Each `ginnel run` is sent the signal by the shepherd above it, and asks its own shepherd for the end: the command gets
-/// the signal once all the same, and has nearly all of the grace.
+/// Each `ginnel run` is sent the signal by the shepherd above it, and asks its own shepherd for the end: the command
+/// gets the signal once all the same, and has nearly all of the grace.
 #[test]
 fn five_levels_down_a_command_gets_one_signal_once_and_has_its_grace() {
     let one = |name: &str, signal: rustix::process::Signal| {

@@ -262,7 +262,8 @@ fn a_signal_at_any_moment_of_the_startup_leaves_nothing_and_has_its_code() {
         signal(child.id(), sent);
         assert!(wait_until(|| child.try_wait().unwrap().is_some()), "it goes on, {attempt}");
         let status = child.wait().unwrap();
-        // The leader's code; before there is a handler, and so a command, the end of `ginnel` itself, which a shell tells the same way.
+        // The leader's code; before there is a handler, and so a command, the end of `ginnel` itself, which a shell
+        // tells the same way.
         let code = status.code().or(status.signal().map(|number| 128 + number));
         assert_eq!(code, Some(128 + sent.as_raw()), "attempt {attempt}");
         caught += u32::from(status.code().is_some());

@@ -57,7 +57,8 @@ fn every_thread_of_a_process_that_uses_everything_has_all_signals_blocked() {
 
     let ours: Vec<_> =
         threads().into_iter().filter(|(id, _)| !before.contains_key(id)).map(|(_, thread)| thread).collect();
-    // KILL and STOP cannot be blocked, 32 and 33 belong to the C library, and the signals of a fault are the thread's own.
+    // KILL and STOP cannot be blocked, 32 and 33 belong to the C library, and the signals of a fault are the thread's
+    // own.
     let own = [Signal::BUS, Signal::SEGV, Signal::FPE, Signal::ILL, Signal::TRAP, Signal::SYS];
     let numbers = own.into_iter().chain([Signal::KILL, Signal::STOP]).map(Signal::as_raw).chain([32, 33]);
     let never = numbers.fold(0, |mask, number| mask | 1 << (number - 1));

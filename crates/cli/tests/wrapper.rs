@@ -358,7 +358,8 @@ fn what_is_typed_ahead_is_kept() {
     command.args(["-c", script, GINNEL]).current_dir(dir.path()).timeout(LONG);
     let mut child = command.pty(Pty::new(Size::new(24, 80))).spawn().unwrap();
     let mut master = child.pty.take().unwrap();
-    // All of it before the command is there; the third line is the next program's, and so is a fourth that is typed in time.
+    // All of it before the command is there; the third line is the next program's, and so is a fourth that is typed in
+    // time.
     master.write_all(b"go\rfirst\rsec").unwrap();
     expect(&mut master, "<first>");
     master.write_all(b"ond\r").unwrap();

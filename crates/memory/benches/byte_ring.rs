@@ -1,8 +1,9 @@
-//! Round trips through a session's two rings, between two processes that spin, beside what the machine needs to move one cache
-//! line there and back.
+//! Round trips through a session's two rings, between two processes that spin, beside what the machine needs to move
+//! one cache line there and back.
 //!
-//! `cargo bench -p ginnel-memory --bench byte_ring` prints the median of many blocks, and each as a multiple of the line's. The two
-//! processors may move while it runs (see the line's row before and after): compare only what was measured together.
+//! `cargo bench -p ginnel-memory --bench byte_ring` prints the median of many blocks, and each as a multiple of the
+//! line's. The two processors may move while it runs (see the line's row before and after): compare only what was
+//! measured together.
 
 use ginnel_memory::byte_ring::{ByteConsumer, ByteProducer, PairSizes, RingPair, Side};
 use ginnel_memory::{Access, Expect, PARAMS, Segment, Spec, WordsMut};

@@ -5,13 +5,14 @@ use crate::sys::futex;
 use rustix::io::{Errno, Result};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// A word of this process that ends a sleep on a word of shared memory ([`ForeignFile::sleep`](crate::ForeignFile::sleep)).
+/// A word of this process that ends a sleep on a word of shared memory
+/// ([`ForeignFile::sleep`](crate::ForeignFile::sleep)).
 ///
-/// The shared word is the peer's to ring, and the peer can take it away: once the file is cut short, a wake by its address finds
-/// nobody. A hang-up, an abort and the like ring the bell instead, which no peer can reach.
+/// The shared word is the peer's to ring, and the peer can take it away: once the file is cut short, a wake by its
+/// address finds nobody. A hang-up, an abort and the like ring the bell instead, which no peer can reach.
 ///
-/// A sleeper reads [`count`](Self::count) first, then looks for what it waits for, and then sleeps on both counts. Whoever rings
-/// says before what there is to see.
+/// A sleeper reads [`count`](Self::count) first, then looks for what it waits for, and then sleeps on both counts.
+/// Whoever rings says before what there is to see.
 #[derive(Debug, Default)]
 pub struct Bell {
     // SYNC bell.count: the release of `ring` comes after what it tells, the acquire of `count` before the look for it.
@@ -31,10 +32,12 @@ impl Bell {
         futex::wake_private(&self.count, i32::MAX);
     }
 
-    /// Sleeps until the bell has been rung more than `rung` times, or a word of `words` (a file, the word's byte offset) no longer holds
-    /// what is expected there, at most for `timeout`. May return early: look again. Of `words` the first 127 count.
+    /// Sleeps until the bell has been rung more than `rung` times, or a word of `words` (a file, the word's byte
+    /// offset) no longer holds what is expected there, at most for `timeout`. May return early: look again. Of `words`
+    /// the first 127 count.
     ///
-    /// Where the kernel cannot wait for many words (before Linux 5.16, or where a filter forbids it), it returns after a millisecond.
+    /// Where the kernel cannot wait for many words (before Linux 5.16, or where a filter forbids it), it returns after
+    /// a millisecond.
     ///
     /// # Errors
     /// `TIMEDOUT`, `AGAIN` if something has changed already, `INTR` on a signal, `FAULT` if a file was cut short.
@@ -86,12 +89,13 @@ impl Sleep<'_> {
 /// Most sleeps of one [`sleep_on_any`].
 pub const MAX_SLEEPS: usize = (futex::MAX_WORDS - 1) / 2;
 
-/// Sleeps until one of `sleeps` (at most [`MAX_SLEEPS`]) is over, or `bell` has been rung more than `rung` times. May return early:
-/// look again. It blocks without a timeout.
+/// Sleeps until one of `sleeps` (at most [`MAX_SLEEPS`]) is over, or `bell` has been rung more than `rung` times. May
+/// return early: look again. It blocks without a timeout.
 ///
 /// # Errors
-/// `AGAIN` if one is over already, `INTR` on a signal, `FAULT` if one of the files was cut short, `NOSYS` or `PERM` where the kernel
-/// cannot wait for many words (before Linux 5.16, or where a filter forbids it), `INVAL` if there are too many.
+/// `AGAIN` if one is over already, `INTR` on a signal, `FAULT` if one of the files was cut short, `NOSYS` or `PERM`
+/// where the kernel cannot wait for many words (before Linux 5.16, or where a filter forbids it), `INVAL` if there are
+/// too many.
 ///
 /// # Panics
 /// As [`ForeignFile::load_u64`].

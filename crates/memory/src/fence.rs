@@ -1,16 +1,18 @@
 //! The asymmetric fence between a publisher and those who may sleep.
 //!
-//! "Publish, then look whether anybody sleeps" against "announce the sleep, then look whether anything was published" needs
-//! a store-load fence on both sides, or both may miss the other and a wake is lost. A full fence in every publish costs
-//! the publisher its store buffer: it would wait for the reader's cache line each time. So the publisher's side is
-//! [`light`], usually nothing but an order to the compiler, and the sleeper's side is [`heavy`], which makes the kernel run a
-//! full fence on every processor that runs a registered process (`membarrier(2)`, `MEMBARRIER_CMD_GLOBAL_EXPEDITED`; the
-//! scheme of liburcu and of folly's asymmetric fences). Sleeping costs microseconds anyway.
+//! "Publish, then look whether anybody sleeps" against "announce the sleep, then look whether anything was published"
+//! needs a store-load fence on both sides, or both may miss the other and a wake is lost. A full fence in every publish
+//! costs the publisher its store buffer: it would wait for the reader's cache line each time. So the publisher's side
+//! is [`light`], usually nothing but an order to the compiler, and the sleeper's side is [`heavy`], which makes the
+//! kernel run a full fence on every processor that runs a registered process (`membarrier(2)`,
+//! `MEMBARRIER_CMD_GLOBAL_EXPEDITED`; the scheme of liburcu and of folly's asymmetric fences). Sleeping costs
+//! microseconds anyway.
 //!
-//! A publisher registers its process before it first uses the cheap side ([`prepare`]); until that is done, and where the
-//! system call is missing, `light` is a full fence. The order of events makes the switch safe at any moment: a sleeper whose
-//! `heavy` ran before the registration took effect had announced itself before, so a publisher that saw the registration
-//! sees the announcement as well.
+//! A publisher registers its process before it first uses the cheap side ([`prepare`]); until that is done, and where
+//! the system call is missing, `light` is a full fence. The order of events makes the switch safe at any moment: a
+//! sleeper whose
+//! `heavy` ran before the registration took effect had announced itself before, so a publisher that saw the
+//! registration sees the announcement as well.
 //!
 //! A sleeper whose own system call is refused (a seccomp filter) learns that from [`heavy`]'s result and must bound its
 //! sleep instead, because the publisher cannot know.
@@ -29,7 +31,8 @@ pub enum Heavy {
     Unsure,
 }
 
-/// How long a sleeper may sleep at most after [`Heavy::Unsure`], in milliseconds: long against a store buffer (nanoseconds).
+/// How long a sleeper may sleep at most after [`Heavy::Unsure`], in milliseconds: long against a store buffer
+/// (nanoseconds).
 pub const UNSURE_NAP_MS: u64 = 1;
 
 /// The publisher's side: orders its publication before its look for sleepers.
@@ -57,8 +60,8 @@ pub fn heavy() -> Heavy {
 
 /// Makes [`light`] cheap in this process. Call it where publishers are made; repeated calls cost a load.
 ///
-/// The registration is inherited by `fork` and dropped by `exec`. In a process of several threads the kernel waits for a
-/// grace period of milliseconds, so a short-lived thread does it then and `light` stays a full fence meanwhile.
+/// The registration is inherited by `fork` and dropped by `exec`. In a process of several threads the kernel waits for
+/// a grace period of milliseconds, so a short-lived thread does it then and `light` stays a full fence meanwhile.
 pub fn prepare() {
     #[cfg(not(loom))]
     registration::start();

@@ -1,9 +1,9 @@
-//! A shared file whose layout another protocol dictates: no header of ours, 32-bit words beside 64-bit ones, and a futex
-//! word that sleepers of other programs use.
+//! A shared file whose layout another protocol dictates: no header of ours, 32-bit words beside 64-bit ones, and a
+//! futex word that sleepers of other programs use.
 //!
-//! A byte belongs to words of one width only, because atomic accesses of two widths that race are undefined: whoever maps the file says
-//! which range of it holds 32-bit words, and everything else is 64-bit words. Every access is checked against that, and a copy
-//! goes by the width of what it touches.
+//! A byte belongs to words of one width only, because atomic accesses of two widths that race are undefined: whoever
+//! maps the file says which range of it holds 32-bit words, and everything else is 64-bit words. Every access is
+//! checked against that, and a copy goes by the width of what it touches.
 //!
 //! The rules are the crate's: a shrunk file reads as zeros and is marked (M4), offsets are checked against the private
 //! length (M3), bytes are copied out before they are judged (M5).
@@ -32,12 +32,12 @@ pub struct ForeignFile {
 }
 
 impl ForeignFile {
-    /// Creates `name` in `dir` with `len` zero bytes, all of them backed, mode 0600. It must not exist. The bytes of `narrow` hold
-    /// 32-bit words.
+    /// Creates `name` in `dir` with `len` zero bytes, all of them backed, mode 0600. It must not exist. The bytes of
+    /// `narrow` hold 32-bit words.
     ///
     /// # Errors
-    /// The system's; `EXIST` if the name is taken, `NOSPC` if there is no room, `INVAL` if `narrow` does not begin and end at
-    /// multiples of 8. Nothing is left behind.
+    /// The system's; `EXIST` if the name is taken, `NOSPC` if there is no room, `INVAL` if `narrow` does not begin and
+    /// end at multiples of 8. Nothing is left behind.
     pub fn create(dir: impl AsFd, name: impl Arg + Copy, len: usize, narrow: Range<usize>) -> Result<Self> {
         check_narrow(&narrow)?;
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -51,8 +51,8 @@ impl ForeignFile {
         made
     }
 
-    /// Opens and maps the whole of `name` in `dir` for reading and writing. Symbolic links are not followed. The bytes of `narrow`
-    /// hold 32-bit words.
+    /// Opens and maps the whole of `name` in `dir` for reading and writing. Symbolic links are not followed. The bytes
+    /// of `narrow` hold 32-bit words.
     ///
     /// # Errors
     /// The system's; `INVAL` if it is empty or no regular file, or if `narrow` does not begin and end at multiples of 8.
@@ -103,7 +103,8 @@ impl ForeignFile {
     /// Reads the 64-bit word at byte `at`.
     ///
     /// # Panics
-    /// If `at` is misaligned or out of range, or the word has another width: callers derive it from private values only.
+    /// If `at` is misaligned or out of range, or the word has another width: callers derive it from private values
+    /// only.
     #[inline]
     #[must_use]
     pub fn load_u64(&self, at: usize, order: Ordering) -> u64 {
@@ -158,11 +159,12 @@ impl ForeignFile {
         futex::wait(self.u32_at(at), expected, timeout)
     }
 
-    /// Sleeps while the word at byte `at` holds `expected` and `bell` has been rung `rung` times, at most for `timeout`. May return
-    /// early: look again.
+    /// Sleeps while the word at byte `at` holds `expected` and `bell` has been rung `rung` times, at most for
+    /// `timeout`. May return early: look again.
     ///
-    /// The end of the file's memory cannot keep [`ring`](Self::ring) and the timeout from the sleeper. Where the kernel cannot wait
-    /// for two words at once (before Linux 5.16, or where a filter forbids it), it sleeps a quarter of a second at a time.
+    /// The end of the file's memory cannot keep [`ring`](Self::ring) and the timeout from the sleeper. Where the kernel
+    /// cannot wait for two words at once (before Linux 5.16, or where a filter forbids it), it sleeps a quarter of a
+    /// second at a time.
     ///
     /// # Errors
     /// As [`futex_wait`](Self::futex_wait).
@@ -255,7 +257,8 @@ impl ForeignFile {
     fn u64_at(&self, at: usize) -> &AtomicU64 {
         assert!(at.is_multiple_of(8) && self.has(at, 8), "word outside its file");
         assert!(!self.narrow.contains(&at), "a 64-bit access to 32-bit words");
-        // SAFETY: aligned, in range (M3) and mapped as long as `self` (M1); only ever accessed as atomics of this width (M2).
+        // SAFETY: aligned, in range (M3) and mapped as long as `self` (M1); only ever accessed as atomics of this width
+        // (M2).
         unsafe { self.mapping.base().add(at).cast::<AtomicU64>().as_ref() }
     }
 

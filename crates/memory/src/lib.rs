@@ -17,12 +17,12 @@
 //! * **M1** A mapping lives as long as any `Words` made from it: each holds an `Arc` of it.
 //! * **M2** A word is only ever accessed as an `AtomicU64` or by the one copy in `copy`, never through `&[u8]`.
 //! * **M3** Every index is checked against a length that is private to this process before it is used.
-//! * **M4** A mapping of a file, or of a memfd that somebody else made, is registered with the SIGBUS guard for as long as it
-//!   is mapped, so a file that a peer shrinks reads as zero and marks the segment as truncated. A memfd of our own is sealed
-//!   against shrinking instead.
+//! * **M4** A mapping of a file, or of a memfd that somebody else made, is registered with the SIGBUS guard for as long
+//!   as it is mapped, so a file that a peer shrinks reads as zero and marks the segment as truncated. A memfd of our
+//!   own is sealed against shrinking instead.
 //! * **M5** Bytes read from a peer are copied out first and judged afterwards.
-//! * **M6** Memory is lent as a slice by [`WriterWords`] alone, through `&mut`. Of one mapping there is no other access beside it, and
-//!   of one file there is one of it in a process.
+//! * **M6** Memory is lent as a slice by [`WriterWords`] alone, through `&mut`. Of one mapping there is no other access
+//!   beside it, and of one file there is one of it in a process.
 //!
 //! Linux only for now; the system calls are in `sys` so that another platform can be added beside it.
 

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 /// An opened and checked runtime directory.
 ///
-/// Everything inside is reached relative to the opened directory, so that replacing a parent directory later changes nothing.
+/// Everything inside is reached relative to the opened directory, so that replacing a parent directory later changes
+/// nothing.
 #[derive(Debug)]
 pub struct RunDir {
     path: PathBuf,
@@ -76,7 +77,8 @@ impl RunDir {
     pub const LOCK_DEADLINE: Duration = Duration::from_secs(5);
 
     /// The user's runtime directory, made if need be: `$GINNEL_RUN_DIR`, else `$XDG_RUNTIME_DIR/ginnel`, else
-    /// `/run/user/UID/ginnel`, else `/dev/shm/ginnel-UID` if that is memory, else `ginnel-UID` among the temporary files.
+    /// `/run/user/UID/ginnel`, else `/dev/shm/ginnel-UID` if that is memory, else `ginnel-UID` among the temporary
+    /// files.
     pub fn open() -> Result<Self, RunDirError> {
         Self::at(&Self::user_path())
     }
@@ -96,7 +98,8 @@ impl RunDir {
         if user.is_dir() {
             return user.join("ginnel");
         }
-        // Memory that is a file on a disk gets written back to it all the time: prefer the place made for shared memory.
+        // Memory that is a file on a disk gets written back to it all the time: prefer the place made for shared
+        // memory.
         let memory = Path::new("/dev/shm");
         let place = if in_memory(memory) { memory.to_owned() } else { std::env::temp_dir() };
         place.join(format!("ginnel-{uid}"))
@@ -174,8 +177,9 @@ impl RunDir {
 
     /// Takes the directory's lock, waiting up to [`LOCK_DEADLINE`](Self::LOCK_DEADLINE).
     ///
-    /// It is a lock of the file [`LOCK_FILE`](Self::LOCK_FILE), which goes with it: whoever may read the directory could lock
-    /// that itself, and keep everybody from creating and removing. Only who may write to the directory may open the file.
+    /// It is a lock of the file [`LOCK_FILE`](Self::LOCK_FILE), which goes with it: whoever may read the directory
+    /// could lock that itself, and keep everybody from creating and removing. Only who may write to the directory may
+    /// open the file.
     pub fn lock(&self) -> Result<DirLock, RunDirError> {
         self.lock_within(Self::LOCK_DEADLINE)
     }

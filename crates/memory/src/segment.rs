@@ -265,7 +265,8 @@ impl Extent {
 impl Segment {
     /// Makes an anonymous segment: a memfd, called `label` in `/proc/PID/maps`, sealed against shrinking and growing.
     ///
-    /// With `readers_only_read` nobody can map it writable from now on, whoever gets its fd; this mapping stays writable.
+    /// With `readers_only_read` nobody can map it writable from now on, whoever gets its fd; this mapping stays
+    /// writable.
     pub fn memfd(label: &str, spec: &Spec, readers_only_read: bool) -> Result<Self, SegmentError> {
         Self::sealed_memfd(label, spec, readers_only_read, None)
     }
@@ -422,7 +423,8 @@ impl Segment {
         if let Some(instance) = expect.instance {
             check("instance", word(6), instance)?;
         }
-        // Ours are backed in full. Reading the holes of another would allocate it all, however large it says that it is.
+        // Ours are backed in full. Reading the holes of another would allocate it all, however large it says that it
+        // is.
         let backed = u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512);
         if backed < size {
             return Err(SegmentError::Sparse { name: name.to_owned(), size, backed });
@@ -467,7 +469,8 @@ impl Segment {
         Ok(Self { mapping: Arc::new(mapping), header, fd })
     }
 
-    /// Makes this process the recorded owner: for the process that takes over the writer's part of an inherited segment.
+    /// Makes this process the recorded owner: for the process that takes over the writer's part of an inherited
+    /// segment.
     ///
     /// # Panics
     ///
@@ -590,8 +593,9 @@ impl Segment {
 
     /// Takes the words for the segment's one writer, and returns the segment's file beside them.
     ///
-    /// [`SegmentError::Taken`] while words of this mapping are in use, if it was opened for reading, and while the words of another
-    /// mapping of the same file are taken in this process. (Another process is kept out by a seal, or by who may open the file.)
+    /// [`SegmentError::Taken`] while words of this mapping are in use, if it was opened for reading, and while the
+    /// words of another mapping of the same file are taken in this process. (Another process is kept out by a seal, or
+    /// by who may open the file.)
     ///
     /// ```
     /// # use ginnel_memory::{Segment, SegmentError, Spec, PARAMS};

@@ -4,8 +4,8 @@ use std::sync::OnceLock;
 
 /// An adaptive spin budget: it grows while spinning finds what it waits for, and shrinks while it does not.
 ///
-/// The unit is one look with one pause in between, some 10 to 40 nanoseconds. The budget is zero where spinning cannot help
-/// (one processor) or is not wanted (`GINNEL_SPIN=0`), and never exceeds the cap that it was made with.
+/// The unit is one look with one pause in between, some 10 to 40 nanoseconds. The budget is zero where spinning cannot
+/// help (one processor) or is not wanted (`GINNEL_SPIN=0`), and never exceeds the cap that it was made with.
 #[derive(Debug, Clone)]
 pub struct Spin {
     /// `None`: spin for ever.

@@ -5,20 +5,20 @@
 //!
 //! # Why the copy in assembly is sound
 //!
-//! Rust's model knows no racing byte copies, and a loop over relaxed atomics cannot use vector moves. On x86-64 the copy is
-//! therefore inline assembly. For the compiler that is a foreign function that reads or writes memory it knows nothing
-//! about: it may neither split, repeat nor elide it, and the bytes that come out are arbitrary initialised bytes. The
-//! hardware gives each 8-byte aligned move without tearing and keeps loads in order with loads and stores with stores
-//! (x86-TSO), so acquire and release fences around the copy order it like the atomic loop that other machines, loom and
-//! ThreadSanitizer (`--cfg ginnel_atomic_copy`) use.
+//! Rust's model knows no racing byte copies, and a loop over relaxed atomics cannot use vector moves. On x86-64 the
+//! copy is therefore inline assembly. For the compiler that is a foreign function that reads or writes memory it knows
+//! nothing about: it may neither split, repeat nor elide it, and the bytes that come out are arbitrary initialised
+//! bytes. The hardware gives each 8-byte aligned move without tearing and keeps loads in order with loads and stores
+//! with stores (x86-TSO), so acquire and release fences around the copy order it like the atomic loop that other
+//! machines, loom and ThreadSanitizer (`--cfg ginnel_atomic_copy`) use.
 //!
-//! `rep movsb` is weakly ordered inside itself. Its **stores** as a whole are in order with other stores: "String operations are
-//! not reordered with other store operations" (Intel's manual, volume 3, "Memory-Ordering Model for String Operations on
-//! Write-Back Memory", item 3; the section before it asks for a discrete semaphore that is stored after the string operation,
-//! which our flag is). Of its **loads** no manual says as much by name: the rule "reads are not reordered with other reads" has no
-//! exception for them, but none of the examples shows one. So the copy out has an `lfence` on either side, which costs nothing
-//! beside so large a copy: an instruction that loads and precedes it has received its data before it completes, and nothing that
-//! follows begins before that.
+//! `rep movsb` is weakly ordered inside itself. Its **stores** as a whole are in order with other stores: "String
+//! operations are not reordered with other store operations" (Intel's manual, volume 3, "Memory-Ordering Model for
+//! String Operations on Write-Back Memory", item 3; the section before it asks for a discrete semaphore that is stored
+//! after the string operation, which our flag is). Of its **loads** no manual says as much by name: the rule "reads are
+//! not reordered with other reads" has no exception for them, but none of the examples shows one. So the copy out has
+//! an `lfence` on either side, which costs nothing beside so large a copy: an instruction that loads and precedes it
+//! has received its data before it completes, and nothing that follows begins before that.
 
 use crate::sync::{AtomicU64, Ordering};
 #[cfg(not(loom))]
@@ -27,9 +27,9 @@ use std::mem::MaybeUninit;
 use std::sync::Arc;
 
 const WORD: usize = size_of::<u64>();
-/// From these sizes on the microcoded move (ERMS) wins, into and out of shared memory: it takes whole lines over without reading
-/// what the other processor has in them, which is worth most where the copy goes to lines that a reader holds. Below, its start
-/// costs more than that.
+/// From these sizes on the microcoded move (ERMS) wins, into and out of shared memory: it takes whole lines over
+/// without reading what the other processor has in them, which is worth most where the copy goes to lines that a reader
+/// holds. Below, its start costs more than that.
 #[cfg(all(target_arch = "x86_64", not(loom), not(ginnel_atomic_copy)))]
 const MICROCODE_IN: usize = 8 << 10;
 #[cfg(all(target_arch = "x86_64", not(loom), not(ginnel_atomic_copy)))]
@@ -82,7 +82,8 @@ impl Words {
         Self { base, len, tripped: owner.tripped(), _owner: Arc::clone(owner) }
     }
 
-    /// Private words, for models of the ring; with `mirror` there are twice as many, the second half being the first again.
+    /// Private words, for models of the ring; with `mirror` there are twice as many, the second half being the first
+    /// again.
     #[cfg(all(test, loom))]
     pub(crate) fn model(len: usize, mirror: bool) -> WordsMut {
         let cells = Arc::new((0..len).map(|_| AtomicU64::new(0)).collect());
@@ -143,8 +144,8 @@ impl Words {
         self.word(index).load(order)
     }
 
-    /// Copies `out.len()` bytes that start at word `index` into `out`. The bytes may be torn: validate afterwards, behind
-    /// an acquire fence.
+    /// Copies `out.len()` bytes that start at word `index` into `out`. The bytes may be torn: validate afterwards,
+    /// behind an acquire fence.
     ///
     /// # Panics
     ///
@@ -205,7 +206,8 @@ impl Words {
     #[must_use]
     pub fn borrow(&self, _: crate::Trust, index: usize, len: usize) -> &[u8] {
         self.check(index, len);
-        // SAFETY: range checked (M3), mapped for the borrow's life (M1); nobody changes it: the holder of `Trust` said so.
+        // SAFETY: range checked (M3), mapped for the borrow's life (M1); nobody changes it: the holder of `Trust` said
+        // so.
         unsafe { std::slice::from_raw_parts(self.base.add(index).as_ptr().cast(), len) }
     }
 }
@@ -294,10 +296,12 @@ impl WordsMut {
     }
 }
 
-/// The words of a segment, in the hands of its one writer. Made by [`Segment::into_words`](crate::Segment::into_words), once.
+/// The words of a segment, in the hands of its one writer. Made by [`Segment::into_words`](crate::Segment::into_words),
+/// once.
 ///
-/// Nobody else in this process has words of this mapping, nor the writer's words of another mapping of the same file. So memory
-/// may be lent from here, through `&mut`, and no other safe call reaches the same bytes (M6). It is not `Clone`:
+/// Nobody else in this process has words of this mapping, nor the writer's words of another mapping of the same file.
+/// So memory may be lent from here, through `&mut`, and no other safe call reaches the same bytes (M6). It is not
+/// `Clone`:
 ///
 /// ```compile_fail,E0599
 /// fn twice(words: &ginnel_memory::WriterWords) -> ginnel_memory::WriterWords {
@@ -334,8 +338,8 @@ impl WriterWords {
     #[must_use]
     pub(crate) fn own(&self, index: usize, len: usize) -> &[u8] {
         self.data.check(index, len);
-        // SAFETY: range checked (M3), mapped for the borrow's life (M1). Only this value changes the bytes (M6), and only
-        // through `&mut self`.
+        // SAFETY: range checked (M3), mapped for the borrow's life (M1). Only this value changes the bytes (M6), and
+        // only through `&mut self`.
         unsafe { std::slice::from_raw_parts(self.data.0.base.add(index).as_ptr().cast(), len) }
     }
 
@@ -348,9 +352,9 @@ impl WriterWords {
     #[must_use]
     pub(crate) fn lend(&mut self, index: usize, len: usize) -> &mut [u8] {
         self.data.check(index, len);
-        // SAFETY: range checked (M3), mapped for the borrow's life (M1). No other safe call reaches these bytes (M6): this value
-        // lends through `&mut self` only. Readers have mappings of their own, read by the racing copy, and discard what the
-        // overwrite mark covers.
+        // SAFETY: range checked (M3), mapped for the borrow's life (M1). No other safe call reaches these bytes (M6):
+        // this value lends through `&mut self` only. Readers have mappings of their own, read by the racing copy, and
+        // discard what the overwrite mark covers.
         unsafe { std::slice::from_raw_parts_mut(self.data.0.base.add(index).as_ptr().cast(), len) }
     }
 }
@@ -370,8 +374,8 @@ fn asm_load_fence() {
     unsafe { std::arch::asm!("lfence", options(nostack, preserves_flags)) };
 }
 
-/// Copies `len` bytes between shared and private memory without the compiler's knowledge of what is racing, from `microcode`
-/// bytes on by the processor's own string move.
+/// Copies `len` bytes between shared and private memory without the compiler's knowledge of what is racing, from
+/// `microcode` bytes on by the processor's own string move.
 ///
 /// # Safety
 ///
@@ -398,8 +402,8 @@ unsafe fn asm_copy(from: *const u8, to: *mut u8, len: usize, microcode: usize) {
         }
         while len - done >= 64 {
             asm!(
-                // Loads of eight bytes: what wrote the source just before were often stores of words, from which the processor
-                // cannot forward to a wider load.
+                // Loads of eight bytes: what wrote the source just before were often stores of words, from which the
+                // processor cannot forward to a wider load.
                 "movq {a}, [{f}]", "movhps {a}, [{f} + 8]", "movq {b}, [{f} + 16]", "movhps {b}, [{f} + 24]",
                 "movq {c}, [{f} + 32]", "movhps {c}, [{f} + 40]", "movq {d}, [{f} + 48]", "movhps {d}, [{f} + 56]",
                 "movups [{t}], {a}", "movups [{t} + 16], {b}", "movups [{t} + 32], {c}", "movups [{t} + 48], {d}",

@@ -1,5 +1,5 @@
-//! The bytes of a ring, frozen: a program that was built yesterday reads what is written today. A change here is a new layout, and
-//! needs a new number for it.
+//! The bytes of a ring, frozen: a program that was built yesterday reads what is written today. A change here is a new
+//! layout, and needs a new number for it.
 #![cfg(not(loom))]
 
 mod common;

@@ -1,6 +1,6 @@
-//! Indices, lengths and offsets at the ends of what a number can hold: every public function that takes one either does what it says
-//! inside its own memory or panics by its own check. Arithmetic that overflows is found out by its message, because a build
-//! without overflow checks would wrap there and reach other memory.
+//! Indices, lengths and offsets at the ends of what a number can hold: every public function that takes one either does
+//! what it says inside its own memory or panics by its own check. Arithmetic that overflows is found out by its
+//! message, because a build without overflow checks would wrap there and reach other memory.
 
 #![cfg(not(loom))]
 

@@ -1,5 +1,5 @@
-//! One ring, mapped twice in one process: threads stand for processes, so that ThreadSanitizer and AddressSanitizer see both
-//! sides. `cargo xtask sanitize` runs them; `GINNEL_SOAK=1` makes them long.
+//! One ring, mapped twice in one process: threads stand for processes, so that ThreadSanitizer and AddressSanitizer see
+//! both sides. `cargo xtask sanitize` runs them; `GINNEL_SOAK=1` makes them long.
 #![cfg(not(loom))]
 
 mod common;

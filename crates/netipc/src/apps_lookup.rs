@@ -46,7 +46,8 @@ pub struct App<'a> {
     pub ppid: u32,
     /// The user it acts as.
     pub uid: u32,
-    /// When it started, in clock ticks since boot: field 22 of `/proc/<pid>/stat`. With the pid it names the process for good.
+    /// When it started, in clock ticks since boot: field 22 of `/proc/<pid>/stat`. With the pid it names the process
+    /// for good.
     pub starttime: u64,
     /// Its command name, 1 to [`COMM_MAX`] bytes.
     pub comm: &'a [u8],

@@ -8,13 +8,13 @@
 //! arena    [ name path name path ... ]                            every string of the snapshot, one allocation
 //! ```
 //!
-//! One table is never changed once it is published: a refresh builds the next one beside it and swaps a pointer. Readers hold the
-//! table they started with and never wait. A [`CacheReader`] keeps it between lookups, so that a lookup costs one atomic load, one
-//! slot, one entry and one comparison of names.
+//! One table is never changed once it is published: a refresh builds the next one beside it and swaps a pointer.
+//! Readers hold the table they started with and never wait. A [`CacheReader`] keeps it between lookups, so that a
+//! lookup costs one atomic load, one slot, one entry and one comparison of names.
 //!
-//! A snapshot comes from another process and its hashes are that process's choice. Names whose hashes all collide would turn linear
-//! probing into a linear scan; an entry that finds no slot near its home goes to an ordered index instead, which no choice of hashes
-//! can slow down.
+//! A snapshot comes from another process and its hashes are that process's choice. Names whose hashes all collide would
+//! turn linear probing into a linear scan; an entry that finds no slot near its home goes to an ordered index instead,
+//! which no choice of hashes can slow down.
 
 use crate::error::{DecodeError, Fault};
 use crate::snapshot::{Cgroup, Snapshot};
@@ -62,8 +62,8 @@ impl CgroupTable {
     /// Builds the table of a snapshot. Of two items with one hash and name the first is found.
     ///
     /// # Errors
-    /// [`Fault::Amplified`] if items of the message share bytes so that their copies would outgrow it: memory must not be
-    /// larger than what a peer really sent.
+    /// [`Fault::Amplified`] if items of the message share bytes so that their copies would outgrow it: memory must not
+    /// be larger than what a peer really sent.
     pub fn new(snapshot: &Snapshot<'_>) -> Result<Self, DecodeError> {
         let strings: u64 = snapshot.iter().map(|item| (item.name.len() + item.path.len()) as u64).sum();
         let message = snapshot.payload_len() as u64;
@@ -312,8 +312,8 @@ impl CgroupCache {
         Self { shared: Arc::new(shared) }
     }
 
-    /// Takes over a snapshot payload: checks it, builds a table beside the current one, swaps. A payload at fault counts as a
-    /// failure and changes nothing.
+    /// Takes over a snapshot payload: checks it, builds a table beside the current one, swaps. A payload at fault
+    /// counts as a failure and changes nothing.
     ///
     /// # Errors
     /// What is wrong with the payload.

@@ -1,6 +1,7 @@
 //! Typed clients of the five services, on top of [`ginnel_service::Client`].
 //!
-//! A client is driven by [`ServiceClient::refresh`] and called when ready; absence, restart and growing limits are the base's business.
+//! A client is driven by [`ServiceClient::refresh`] and called when ready; absence, restart and growing limits are the
+//! base's business.
 
 use crate::error::{DecodeError, EncodeError};
 use crate::lookup::Lookup;
@@ -12,8 +13,8 @@ use ginnel_session::Endpoint;
 use std::marker::PhantomData;
 use std::time::Duration;
 
-/// Requests that a lookup client asks its server to take when its keys do not fit: thousands of keys a request. A server that
-/// refuses is asked in smaller requests from then on.
+/// Requests that a lookup client asks its server to take when its keys do not fit: thousands of keys a request. A
+/// server that refuses is asked in smaller requests from then on.
 const LOOKUP_REQUEST: usize = 64 << 10;
 /// How often a lookup starts again because the provider's data changed under it.
 const LOOKUP_ATTEMPTS: u32 = 3;
@@ -61,11 +62,11 @@ pub enum StringReverse {}
 #[derive(Debug)]
 pub enum CgroupsSnapshot {}
 
-/// A client of service `S`: [`Increment`], [`StringReverse`], [`CgroupsSnapshot`], [`CgroupsLookup`](crate::CgroupsLookup) or
-/// [`AppsLookup`](crate::AppsLookup).
+/// A client of service `S`: [`Increment`], [`StringReverse`], [`CgroupsSnapshot`],
+/// [`CgroupsLookup`](crate::CgroupsLookup) or [`AppsLookup`](crate::AppsLookup).
 ///
-/// Every call blocks at most for [`ClientOptions::call_timeout`], all requests and retries together, and fails at once while the
-/// client is not ready. One thread at a time.
+/// Every call blocks at most for [`ClientOptions::call_timeout`], all requests and retries together, and fails at once
+/// while the client is not ready. One thread at a time.
 ///
 /// ```
 /// use ginnel_netipc::{INCREMENT_METHOD, Increment, ServiceClient, increment_handler};
@@ -196,8 +197,8 @@ impl<L: Lookup> ServiceClient<L> {
         self.ceilings = ceilings;
     }
 
-    /// Answers for all keys, in their order, in as many requests as it takes, all of one generation. Should the provider's data
-    /// change in between, the lookup starts again, up to twice.
+    /// Answers for all keys, in their order, in as many requests as it takes, all of one generation. Should the
+    /// provider's data change in between, the lookup starts again, up to twice.
     ///
     /// # Errors
     /// [`NetipcError::Call`] if any request fails, [`NetipcError::Lookup`]; no partial answer.

@@ -1,8 +1,9 @@
 //! The server's side of a lookup: fit as many answers as possible under the response limit, and say so for the rest.
 //!
-//! Every key gets an item. While adding answer `i`, the room behind it must still hold *minimal* PAYLOAD_EXCEEDED items for
-//! all that follow; the first answer that breaks this starts the exceeded tail, which the client asks for again. An answer that
-//! does not even fit as the first of its response never will: it becomes OVERSIZED_ITEM, and the rest goes on as usual.
+//! Every key gets an item. While adding answer `i`, the room behind it must still hold *minimal* PAYLOAD_EXCEEDED items
+//! for all that follow; the first answer that breaks this starts the exceeded tail, which the client asks for again. An
+//! answer that does not even fit as the first of its response never will: it becomes OVERSIZED_ITEM, and the rest goes
+//! on as usual.
 
 use crate::bytes::{align8, put_u64};
 use crate::error::EncodeError;

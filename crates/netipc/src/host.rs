@@ -1,7 +1,7 @@
 //! What the files of this machine say: its cgroups, their names, its processes.
 //!
-//! Nothing here needs a daemon or its socket: `/proc`, the mounted cgroup hierarchies and the state files that container
-//! engines leave on disk. Everything may vanish between two reads, and that is never an error of the whole.
+//! Nothing here needs a daemon or its socket: `/proc`, the mounted cgroup hierarchies and the state files that
+//! container engines leave on disk. Everything may vanish between two reads, and that is never an error of the whole.
 
 mod cgroups;
 mod identity;
@@ -66,8 +66,8 @@ fn is_transient(error: &io::Error) -> bool {
 
 /// Passes on that this process is short of descriptors or memory, and takes any other error for "nothing there".
 ///
-/// What is answered while it is short would be a machine with things missing. Other errors belong to one file, may stay for ever,
-/// and must not cost the rest.
+/// What is answered while it is short would be a machine with things missing. Other errors belong to one file, may stay
+/// for ever, and must not cost the rest.
 fn or_nothing<T: Default>(read: io::Result<T>) -> io::Result<T> {
     use rustix::io::Errno;
     match read {

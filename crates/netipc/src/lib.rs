@@ -1,4 +1,5 @@
-//! Netdata's netipc services for Rust: what the plugins of the field say to each other, encoded, decoded, asked and served.
+//! Netdata's netipc services for Rust: what the plugins of the field say to each other, encoded, decoded, asked and
+//! served.
 //!
 //! | service | method | types |
 //! |---|---:|---|
@@ -8,9 +9,9 @@
 //! | CGROUPS_LOOKUP | 4 | [`LookupRequest`], [`LookupResponse`] with [`CgroupsLookup`] |
 //! | APPS_LOOKUP | 5 | the same with [`AppsLookup`] |
 //!
-//! Decoders borrow, check everything once, and name the byte at fault ([`DecodeError`]); what they return cannot fail any
-//! more. Builders write only valid bytes and refuse the rest ([`EncodeError`]). All integers are in host byte order, as the
-//! protocol wants: both peers share one machine.
+//! Decoders borrow, check everything once, and name the byte at fault ([`DecodeError`]); what they return cannot fail
+//! any more. Builders write only valid bytes and refuse the rest ([`EncodeError`]). All integers are in host byte
+//! order, as the protocol wants: both peers share one machine.
 
 #![forbid(unsafe_code)]
 

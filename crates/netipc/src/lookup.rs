@@ -274,7 +274,8 @@ impl<'o, L: Lookup> LookupResponseBuilder<'o, L> {
     /// Adds one answer.
     ///
     /// # Errors
-    /// [`EncodeError::TooLarge`] beyond the limit, or what makes the answer unfit to be sent; the response stays as it was.
+    /// [`EncodeError::TooLarge`] beyond the limit, or what makes the answer unfit to be sent; the response stays as it
+    /// was.
     pub fn push(&mut self, key: L::Key<'_>, outcome: &L::Outcome<'_>) -> Result<(), EncodeError> {
         let len = L::item_len(key, outcome)?;
         L::put_item(key, outcome, self.packed.item(len)?);

@@ -17,7 +17,8 @@ const COUNT_AT: usize = 4;
 /// Appends one packed message to a vector, item by item, never beyond its limit.
 ///
 /// Room for the directory is reserved by a guess and corrected as items come: offsets count from the end of the
-/// directory, so moving the packed area changes none of them. Dropped before [`Packed::finish`], it takes back all it wrote.
+/// directory, so moving the packed area changes none of them. Dropped before [`Packed::finish`], it takes back all it
+/// wrote.
 #[derive(Debug)]
 pub(crate) struct Packed<'o> {
     out: &'o mut Vec<u8>,

@@ -86,12 +86,12 @@ impl HostProvider {
         Ok(())
     }
 
-    /// Answers pids. The generation is always 1: each process is looked at as it is, and a lookup of many need not start over because
-    /// some container came or went meanwhile.
+    /// Answers pids. The generation is always 1: each process is looked at as it is, and a lookup of many need not
+    /// start over because some container came or went meanwhile.
     ///
     /// # Errors
-    /// [`ProviderError`]; [`ProviderError::Read`] if a process cannot be looked at now. The protocol has no "ask again later" for
-    /// a pid, and that a process is unknown is not said before it is known.
+    /// [`ProviderError`]; [`ProviderError::Read`] if a process cannot be looked at now. The protocol has no "ask again
+    /// later" for a pid, and that a process is unknown is not said before it is known.
     pub fn apps(&self, dispatch: &mut LookupDispatch<'_, '_, AppsLookup>) -> Result<(), ProviderError> {
         let index = self.cgroups.index()?;
         dispatch.set_generation(1);

@@ -1,5 +1,6 @@
-//! Handlers for the five services: what decodes a request, asks the service's own code, encodes the answer, and turns every
-//! way to fail into the status that the protocol has for it. They run behind [`Server::start`](ginnel_service::Server::start).
+//! Handlers for the five services: what decodes a request, asks the service's own code, encodes the answer, and turns
+//! every way to fail into the status that the protocol has for it. They run behind
+//! [`Server::start`](ginnel_service::Server::start).
 
 use crate::dispatch::LookupDispatch;
 use crate::error::EncodeError;
@@ -54,7 +55,8 @@ pub fn string_reverse_handler() -> impl Handler {
     }
 }
 
-/// CGROUPS_SNAPSHOT: `provide` appends a snapshot of at most that many bytes, as [`HostProvider::snapshot`](crate::HostProvider::snapshot) does.
+/// CGROUPS_SNAPSHOT: `provide` appends a snapshot of at most that many bytes, as
+/// [`HostProvider::snapshot`](crate::HostProvider::snapshot) does.
 #[must_use]
 pub fn snapshot_handler<F>(provide: F) -> impl Handler
 where
@@ -69,7 +71,8 @@ where
 /// CGROUPS_LOOKUP or APPS_LOOKUP: `provide` answers the keys that the dispatch shows, as
 /// [`HostProvider::cgroups`](crate::HostProvider::cgroups) and [`HostProvider::apps`](crate::HostProvider::apps) do.
 ///
-/// Give such a server a fixed response limit: a full response is no error, so nothing would teach the server a larger one.
+/// Give such a server a fixed response limit: a full response is no error, so nothing would teach the server a larger
+/// one.
 ///
 /// ```
 /// use ginnel_netipc::host::{Cgroups, Host};

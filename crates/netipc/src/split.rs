@@ -110,7 +110,8 @@ pub enum LookupError {
 pub struct RequestLimits {
     /// Bytes of the request payload.
     pub request: usize,
-    /// Bytes of the response payload: no more keys are asked at once than it has room to say "too much" to. 0 sets no limit.
+    /// Bytes of the response payload: no more keys are asked at once than it has room to say "too much" to. 0 sets no
+    /// limit.
     pub response: usize,
 }
 
@@ -119,8 +120,8 @@ pub struct RequestLimits {
 pub enum Step {
     /// Send the request that was just written, hand the response payload to [`LookupSplit::answer`].
     Ask,
-    /// No request for the next key fits. Get a session that takes `payload` bytes and call [`LookupSplit::next`] with its limit,
-    /// or call [`LookupSplit::cannot_grow`].
+    /// No request for the next key fits. Get a session that takes `payload` bytes and call [`LookupSplit::next`] with
+    /// its limit, or call [`LookupSplit::cannot_grow`].
     Grow {
         /// Request payload bytes needed.
         payload: usize,
@@ -221,8 +222,8 @@ impl<'k, L: Lookup> LookupSplit<'k, L> {
         Ok(Step::Ask)
     }
 
-    /// No session can carry the key that [`Step::Grow`] was about. A path that long gets its OVERSIZED_ITEM from here and the
-    /// lookup goes on; a pid cannot be too long, so the session is useless.
+    /// No session can carry the key that [`Step::Grow`] was about. A path that long gets its OVERSIZED_ITEM from here
+    /// and the lookup goes on; a pid cannot be too long, so the session is useless.
     ///
     /// # Errors
     /// [`LookupError::RequestLimit`], [`LookupError::AnswerTooLarge`].

@@ -1,4 +1,5 @@
-//! The snapshot cache: finds what is there, keeps the last good data, never makes a reader wait, cannot be slowed by its peer.
+//! The snapshot cache: finds what is there, keeps the last good data, never makes a reader wait, cannot be slowed by
+//! its peer.
 
 use ginnel_netipc::*;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,4 +1,5 @@
-//! Typed clients against servers that answer what no good server would: each fault has its error, and none ends the client.
+//! Typed clients against servers that answer what no good server would: each fault has its error, and none ends the
+//! client.
 
 use ginnel_netipc::*;
 use ginnel_service::{CallError, ClientOptions, Failure, Handler, Request, Server, ServerOptions, State};

@@ -1,6 +1,7 @@
 //! The field's golden vectors and our own frozen ones: each decodes to its values and encodes to the same bytes.
 //!
-//! Of the 26 golden vectors the 22 payloads are here; the four of envelope, chunk and handshake are tests of `ginnel-wire`.
+//! Of the 26 golden vectors the 22 payloads are here; the four of envelope, chunk and handshake are tests of
+//! `ginnel-wire`.
 
 #![cfg(target_endian = "little")]
 

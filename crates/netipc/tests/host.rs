@@ -7,7 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A hybrid machine: version 2 at /sys/fs/cgroup/unified, version 1 memory beside it, a directory on the tmpfs that is no cgroup.
+/// A hybrid machine: version 2 at /sys/fs/cgroup/unified, version 1 memory beside it, a directory on the tmpfs that is
+/// no cgroup.
 struct Machine {
     root: tempfile::TempDir,
 }
@@ -345,7 +346,8 @@ fn a_machine_without_a_mount_table_is_an_error_not_an_empty_answer() {
     assert!(matches!(error, ProviderError::Read(_)), "{error}");
 }
 
-/// Directories of all mounted cgroup hierarchies, found without the library: `mount` paths from the text, then a plain walk.
+/// Directories of all mounted cgroup hierarchies, found without the library: `mount` paths from the text, then a plain
+/// walk.
 fn cgroup_directories() -> std::collections::BTreeSet<std::path::PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
     let kinds = |line: &&str| line.contains(" - cgroup ") || line.contains(" - cgroup2 ");

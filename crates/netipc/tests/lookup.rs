@@ -1,4 +1,5 @@
-//! Dispatch and split against each other: a server with any response limit, a client with any request limit, no I/O between.
+//! Dispatch and split against each other: a server with any response limit, a client with any request limit, no I/O
+//! between.
 
 use ginnel_netipc::*;
 use proptest::collection::vec;

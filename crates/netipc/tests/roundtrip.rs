@@ -1,4 +1,5 @@
-//! Whatever values are encoded come back; whatever bytes are decoded are either refused or mean something that encodes again.
+//! Whatever values are encoded come back; whatever bytes are decoded are either refused or mean something that encodes
+//! again.
 
 use ginnel_netipc::*;
 use proptest::collection::vec;

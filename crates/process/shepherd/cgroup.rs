@@ -65,7 +65,8 @@ impl<'a> Groups<'a> {
         self.unified_errno = errno;
     }
 
-    /// Puts the calling process into every group, the unified one only when `unified` says so. Gives the kind that refused.
+    /// Puts the calling process into every group, the unified one only when `unified` says so. Gives the kind that
+    /// refused.
     pub(crate) fn enter(&self, unified: bool) -> Result<(), (Errno, u8)> {
         for made in self.made.iter().flatten().filter(|made| unified || made.kind != group::UNIFIED) {
             sys::open_at(made.dir.number(), c"cgroup.procs", sys::O_WRONLY)
@@ -143,7 +144,8 @@ impl Drop for Made<'_> {
             if sys::rmdir_at(sys::AT_FDCWD, self.path).is_ok() {
                 return;
             }
-            // Somebody of the tree has made groups below, and has not removed them: another shepherd that was killed, for one.
+            // Somebody of the tree has made groups below, and has not removed them: another shepherd that was killed,
+            // for one.
             if let Ok(dir) = sys::open_at(sys::AT_FDCWD, self.path, sys::O_RDONLY | sys::O_DIRECTORY) {
                 remove_below(&dir, DEEPEST);
             }

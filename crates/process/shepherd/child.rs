@@ -1,4 +1,5 @@
-//! From `vfork` to `execve`: the child makes itself what the frame says, or leaves the stage and errno at which it failed.
+//! From `vfork` to `execve`: the child makes itself what the frame says, or leaves the stage and errno at which it
+//! failed.
 
 use crate::cgroup::Groups;
 use crate::frame::{self, Failed, Spawn, Take, UNSET, flag, group, stage};
@@ -38,8 +39,8 @@ fn at_index<T>(stage: u8, index: u32, result: sys::Result<T>) -> Result<T, Faile
 
 fn prepare(plan: &mut Plan<'_>, inside: bool) -> Result<(), Failed> {
     let spawn = plan.spawn;
-    // The session is the shepherd's, without a terminal: one of its own would cost a slice of the CPU's time (autogroup), and only who
-    // is to have a terminal needs it.
+    // The session is the shepherd's, without a terminal: one of its own would cost a slice of the CPU's time
+    // (autogroup), and only who is to have a terminal needs it.
     let own = if spawn.flags & flag::PTY != 0 { sys::new_session() } else { sys::new_group() };
     at(stage::SESSION, own)?;
     enter_groups(plan, inside)?;
@@ -77,8 +78,8 @@ fn enter_groups(plan: &mut Plan<'_>, inside: bool) -> Result<(), Failed> {
     }
 }
 
-/// Puts every descriptor at its number. All are first moved above the highest target, so that none is overwritten while it is still needed;
-/// everything else is closed by `execve`.
+/// Puts every descriptor at its number. All are first moved above the highest target, so that none is overwritten while
+/// it is still needed; everything else is closed by `execve`.
 fn descriptors(plan: &mut Plan<'_>) -> Result<(), Failed> {
     let targets = plan.spawn.targets;
     let target = |index: usize| Take(targets.get(index * 4..).unwrap_or(&[])).u32().unwrap_or(0) as i32;
@@ -128,7 +129,8 @@ fn identity(spawn: &Spawn<'_>) -> Result<(), Failed> {
     Ok(())
 }
 
-/// As `execvp` searches, but without its fallback to a shell: a file that is no program is an error, not a script by chance.
+/// As `execvp` searches, but without its fallback to a shell: a file that is no program is an error, not a script by
+/// chance.
 fn execute(spawn: &Spawn<'_>, args: &Args) -> Errno {
     let mut outcome = sys::ENOENT;
     for path in text::strings(spawn.candidates) {

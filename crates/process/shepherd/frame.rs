@@ -1,4 +1,5 @@
-//! What parent and shepherd say to each other: one `SOCK_SEQPACKET` message a frame, file descriptors beside it by `SCM_RIGHTS`.
+//! What parent and shepherd say to each other: one `SOCK_SEQPACKET` message a frame, file descriptors beside it by
+//! `SCM_RIGHTS`.
 //!
 //! ```text
 //!  offset  size  header, little-endian (`HEADER` bytes)
@@ -28,8 +29,8 @@ pub mod kind {
     pub const FAILED: u16 = 17;
     pub const ACK: u16 = 18;
     pub const EXIT: u16 = 19;
-    /// u64: a clock tick, as in `/proc/<pid>/stat`, at which the leader had not been reaped yet. From then on its number, which with a
-    /// terminal is also the session's, may become somebody else's.
+    /// u64: a clock tick, as in `/proc/<pid>/stat`, at which the leader had not been reaped yet. From then on its
+    /// number, which with a terminal is also the session's, may become somebody else's.
     pub const LEADER_ENDED: u16 = 20;
 }
 
@@ -223,8 +224,8 @@ pub struct Step {
 /// `SPAWN`: everything about the command except its arguments and environment, which are the shepherd's own (the kernel
 /// carries them, and says exactly when they are too long).
 ///
-/// Descriptors beside it, in order: the parent's pidfd, the report descriptor (`flag::REPORT`), one for each `stdio::GIVEN`, one for each
-/// extra descriptor.
+/// Descriptors beside it, in order: the parent's pidfd, the report descriptor (`flag::REPORT`), one for each
+/// `stdio::GIVEN`, one for each extra descriptor.
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
 pub struct Spawn<'a> {
     pub flags: u32,
@@ -348,7 +349,8 @@ impl<'a> Group<'a> {
     }
 }
 
-/// `STARTED`. Descriptors beside it: the leader's pidfd, then the parent's end of every `stdio::PIPE` in order, or the pty master.
+/// `STARTED`. Descriptors beside it: the leader's pidfd, then the parent's end of every `stdio::PIPE` in order, or the
+/// pty master.
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
 pub struct Started {
     /// In the shepherd's pid namespace.
@@ -377,7 +379,8 @@ pub struct Exit {
     /// 1 when `status` holds the leader's wait status.
     pub ended: u8,
     pub status: u32,
-    /// User and system time in microseconds, peak resident KiB, minor and major faults, blocks in and out, voluntary and involuntary switches.
+    /// User and system time in microseconds, peak resident KiB, minor and major faults, blocks in and out, voluntary
+    /// and involuntary switches.
     pub rusage: [u64; 9],
     pub duration_ns: u64,
     /// Processes the ladder had to SIGKILL.
@@ -451,7 +454,8 @@ mod tests {
 
     const ID: u32 = 0x0403_0201;
 
-    /// The frame that is written, after every buffer too small for it has been refused and nothing written past its end.
+    /// The frame that is written, after every buffer too small for it has been refused and nothing written past its
+    /// end.
     fn frame(write: impl Fn(&mut Put<'_>)) -> Vec<u8> {
         let mut buf = [0xee; 1024];
         let finish = |buf: &mut [u8]| {

@@ -224,7 +224,8 @@ fn terminal(spawn: &Spawn<'_>) -> sys::Result<(Fd, Fd)> {
     Ok((master, terminal))
 }
 
-/// `struct termios`: four words of flags (input, output, control, local), a byte, nineteen control characters. Raw is what `cfmakeraw` sets.
+/// `struct termios`: four words of flags (input, output, control, local), a byte, nineteen control characters. Raw is
+/// what `cfmakeraw` sets.
 fn change_modes(modes: &mut [u8; 36], flags: u32) {
     let mut change = |word: usize, clear: u32, set: u32| {
         let place = &mut modes[word * 4..word * 4 + 4];

@@ -138,8 +138,9 @@ impl Scan {
         reached
     }
 
-    /// Sends `signal` to the orphans that this scan, which got the signal before, has not seen: they were forked while it went round,
-    /// and their parents have died of it. A new process with a parent is left to that, for it may be what a handler does at the end.
+    /// Sends `signal` to the orphans that this scan, which got the signal before, has not seen: they were forked while
+    /// it went round, and their parents have died of it. A new process with a parent is left to that, for it may be
+    /// what a handler does at the end.
     pub(crate) fn signal_new_orphans(&mut self, signal: u32) -> sys::Result<()> {
         let shepherd = sys::pid();
         let mut now = Scan::new(&self.proc_dir)?;
@@ -151,8 +152,8 @@ impl Scan {
         Ok(())
     }
 
-    /// Whether anybody of the tree may still do something after `before`, when all of it was told to stop. Who sleeps in the kernel since
-    /// then (in `vfork`, for a child that is stopped) stops before it returns from there.
+    /// Whether anybody of the tree may still do something after `before`, when all of it was told to stop. Who sleeps
+    /// in the kernel since then (in `vfork`, for a child that is stopped) stops before it returns from there.
     fn runs_on(&mut self, before: Option<&mut Scan>) -> bool {
         let told = before.map_or(&[][..], |scan| scan.list.tree());
         self.list.tree().iter().any(|member| match member.state {
@@ -228,8 +229,8 @@ impl List {
     }
 }
 
-/// Stops the tree, whatever it forks meanwhile: a process that is stopped forks no more, so again until a look at /proc finds nobody
-/// who runs on.
+/// Stops the tree, whatever it forks meanwhile: a process that is stopped forks no more, so again until a look at /proc
+/// finds nobody who runs on.
 pub(crate) fn stop(own: &Fd) -> sys::Result<Reached> {
     const ROUNDS: usize = 50;
     let mut reached = Reached::default();
@@ -262,8 +263,8 @@ fn deliver(proc_dir: &Fd, member: &Member, signal: u32) -> sys::Result<()> {
     path.number(member.pid as u64);
     let process = sys::open_at(proc_dir.number(), path.path(), sys::O_RDONLY | sys::O_DIRECTORY).map_err(gone)?;
     let again = look(&process, 0, false).ok_or(sys::ESRCH)?;
-    // The start is known to a clock tick only. A stranger that has got the number within it has neither the parent nor the session: both
-    // are of the tree. Who has changed both is met by the next look.
+    // The start is known to a clock tick only. A stranger that has got the number within it has neither the parent nor
+    // the session: both are of the tree. Who has changed both is met by the next look.
     let related = again.parent == member.parent || again.session == member.session;
     if again.start != member.start || !related {
         return Err(sys::ESRCH);

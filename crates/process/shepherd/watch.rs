@@ -25,7 +25,8 @@ enum Phase {
 const SILENCE: u64 = 5_000_000;
 /// ... or after so long in any case: in a fork storm somebody ends all the time.
 const ROUND: u64 = 30_000_000;
-/// Killed processes that have not gone by then are reported as survivors: the kernel holds them, or they are not ours to kill.
+/// Killed processes that have not gone by then are reported as survivors: the kernel holds them, or they are not ours
+/// to kill.
 const PATIENCE: u64 = 5_000_000_000;
 
 /// A reader that has not made room for the report by then does not get it.
@@ -68,8 +69,8 @@ struct Watch<'a> {
     reap_due: bool,
     /// No child is left.
     empty: bool,
-    /// The leader, who led a session, has ended not before this clock tick, and others go on: the parent must know, in case it has to end
-    /// them without us.
+    /// The leader, who led a session, has ended not before this clock tick, and others go on: the parent must know, in
+    /// case it has to end them without us.
     untold: Option<u64>,
     args: Args,
 }
@@ -122,7 +123,8 @@ impl Watch<'_> {
             Watched::new(self.listening.then_some(&self.flock.parent)),
         ];
         sys::poll(&mut watched, wake.map(|wake| wake.saturating_sub(now)));
-        // Requests first, also those that came since: what the parent asked for before the leader ended is the cause of that end.
+        // Requests first, also those that came since: what the parent asked for before the leader ended is the cause of
+        // that end.
         if self.listening {
             while self.request(socket) {}
         }
@@ -259,7 +261,8 @@ impl Watch<'_> {
             self.exit.ended = 1;
             self.exit.status = status;
             self.exit.duration_ns = sys::now() - self.flock.started;
-            // Seconds and microseconds twice, then maxrss, three that Linux leaves zero, the faults, swaps, blocks, messages, switches.
+            // Seconds and microseconds twice, then maxrss, three that Linux leaves zero, the faults, swaps, blocks,
+            // messages, switches.
             let word = |index: usize| usage.0[index] as u64;
             let micros = |index| word(index) * 1_000_000 + word(index + 1);
             self.exit.rusage =
@@ -275,7 +278,8 @@ impl Watch<'_> {
         }
     }
 
-    /// Starts the ladder. The first cause is the one reported; `signal` replaces the first rung's, `at_once` skips all rungs.
+    /// Starts the ladder. The first cause is the one reported; `signal` replaces the first rung's, `at_once` skips all
+    /// rungs.
     fn end(&mut self, cause: u8, signal: u32, at_once: bool) {
         if self.empty {
             return;

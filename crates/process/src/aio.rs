@@ -1,4 +1,5 @@
-//! The same streams and the same end for the tokio runtime: each is the blocking one behind an `AsyncFd`, with the same counters and limits.
+//! The same streams and the same end for the tokio runtime: each is the blocking one behind an `AsyncFd`, with the same
+//! counters and limits.
 //!
 //! What runs commands is in `aio_run`.
 
@@ -190,8 +191,8 @@ impl Ending {
     }
 }
 
-/// The shepherd was killed: what is left of it and its tree is ended by a thread of its own, for that may take some seconds. Without a
-/// thread the caller does it.
+/// The shepherd was killed: what is left of it and its tree is ended by a thread of its own, for that may take some
+/// seconds. Without a thread the caller does it.
 fn settle_elsewhere(link: &Arc<Link>) -> oneshot::Receiver<()> {
     let ((over, heard), link) = (oneshot::channel(), Arc::clone(link));
     let _ = ginnel_base::thread::spawn("ginnel-lost", move || {

@@ -1,5 +1,5 @@
-//! Commands for the tokio runtime. What is done is the blocking face's ([`Capture`], [`Splitter`], [`launch`](crate::launch)); here a
-//! runtime says when.
+//! Commands for the tokio runtime. What is done is the blocking face's ([`Capture`], [`Splitter`],
+//! [`launch`](crate::launch)); here a runtime says when.
 
 use crate::aio::{AsyncStream, Ending};
 use crate::capture::{CHUNK, Capture, Feed, Output, Sink, conclude, nonblocking};
@@ -26,8 +26,8 @@ use tokio::io::{AsyncRead, Interest, ReadBuf};
 use tokio::sync::oneshot;
 
 impl Command {
-    /// As [`spawn`](Self::spawn), for tokio: a thread does the start, for it may take as long as a file system does. A future that is
-    /// dropped ends what has started meanwhile.
+    /// As [`spawn`](Self::spawn), for tokio: a thread does the start, for it may take as long as a file system does. A
+    /// future that is dropped ends what has started meanwhile.
     ///
     /// # Errors
     /// As [`spawn`](Self::spawn).
@@ -175,7 +175,8 @@ async fn elsewhere<T: Send + 'static>(
 }
 
 impl Child {
-    /// As [`wait`](Child::wait), for tokio: also closes stdin and throws away what nobody took. Dropping the future loses nothing; the wait can be taken up again.
+    /// As [`wait`](Child::wait), for tokio: also closes stdin and throws away what nobody took. Dropping the future
+    /// loses nothing; the wait can be taken up again.
     ///
     /// # Errors
     /// As [`wait`](Child::wait).
@@ -262,7 +263,8 @@ async fn fill(
     }
 }
 
-/// As `capture::pump`: until all streams have ended, or the tree has and nothing is left to read. Whatever the end, the sinks are back in
+/// As `capture::pump`: until all streams have ended, or the tree has and nothing is left to read. Whatever the end, the
+/// sinks are back in
 /// `capture` with what they have.
 async fn drive(link: &Arc<Link>, ending: &mut Ending, capture: &mut Capture) -> io::Result<()> {
     let mut driven = Driven { back: capture, sinks: Vec::new(), feed: None, buf: vec![0; CHUNK] };
@@ -337,10 +339,11 @@ impl Drop for Driven<'_> {
     }
 }
 
-/// The lines of a running command for tokio, read only as they are asked for. Dropping it kills the tree, without waiting.
+/// The lines of a running command for tokio, read only as they are asked for. Dropping it kills the tree, without
+/// waiting.
 ///
-/// As with [`Lines`](crate::Lines), a stderr that is piped and not asked for is read and thrown away while a line is waited for. Each
-/// method that gives a line can be dropped and called again without loss.
+/// As with [`Lines`](crate::Lines), a stderr that is piped and not asked for is read and thrown away while a line is
+/// waited for. Each method that gives a line can be dropped and called again without loss.
 #[derive(Debug)]
 pub struct AsyncLines {
     child: Child,

@@ -1,6 +1,7 @@
 //! Running a command to its end with everything it writes, in bounded memory and without a deadlock.
 //!
-//! [`Capture`] is what both faces share: it takes from streams that are ready and gives to stdin. Here it is driven by `poll`, in
+//! [`Capture`] is what both faces share: it takes from streams that are ready and gives to stdin. Here it is driven by
+//! `poll`, in
 //! `aio` by a runtime.
 
 use crate::child::Child;
@@ -139,7 +140,8 @@ pub(crate) struct Capture {
 }
 
 impl Capture {
-    /// Takes what is to be captured from `last`, and gives the input to `first`: two ends of a pipeline, or one command.
+    /// Takes what is to be captured from `last`, and gives the input to `first`: two ends of a pipeline, or one
+    /// command.
     pub(crate) fn new(
         command: &Command,
         input: Option<&Input>,
@@ -277,8 +279,8 @@ pub(crate) fn again(result: io::Result<bool>) -> io::Result<bool> {
     }
 }
 
-/// Reads and writes whatever is ready until all streams have ended, or the shepherd has and nothing is left to read: a process that was
-/// left behind on purpose may hold a pipe open for ever.
+/// Reads and writes whatever is ready until all streams have ended, or the shepherd has and nothing is left to read: a
+/// process that was left behind on purpose may hold a pipe open for ever.
 fn pump(link: &Link, capture: &mut Capture) -> io::Result<()> {
     let Capture { sinks, feed, .. } = capture;
     let mut buf = vec![0; CHUNK];
@@ -287,7 +289,8 @@ fn pump(link: &Link, capture: &mut Capture) -> io::Result<()> {
     while open.contains(&true) || (feed.is_some() && !ended) {
         let mut watched: Vec<PollFd<'_>> = Vec::with_capacity(5);
         watched.push(PollFd::new(&link.shepherd, PollFlags::IN));
-        // Its report comes this way, also from one that the kernel does not let go; and nothing more, once it was killed.
+        // Its report comes this way, also from one that the kernel does not let go; and nothing more, once it was
+        // killed.
         let heard = !link.is_lost();
         watched.extend(heard.then(|| PollFd::from_borrowed_fd(link.socket(), PollFlags::IN)));
         let first = watched.len();

@@ -1,8 +1,9 @@
 //! Finding control groups that really are control groups, and that we may use.
 //!
-//! Machines are unified (version 2), hybrid (version 2 beside the controllers of version 1) or have none at all, and a container may show
-//! any part of that. So: the mounts come from `/proc/self/mountinfo`, our place in them from `/proc/self/cgroup`, the file system is
-//! checked by its magic number, and whether we may make a group is asked of the kernel.
+//! Machines are unified (version 2), hybrid (version 2 beside the controllers of version 1) or have none at all, and a
+//! container may show any part of that. So: the mounts come from `/proc/self/mountinfo`, our place in them from
+//! `/proc/self/cgroup`, the file system is checked by its magic number, and whether we may make a group is asked of the
+//! kernel.
 
 use crate::frame::group;
 use rustix::fs::{Access, AtFlags, FlockOperation, statfs};
@@ -115,7 +116,8 @@ fn find(hierarchy: Hierarchy) -> Result<PathBuf, Unavailable> {
     Ok(own_group(hierarchy, &read("/proc/self/mountinfo")?, &read("/proc/self/cgroup")?)?)
 }
 
-/// Whether this user may make a group here. Asked, not tried: a trial would stay behind if we were killed in the middle.
+/// Whether this user may make a group here. Asked, not tried: a trial would stay behind if we were killed in the
+/// middle.
 fn may_make(base: &Path) -> Result<(), String> {
     let needed = Access::WRITE_OK | Access::EXEC_OK;
     rustix::fs::accessat(rustix::fs::CWD, base, needed, AtFlags::EACCESS)
@@ -128,7 +130,8 @@ fn sweep(base: &Path) {
     if !SWEPT.lock().unwrap_or_else(PoisonError::into_inner).insert(base.to_path_buf()) {
         return;
     }
-    // A shepherd locks its groups microseconds after it has made them, and is the only one to do so for longer than a moment.
+    // A shepherd locks its groups microseconds after it has made them, and is the only one to do so for longer than a
+    // moment.
     const LOCKED: Duration = Duration::from_secs(1);
     let abandoned = |group: &PathBuf| {
         let ours = group.file_name().is_some_and(|name| name.as_bytes().starts_with(b"ginnel-"));

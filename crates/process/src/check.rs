@@ -15,12 +15,13 @@ pub enum Check {
     Line(String),
     /// It accepts TCP connections here.
     Tcp(SocketAddr),
-    /// It accepts connections on this Unix socket. While so many wait to be accepted that it takes no more, the answer is no.
+    /// It accepts connections on this Unix socket. While so many wait to be accepted that it takes no more, the answer
+    /// is no.
     Socket(PathBuf),
     /// This file exists.
     File(PathBuf),
-    /// This command ends with code 0. It is killed after [`Check::PATIENCE`], unless it has a timeout of its own: then its kill ladder
-    /// follows that.
+    /// This command ends with code 0. It is killed after [`Check::PATIENCE`], unless it has a timeout of its own: then
+    /// its kill ladder follows that.
     Command(Box<Command>),
 }
 
@@ -52,7 +53,8 @@ impl Check {
     }
 }
 
-/// A connect that blocks waits without end for a listener that is full and hangs; this one is told `EAGAIN` (connect(2)).
+/// A connect that blocks waits without end for a listener that is full and hangs; this one is told `EAGAIN`
+/// (connect(2)).
 fn accepts(path: &Path) -> rustix::io::Result<()> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;

@@ -128,8 +128,9 @@ impl Child {
 
     /// Waits until the whole tree has ended, and reports. Blocks; calling it again gives the same report.
     ///
-    /// stdin is closed first, so that a command that reads it to the end can end. Of streams that are piped but were not taken, what comes is
-    /// read and thrown away (and counted as such), so that a command that writes can end as well.
+    /// stdin is closed first, so that a command that reads it to the end can end. Of streams that are piped but were
+    /// not taken, what comes is read and thrown away (and counted as such), so that a command that writes can end as
+    /// well.
     ///
     /// # Errors
     /// When the shepherd was killed: then how the command ended is not known.
@@ -161,8 +162,8 @@ impl Child {
         self.wait_timeout(Duration::ZERO)
     }
 
-    /// Ends the tree by the kill ladder and waits for its end: at most the ladder's time and a moment. Streams that were not taken are
-    /// read and thrown away.
+    /// Ends the tree by the kill ladder and waits for its end: at most the ladder's time and a moment. Streams that
+    /// were not taken are read and thrown away.
     ///
     /// # Errors
     /// As [`wait`](Self::wait).
@@ -207,9 +208,9 @@ impl Child {
     }
 }
 
-/// The descriptor by which the end is waited for together with others, by `poll`, `epoll` or a runtime: readable once the shepherd, and
-/// with it the tree, has ended; then [`Child::try_wait`] has the report. (When the kernel does not let a process of the tree die, the report
-/// comes without that; [`wait_any`](crate::wait_any) sees this, too.)
+/// The descriptor by which the end is waited for together with others, by `poll`, `epoll` or a runtime: readable once
+/// the shepherd, and with it the tree, has ended; then [`Child::try_wait`] has the report. (When the kernel does not
+/// let a process of the tree die, the report comes without that; [`wait_any`](crate::wait_any) sees this, too.)
 ///
 /// ```
 /// use ginnel_process::Command;
@@ -247,8 +248,8 @@ impl Drop for Child {
 }
 
 impl Handle {
-    /// Waits until the whole tree has ended, and reports, from any thread and beside others that wait. Blocks. Unlike [`Child::wait`] it
-    /// leaves the streams alone: somebody else has to read them.
+    /// Waits until the whole tree has ended, and reports, from any thread and beside others that wait. Blocks. Unlike
+    /// [`Child::wait`] it leaves the streams alone: somebody else has to read them.
     ///
     /// ```
     /// use ginnel_process::Command;
@@ -300,9 +301,10 @@ impl Handle {
         self.0.signal(target::GROUP, signal).map(drop)
     }
 
-    /// Sends a signal to every process of the tree, whatever session or group it has moved to. Gives the number of processes
-    /// reached (with a pid namespace, where the kernel does not tell, 1). `STOP` is repeated until nobody is left who could fork, so
-    /// that all of the tree sleeps; of other signals, a process that is forked meanwhile may miss one.
+    /// Sends a signal to every process of the tree, whatever session or group it has moved to. Gives the number of
+    /// processes reached (with a pid namespace, where the kernel does not tell, 1). `STOP` is repeated until nobody is
+    /// left who could fork, so that all of the tree sleeps; of other signals, a process that is forked meanwhile may
+    /// miss one.
     ///
     /// # Errors
     /// When nobody is left, or the kernel refuses.

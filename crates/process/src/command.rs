@@ -25,8 +25,9 @@ pub enum Orphans {
     Kill,
     /// They may go on; the report comes when the last has ended. Timeout, stop and parent death still end them.
     Wait,
-    /// They are left to themselves, as `std::process` leaves them. Nothing is guaranteed about them, and nothing may hold them: neither a
-    /// pid namespace nor a limit of the tree (of memory, processes or CPU time) can be had with it.
+    /// They are left to themselves, as `std::process` leaves them. Nothing is guaranteed about them, and nothing may
+    /// hold them: neither a pid namespace nor a limit of the tree (of memory, processes or CPU time) can be had with
+    /// it.
     Leave,
 }
 
@@ -39,8 +40,8 @@ pub enum Isolation {
     Auto,
     /// The shepherd alone; no control group is made.
     Subreaper,
-    /// A pid namespace, in which the command sees only its own tree. Required: without it there is no command. A user without
-    /// privilege gets a user namespace around it, in which only the own user exists.
+    /// A pid namespace, in which the command sees only its own tree. Required: without it there is no command. A user
+    /// without privilege gets a user namespace around it, in which only the own user exists.
     PidNamespace,
 }
 
@@ -203,7 +204,8 @@ impl Command {
         self
     }
 
-    /// Sets a variable of the environment; the others are the parent's. `spawn` refuses a name that is empty or holds a `=`.
+    /// Sets a variable of the environment; the others are the parent's. `spawn` refuses a name that is empty or holds a
+    /// `=`.
     pub fn env(&mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> &mut Self {
         self.env.insert(name.as_ref().to_owned(), Some(value.as_ref().to_owned()));
         self
@@ -271,28 +273,30 @@ impl Command {
         self
     }
 
-    /// Memory of the whole tree in bytes, by a control group. Where there is none, each process's address space is limited instead, and
-    /// the [`Guarantee`](crate::Guarantee) says so.
+    /// Memory of the whole tree in bytes, by a control group. Where there is none, each process's address space is
+    /// limited instead, and the [`Guarantee`](crate::Guarantee) says so.
     pub fn memory_limit(&mut self, bytes: u64) -> &mut Self {
         self.memory = Some(bytes);
         self
     }
 
-    /// Processes and threads of the whole tree, by a control group; without one there is no command. `spawn` refuses 0, which would
-    /// allow not even the command.
+    /// Processes and threads of the whole tree, by a control group; without one there is no command. `spawn` refuses 0,
+    /// which would allow not even the command.
     pub fn pids_limit(&mut self, count: u64) -> &mut Self {
         self.pids = Some(count);
         self
     }
 
-    /// CPU time of the whole tree, in CPUs (1.5 is one and a half), by a control group; without one there is no command. `spawn` refuses
-    /// less than a thousandth, which the kernel cannot express. What no machine has (100,000 CPUs and more) is no limit, and holds by itself.
+    /// CPU time of the whole tree, in CPUs (1.5 is one and a half), by a control group; without one there is no
+    /// command. `spawn` refuses less than a thousandth, which the kernel cannot express. What no machine has (100,000
+    /// CPUs and more) is no limit, and holds by itself.
     pub fn cpu_limit(&mut self, cpus: f64) -> &mut Self {
         self.cpus = Some(cpus);
         self
     }
 
-    /// Gives the command a descriptor at the next free number from 3, which is returned: put it into an argument or a variable.
+    /// Gives the command a descriptor at the next free number from 3, which is returned: put it into an argument or a
+    /// variable.
     pub fn inherit(&mut self, fd: impl Into<OwnedFd>) -> u32 {
         let number = (3..).find(|number| !self.fds.contains_key(number)).unwrap_or(u32::MAX);
         self.inherit_as(number, fd);
@@ -305,10 +309,12 @@ impl Command {
         self
     }
 
-    /// Gives the command every descriptor from 3 that this process would pass on at an `execve` (those without close-on-exec), at its own
-    /// number: what a wrapper that knows nothing of them does. Those given by [`inherit_as`](Self::inherit_as) before have precedence.
+    /// Gives the command every descriptor from 3 that this process would pass on at an `execve` (those without
+    /// close-on-exec), at its own number: what a wrapper that knows nothing of them does. Those given by
+    /// [`inherit_as`](Self::inherit_as) before have precedence.
     ///
-    /// Copies are made now and held by this value. Do this at the start of a program, while no other thread closes descriptors.
+    /// Copies are made now and held by this value. Do this at the start of a program, while no other thread closes
+    /// descriptors.
     ///
     /// # Errors
     /// When no descriptor is left for a copy. (Without a /proc of our own, numbers from 1,048,576 are not found.)
@@ -367,14 +373,16 @@ impl Command {
         self
     }
 
-    /// What [`run`](Self::run) writes to stdin (or types at the terminal, and then its end of input) while it reads the other streams.
+    /// What [`run`](Self::run) writes to stdin (or types at the terminal, and then its end of input) while it reads the
+    /// other streams.
     pub fn input(&mut self, bytes: impl Into<Arc<[u8]>>) -> &mut Self {
         self.input = Some(Input::Bytes(bytes.into()));
         self
     }
 
-    /// What one [`run`](Self::run) reads from here it writes to stdin, on a thread of its own, no faster than the command takes it. A
-    /// second run has no input any more and fails. When the command ends first, nobody waits for the reader: it is dropped after its next read.
+    /// What one [`run`](Self::run) reads from here it writes to stdin, on a thread of its own, no faster than the
+    /// command takes it. A second run has no input any more and fails. When the command ends first, nobody waits for
+    /// the reader: it is dropped after its next read.
     ///
     /// An error of the reader ends the tree, and is the error of the run.
     ///
@@ -392,7 +400,8 @@ impl Command {
         self
     }
 
-    /// As [`input_reader`](Self::input_reader), from an iterator of chunks, which are written one after the other with nothing in between.
+    /// As [`input_reader`](Self::input_reader), from an iterator of chunks, which are written one after the other with
+    /// nothing in between.
     ///
     /// ```
     /// use ginnel_process::Command;
@@ -410,9 +419,9 @@ impl Command {
         self.input_reader(input::Chunks::new(chunks.into_iter()))
     }
 
-    /// Writes what [`run`](Self::run) reads of stdout (or the terminal) here as well, all of it, also what is beyond the capture limit, as
-    /// it comes. While a write blocks, the command's output waits; an error ends the tree and is the error of the run. See
-    /// [`RotatingFile`](crate::RotatingFile) for a file that does not grow without end.
+    /// Writes what [`run`](Self::run) reads of stdout (or the terminal) here as well, all of it, also what is beyond
+    /// the capture limit, as it comes. While a write blocks, the command's output waits; an error ends the tree and is
+    /// the error of the run. See [`RotatingFile`](crate::RotatingFile) for a file that does not grow without end.
     ///
     /// ```
     /// use ginnel_process::Command;
@@ -469,8 +478,8 @@ impl Command {
         crate::launch::launch(self)
     }
 
-    /// Runs the command to its end and captures what it writes (stderr as well; stdin is empty unless there is [`input`](Self::input)).
-    /// Streams that were set otherwise stay so.
+    /// Runs the command to its end and captures what it writes (stderr as well; stdin is empty unless there is
+    /// [`input`](Self::input)). Streams that were set otherwise stay so.
     ///
     /// # Errors
     /// When it does not start, when a stream fails, when the shepherd is killed. An exit code is not an error.
@@ -493,8 +502,8 @@ impl Command {
 
     /// Starts the command and yields the lines of its stdout as they come. Dropping the iterator ends the tree at once.
     ///
-    /// stdin is empty and stderr the parent's unless something else is said. Piped, stdin is empty too, and stderr is thrown away: nobody
-    /// can have the parent's ends of them.
+    /// stdin is empty and stderr the parent's unless something else is said. Piped, stdin is empty too, and stderr is
+    /// thrown away: nobody can have the parent's ends of them.
     ///
     /// # Errors
     /// As [`spawn`](Self::spawn).

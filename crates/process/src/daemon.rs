@@ -25,11 +25,11 @@ pub enum Sink {
     Inherit,
     /// To a file, written by the daemon itself. Open it for appending.
     File(File),
-    /// To a writer, line by line with the line's end, on the daemon's thread: a [`RotatingFile`](crate::RotatingFile), for one. A line that
-    /// cannot be written is lost, and the log says so.
+    /// To a writer, line by line with the line's end, on the daemon's thread: a [`RotatingFile`](crate::RotatingFile),
+    /// for one. A line that cannot be written is lost, and the log says so.
     Writer(Box<dyn std::io::Write + Send>),
-    /// To a function, line by line without the line's end, on the daemon's thread: while it runs, the daemon's output waits. A line is cut
-    /// at 64 KiB; bytes that are no UTF-8 are replaced.
+    /// To a function, line by line without the line's end, on the daemon's thread: while it runs, the daemon's output
+    /// waits. A line is cut at 64 KiB; bytes that are no UTF-8 are replaced.
     Lines(Box<dyn FnMut(&str) + Send>),
 }
 
@@ -81,8 +81,9 @@ pub(crate) struct Health {
 }
 
 impl Daemon {
-    /// A daemon with a name for messages and for [`DaemonSet`](crate::DaemonSet). It is not restarted, and counts as ready as soon as it runs,
-    /// until something else is said. The command's stdout and stderr are set by the [sink](Self::output).
+    /// A daemon with a name for messages and for [`DaemonSet`](crate::DaemonSet). It is not restarted, and counts as
+    /// ready as soon as it runs, until something else is said. The command's stdout and stderr are set by the
+    /// [sink](Self::output).
     pub fn new(name: impl Into<String>, command: Command) -> Daemon {
         Daemon {
             name: name.into(),

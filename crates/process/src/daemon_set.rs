@@ -66,10 +66,12 @@ impl DaemonSet {
         self
     }
 
-    /// Starts all, each after those it needs are ready; those that do not need each other start together. Waits until all are ready.
+    /// Starts all, each after those it needs are ready; those that do not need each other start together. Waits until
+    /// all are ready.
     ///
     /// # Errors
-    /// When the set contradicts itself (nothing is started then), or when one is not ready in time (all are stopped then).
+    /// When the set contradicts itself (nothing is started then), or when one is not ready in time (all are stopped
+    /// then).
     pub fn start(self, timeout: Duration) -> Result<RunningSet, SetError> {
         let deadline = Deadline::after(timeout);
         let order = self.levels()?;

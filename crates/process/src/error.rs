@@ -6,7 +6,8 @@ use crate::second_line::Aftermath;
 use rustix::io::Errno;
 use std::{ffi::OsString, fmt, io, time::Duration};
 
-/// Where a spawn failed. Everything up to [`Stage::Shepherd`] happens in the parent, the rest in the shepherd or in the new process.
+/// Where a spawn failed. Everything up to [`Stage::Shepherd`] happens in the parent, the rest in the shepherd or in the
+/// new process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Stage {
@@ -188,8 +189,8 @@ impl From<SpawnError> for io::Error {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum WaitError {
-    /// Somebody killed the shepherd. How the command ended is unknown, and nothing is invented; its tree has been ended by the second line
-    /// of defence, with the result given here.
+    /// Somebody killed the shepherd. How the command ended is unknown, and nothing is invented; its tree has been ended
+    /// by the second line of defence, with the result given here.
     #[error("the shepherd was killed, so how the command ended is not known; {aftermath}")]
     ShepherdLost {
         /// What became of the tree.

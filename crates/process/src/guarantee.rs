@@ -8,13 +8,16 @@ use std::fmt;
 #[cfg_attr(feature = "serde", serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub enum Protection {
-    /// The shepherd is pid 1 of a pid namespace: the kernel kills the whole tree when it dies, also when parent and shepherd are killed together.
+    /// The shepherd is pid 1 of a pid namespace: the kernel kills the whole tree when it dies, also when parent and
+    /// shepherd are killed together.
     PidNamespace,
-    /// The tree is in a control group of its own and cannot leave it without privilege: `cgroup.kill` ends it in one write, and so does
-    /// the parent when the shepherd is killed. Parent and shepherd killed together: the leader dies with the shepherd, the rest stays.
+    /// The tree is in a control group of its own and cannot leave it without privilege: `cgroup.kill` ends it in one
+    /// write, and so does the parent when the shepherd is killed. Parent and shepherd killed together: the leader dies
+    /// with the shepherd, the rest stays.
     Cgroup,
-    /// The shepherd adopts every orphan and kills descendants until none is left. When the shepherd is killed, the parent finds the
-    /// tree by parentage, session and a mark in the environment; a process that has shed all three survives that.
+    /// The shepherd adopts every orphan and kills descendants until none is left. When the shepherd is killed, the
+    /// parent finds the tree by parentage, session and a mark in the environment; a process that has shed all three
+    /// survives that.
     Subreaper,
     /// As [`Subreaper`](Self::Subreaper), where /proc does not show the whole tree: it is that of another pid
     /// namespace, it hides processes (`hidepid`), or there is none. The signals of the kill ladder reach the leader's
@@ -72,7 +75,8 @@ pub enum Enforcement {
     CgroupV2,
     /// A controller of cgroup version 1: the whole tree together.
     CgroupV1,
-    /// A resource limit: each process of the tree by itself, and address space instead of memory in use. The tree together may use more.
+    /// A resource limit: each process of the tree by itself, and address space instead of memory in use. The tree
+    /// together may use more.
     Rlimit,
 }
 

@@ -83,8 +83,8 @@ impl Trouble {
     }
 }
 
-/// A thread that writes what the reader has to the command, until either has enough. Nobody waits for it: a reader that blocks would
-/// hold up the end of a command that needs nothing more. A reader that fails ends the tree.
+/// A thread that writes what the reader has to the command, until either has enough. Nobody waits for it: a reader that
+/// blocks would hold up the end of a command that needs nothing more. A reader that fails ends the tree.
 pub(crate) fn feed(mut reader: Box<dyn Read + Send>, mut stdin: ChildStdin, handle: Handle) -> io::Result<Trouble> {
     let trouble = Trouble::default();
     let told = trouble.clone();

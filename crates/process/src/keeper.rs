@@ -148,7 +148,8 @@ impl Keeper {
         }
     }
 
-    /// What it writes while it ends is wanted as well. Whoever was left behind on purpose with the pipe is not listened to.
+    /// What it writes while it ends is wanted as well. Whoever was left behind on purpose with the pipe is not listened
+    /// to.
     fn listen_to_the_end(&mut self, attempt: &mut Attempt) {
         let moment = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
         let mut ended = false;

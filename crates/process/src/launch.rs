@@ -129,7 +129,8 @@ pub(crate) fn launch(command: &Command) -> Result<Child, SpawnError> {
         session: if command.pty.is_some() { Session::Leader } else { Session::Shepherd(shepherd_pid) },
     };
     let started = answer(&attempt, &ours, &shepherd, reserved);
-    // Only now: until it has answered, the shepherd may be waiting for this CPU. Its end is seen by the pidfd, not by these.
+    // Only now: until it has answered, the shepherd may be waiting for this CPU. Its end is seen by the pidfd, not by
+    // these.
     drop(theirs);
     let (started, mut ends) = match started {
         Ok(started) => started,
@@ -496,7 +497,8 @@ fn answer(
         if deadline.passed() {
             return Err(SpawnError::TimedOut { program: program(), after: START_DEADLINE }.into());
         }
-        // The socket hangs up only when every copy of it is closed; the pidfd tells of the shepherd's death whatever it has started.
+        // The socket hangs up only when every copy of it is closed; the pidfd tells of the shepherd's death whatever it
+        // has started.
         let mut watched = [PollFd::new(socket, PollFlags::IN), PollFd::new(shepherd, PollFlags::IN)];
         match rustix::event::poll(&mut watched, deadline.timespec().as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}

@@ -1,8 +1,9 @@
 //! Run a command, and nothing is ever left behind.
 //!
-//! Beside each command stands a *shepherd*: a process of a few pages, embedded in this library and started from a sealed memfd.
-//! It starts the command, adopts whatever the command leaves behind, and outlives the whole tree. When the parent dies, in
-//! whatever way, its end of a socket closes, and the shepherd ends the tree. See `docs/process.md` for what happens in each kind of failure.
+//! Beside each command stands a *shepherd*: a process of a few pages, embedded in this library and started from a
+//! sealed memfd. It starts the command, adopts whatever the command leaves behind, and outlives the whole tree. When
+//! the parent dies, in whatever way, its end of a socket closes, and the shepherd ends the tree. See `docs/process.md`
+//! for what happens in each kind of failure.
 //!
 //! ```
 //! use ginnel_process::Command;
@@ -16,8 +17,9 @@
 //! # Ok::<(), ginnel_process::RunError>(())
 //! ```
 //!
-//! Beside [`Command::run`] there are [lines](Command::stream), [pipelines](Pipeline), [waiting for any of many](wait_any),
-//! [daemons](Daemon), and with feature `tokio` the same for a runtime. `docs/process.md` has a table of all of it.
+//! Beside [`Command::run`] there are [lines](Command::stream), [pipelines](Pipeline),
+//! [waiting for any of many](wait_any), [daemons](Daemon), and with feature `tokio` the same for a runtime.
+//! `docs/process.md` has a table of all of it.
 //!
 //! Which protection holds on this machine is said by [`Child::guarantee`]; nothing is claimed that was not established.
 //!

@@ -109,7 +109,8 @@ pub(crate) fn prepare(command: &Command, both: bool) -> Command {
     command
 }
 
-/// A running command and what was read of it. Keeps the streams in the child, so that its `wait` reads what is left of them.
+/// A running command and what was read of it. Keeps the streams in the child, so that its `wait` reads what is left of
+/// them.
 #[derive(Debug)]
 struct Reading {
     child: Child,
@@ -230,10 +231,12 @@ macro_rules! lines {
 }
 
 lines! {
-    /// The lines of a running command's stdout (or terminal), read only as they are asked for. Dropping it kills the tree and waits for that.
+    /// The lines of a running command's stdout (or terminal), read only as they are asked for. Dropping it kills the
+    /// tree and waits for that.
     ///
-    /// A stderr that is piped goes to nobody: while a line is waited for, it is read and thrown away (and counted as such), so that a command
-    /// that writes to it gets on. To have it among the lines, use [`Stdio::merged`], or [`Command::stream_both`].
+    /// A stderr that is piped goes to nobody: while a line is waited for, it is read and thrown away (and counted as
+    /// such), so that a command that writes to it gets on. To have it among the lines, use [`Stdio::merged`], or
+    /// [`Command::stream_both`].
     ///
     /// A line that is no UTF-8 is an error and the last; see [`bytes`](Self::bytes) and [`lossy`](Self::lossy).
     ///
@@ -259,8 +262,8 @@ lines! {
 }
 
 lines! {
-    /// The lines of stdout and stderr, each with its [`Source`], in the order in which they are read. Between two streams the kernel
-    /// keeps no order: a line of one may overtake one of the other. Otherwise as [`Lines`].
+    /// The lines of stdout and stderr, each with its [`Source`], in the order in which they are read. Between two
+    /// streams the kernel keeps no order: a line of one may overtake one of the other. Otherwise as [`Lines`].
     ///
     /// ```
     /// use ginnel_process::{Command, Source};

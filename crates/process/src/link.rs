@@ -20,7 +20,8 @@ use std::time::{Duration, Instant};
 
 /// A shepherd answers in microseconds; one that is stopped by a debugger does not.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
-/// After the grace a shepherd kills for five seconds at most and then reports; as much again is for a machine that is very busy.
+/// After the grace a shepherd kills for five seconds at most and then reports; as much again is for a machine that is
+/// very busy.
 pub(crate) const KILLING: Duration = Duration::from_secs(10);
 /// A shepherd that was killed is gone in microseconds, unless the kernel holds it, or someone whose pid 1 it is.
 const DYING: Duration = Duration::from_secs(5);
@@ -47,7 +48,8 @@ struct Asking {
 struct State {
     next_id: u32,
     asking: Vec<Asking>,
-    /// The strongest stop that was asked for: 1 by the ladder, 2 at once. A second one would change nothing but fill the socket.
+    /// The strongest stop that was asked for: 1 by the ladder, 2 at once. A second one would change nothing but fill
+    /// the socket.
     stopping: u8,
     /// As told by `kind::LEADER_ENDED`.
     leader_ended: Option<u64>,
@@ -71,8 +73,8 @@ pub(crate) struct Link {
     pub(crate) traffic: Traffic,
     /// The longest the kill ladder takes until it kills.
     pub(crate) grace: Duration,
-    /// By when the shepherd must have ended the tree: after a stop, or where there is a timeout. One that has not is stuck, or is held
-    /// by somebody (a debugger, a stop that comes again and again), and is killed.
+    /// By when the shepherd must have ended the tree: after a stop, or where there is a timeout. One that has not is
+    /// stuck, or is held by somebody (a debugger, a stop that comes again and again), and is killed.
     end_by: Mutex<Option<Instant>>,
     /// A forked copy of the parent does not own the command.
     owner: u32,
@@ -295,7 +297,8 @@ impl Link {
         state.exit.is_some() || state.ending.is_some()
     }
 
-    /// To be called when the shepherd has ended: takes its report, or ends the tree in its place; reaps it. Does so once.
+    /// To be called when the shepherd has ended: takes its report, or ends the tree in its place; reaps it. Does so
+    /// once.
     pub(crate) fn settle(&self) -> Ending {
         let _settling = self.settling.lock().unwrap_or_else(PoisonError::into_inner);
         let (exit, leader_ended, lost) = {
@@ -342,8 +345,8 @@ impl Link {
         [lost, *self.end_by()].into_iter().flatten().min()
     }
 
-    /// Waits for the shepherd to report or to end; false when the deadline came first. After it, `settle` blocks only for the shepherd's last
-    /// steps, which pass while the caller is being woken.
+    /// Waits for the shepherd to report or to end; false when the deadline came first. After it, `settle` blocks only
+    /// for the shepherd's last steps, which pass while the caller is being woken.
     pub(crate) fn wait(&self, deadline: Option<Instant>) -> bool {
         while !self.is_over() {
             let now = Instant::now();
@@ -402,7 +405,8 @@ pub(crate) fn await_end(shepherd: &OwnedFd, patience: Duration) -> bool {
     }
 }
 
-/// Reaps a shepherd; whether it has ended. Somebody else may have done so (a `wait` for any child, an ignored `SIGCHLD`).
+/// Reaps a shepherd; whether it has ended. Somebody else may have done so (a `wait` for any child, an ignored
+/// `SIGCHLD`).
 pub(crate) fn reap(shepherd: &OwnedFd) -> bool {
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
     !matches!(rustix::process::waitid(WaitId::PidFd(shepherd.as_fd()), options), Ok(None))
@@ -426,7 +430,8 @@ impl Traffic {
         self.calls[which as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Counts output; how much of it is within the limit. Two threads that read two streams may together have read more.
+    /// Counts output; how much of it is within the limit. Two threads that read two streams may together have read
+    /// more.
     pub(crate) fn count_output(&self, which: Which, len: usize) -> usize {
         self.count(which, len);
         let Some(most) = self.max_output else { return len };

@@ -11,10 +11,11 @@ use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
 use std::ops::BitOr;
 
-/// Commands whose stdout is the stdin of the next, as often as wanted. Made by `|`, or by [`Pipeline::new`] and [`then`](Self::then).
+/// Commands whose stdout is the stdin of the next, as often as wanted. Made by `|`, or by [`Pipeline::new`] and
+/// [`then`](Self::then).
 ///
-/// Each command has a shepherd, limits and a report of its own. No end of a pipe stays in this process, so a command whose reader has
-/// ended is told by the kernel, as in a shell.
+/// Each command has a shepherd, limits and a report of its own. No end of a pipe stays in this process, so a command
+/// whose reader has ended is told by the kernel, as in a shell.
 ///
 /// ```
 /// use ginnel_process::Command;
@@ -43,14 +44,16 @@ pub struct RunningPipeline {
 pub struct PipelineOutput {
     /// What the last command wrote to stdout, up to its capture limit.
     pub stdout: Vec<u8>,
-    /// What the last command wrote to stderr, up to its capture limit. Those of the others go where they were set to, by default to the parent's.
+    /// What the last command wrote to stderr, up to its capture limit. Those of the others go where they were set to,
+    /// by default to the parent's.
     pub stderr: Vec<u8>,
     /// How each command ended, in their order.
     pub reports: Vec<ExitReport>,
 }
 
 impl PipelineOutput {
-    /// Whether every command ended with code 0, or by SIGPIPE because the next one had read enough. (The last has no next.)
+    /// Whether every command ended with code 0, or by SIGPIPE because the next one had read enough. (The last has no
+    /// next.)
     #[must_use]
     pub fn success(&self) -> bool {
         succeeded(&self.reports)
@@ -107,24 +110,25 @@ impl Pipeline {
         self
     }
 
-    /// Starts all commands, from the first to the last. The first one's stdin, the last one's stdout and every stderr are what they were
-    /// set to, by default the parent's.
+    /// Starts all commands, from the first to the last. The first one's stdin, the last one's stdout and every stderr
+    /// are what they were set to, by default the parent's.
     ///
     /// Blocks for the time of the starts, at most 30 seconds for each.
     ///
     /// # Errors
-    /// As [`Command::spawn`]; those that had started are killed and waited for. [`SpawnError::Invalid`] when a stream between two commands
-    /// was set, or a command has a terminal.
+    /// As [`Command::spawn`]; those that had started are killed and waited for. [`SpawnError::Invalid`] when a stream
+    /// between two commands was set, or a command has a terminal.
     pub fn spawn(&self) -> Result<RunningPipeline, SpawnError> {
         self.check()?;
         start(self.commands.clone())
     }
 
-    /// Runs all commands to their end and captures what the last one writes. The first one's stdin is its [`input`](Command::input), else
-    /// empty, unless it was set.
+    /// Runs all commands to their end and captures what the last one writes. The first one's stdin is its
+    /// [`input`](Command::input), else empty, unless it was set.
     ///
     /// # Errors
-    /// As [`spawn`](Self::spawn), and when a stream fails or a shepherd is killed; an exit code is not an error. All trees have ended then.
+    /// As [`spawn`](Self::spawn), and when a stream fails or a shepherd is killed; an exit code is not an error. All
+    /// trees have ended then.
     pub fn run(&self) -> Result<PipelineOutput, RunError> {
         let commands = self.for_run()?;
         let last = commands[commands.len() - 1].clone();

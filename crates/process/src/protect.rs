@@ -22,8 +22,8 @@ struct Wanted {
 /// Resource limits by their number.
 pub(crate) type Rlimits = std::collections::BTreeMap<u32, (u64, u64)>;
 
-/// Decides what protects the command, and writes the control groups it needs. Gives the directory of the unified group, and those of
-/// the others.
+/// Decides what protects the command, and writes the control groups it needs. Gives the directory of the unified group,
+/// and those of the others.
 pub(crate) fn protect(
     attempt: &Attempt<'_>,
     id: &str,

@@ -115,9 +115,11 @@ impl PtyMaster {
         Ok(rustix::termios::tcsetwinsize(self.as_fd(), size)?)
     }
 
-    /// Types the end of input: the character that the terminal has for it now (usually ^D), which a command that reads lines sees as end
-    /// of file. In the middle of a line it has to be typed twice, because the first one only hands over what there is of the line:
-    /// `in_line` says whether that is so. A command in raw mode sees a plain byte. Blocks while the command has not read what was typed before.
+    /// Types the end of input: the character that the terminal has for it now (usually ^D), which a command that reads
+    /// lines sees as end of file. In the middle of a line it has to be typed twice, because the first one only hands
+    /// over what there is of the line:
+    /// `in_line` says whether that is so. A command in raw mode sees a plain byte. Blocks while the command has not
+    /// read what was typed before.
     ///
     /// ```
     /// use ginnel_process::{Command, Pty, Size};
@@ -138,8 +140,9 @@ impl PtyMaster {
         self.write_all(&end[..if in_line { 2 } else { 1 }])
     }
 
-    /// Takes what was typed and has not been read by the command: after its end, this is type-ahead for whoever comes next. (While the
-    /// command runs it would be taken away from it, and its terminal be left in raw mode.) Does not block.
+    /// Takes what was typed and has not been read by the command: after its end, this is type-ahead for whoever comes
+    /// next. (While the command runs it would be taken away from it, and its terminal be left in raw mode.) Does not
+    /// block.
     ///
     /// ```
     /// use ginnel_process::{Command, Pty, Size};
@@ -221,9 +224,9 @@ impl AsFd for PtyMaster {
 
 /// Reads what was shown; 0 when nobody has the terminal side open any more.
 ///
-/// The kernel says so with `EIO`, and may say it too early: `n_tty_read` looks for input first and at whether the other side is
-/// closed second, so a command that writes and ends between the two looks gone before its last bytes. It can not happen twice
-/// in a row: whoever has seen the other side closed finds all that was written before.
+/// The kernel says so with `EIO`, and may say it too early: `n_tty_read` looks for input first and at whether the other
+/// side is closed second, so a command that writes and ends between the two looks gone before its last bytes. It can
+/// not happen twice in a row: whoever has seen the other side closed finds all that was written before.
 pub(crate) fn read_master(master: impl AsFd, buf: &mut [u8]) -> rustix::io::Result<usize> {
     let mut closed = false;
     loop {
@@ -240,8 +243,8 @@ pub(crate) fn read_master(master: impl AsFd, buf: &mut [u8]) -> rustix::io::Resu
 /// [`PtyMaster::take_unread`] type-ahead is handed on.
 ///
 /// # Errors
-/// `EIO` where the kernel forbids it (`dev.tty.legacy_tiocsti` is 0, and this user is not root), `EPERM` when it is not our controlling
-/// terminal, `ENOTTY` when it is none.
+/// `EIO` where the kernel forbids it (`dev.tty.legacy_tiocsti` is 0, and this user is not root), `EPERM` when it is not
+/// our controlling terminal, `ENOTTY` when it is none.
 pub fn type_ahead(terminal: impl AsFd, bytes: &[u8]) -> io::Result<()> {
     bytes.iter().try_for_each(|byte| Ok(crate::sys::type_byte(terminal.as_fd(), *byte)?))
 }

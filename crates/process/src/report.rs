@@ -24,8 +24,8 @@ pub enum Cause {
     Stopped,
     /// It took longer than its timeout.
     TimedOut,
-    /// A limit ended it: that of its output or, by the kernel's hand, that of its memory. (A refused fork ends nobody: it is counted in
-    /// [`ExitReport::fork_refusals`], and what the command made of it is its own exit.)
+    /// A limit ended it: that of its output or, by the kernel's hand, that of its memory. (A refused fork ends nobody:
+    /// it is counted in [`ExitReport::fork_refusals`], and what the command made of it is its own exit.)
     Limit(Limit),
     /// The parent died first.
     ParentDeath,
@@ -122,7 +122,8 @@ pub struct ExitReport {
     /// Processes that the ladder's signals have ended, or that ended by themselves after the first of them: without a
     /// kill. A lower bound, as [`killed`](Self::killed).
     pub obeyed: u32,
-    /// Processes that could not be killed, because the kernel or another user holds them. 0 unless something is very wrong.
+    /// Processes that could not be killed, because the kernel or another user holds them. 0 unless something is very
+    /// wrong.
     pub survivors: u32,
     /// The first of the survivors.
     pub survivor_pids: Vec<u32>,
@@ -172,7 +173,8 @@ impl ExitReport {
         }
     }
 
-    /// Reads what the shepherd wrote to a [`report_to`](crate::Command::report_to) descriptor. The streams' counts, which only the parent knows, are 0.
+    /// Reads what the shepherd wrote to a [`report_to`](crate::Command::report_to) descriptor. The streams' counts,
+    /// which only the parent knows, are 0.
     /// `None` when it is not a report of this version.
     #[must_use]
     pub fn from_bytes(bytes: &[u8]) -> Option<ExitReport> {

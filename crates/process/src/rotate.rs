@@ -4,9 +4,9 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-/// A file of limited size: when it is full it is renamed to `NAME.1` (the older ones to `NAME.2` and so on, the oldest is removed), and a
-/// new one is begun. A line is kept in one file unless it alone is larger than one. For [`Command::tee_stdout`](crate::Command::tee_stdout)
-/// and [`Sink::Writer`](crate::Sink::Writer).
+/// A file of limited size: when it is full it is renamed to `NAME.1` (the older ones to `NAME.2` and so on, the oldest
+/// is removed), and a new one is begun. A line is kept in one file unless it alone is larger than one. For
+/// [`Command::tee_stdout`](crate::Command::tee_stdout) and [`Sink::Writer`](crate::Sink::Writer).
 ///
 /// ```
 /// use ginnel_process::{Command, RotatingFile};
@@ -31,7 +31,8 @@ pub struct RotatingFile {
 }
 
 impl RotatingFile {
-    /// Opens a file for appending, or makes it: at most so many bytes (0 counts as 1), and so many older files beside it.
+    /// Opens a file for appending, or makes it: at most so many bytes (0 counts as 1), and so many older files beside
+    /// it.
     ///
     /// # Errors
     /// When it cannot be opened or made.

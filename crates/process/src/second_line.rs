@@ -73,8 +73,8 @@ pub(crate) enum Session {
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Identity {
-    /// Ends the tree. Blocks until it is gone, at most five seconds. The shepherd must not be reaped before: nobody else can have its
-    /// number until then. `leader_ended` is the clock tick of `kind::LEADER_ENDED`.
+    /// Ends the tree. Blocks until it is gone, at most five seconds. The shepherd must not be reaped before: nobody
+    /// else can have its number until then. `leader_ended` is the clock tick of `kind::LEADER_ENDED`.
     pub(crate) fn end_tree(&self, shepherd: &OwnedFd, leader_ended: Option<u64>) -> Aftermath {
         let deadline = Deadline::after(PATIENCE);
         if let Some(leader) = &self.leader {
@@ -130,7 +130,8 @@ impl Identity {
             if members.is_empty() || deadline.passed() {
                 return members.len() as u32;
             }
-            // All are stopped before the first is killed: the death of a parent would cut the line by which its children are found.
+            // All are stopped before the first is killed: the death of a parent would cut the line by which its
+            // children are found.
             for member in &members {
                 deliver(member, Signal::STOP);
             }
@@ -147,7 +148,8 @@ impl Identity {
         }
     }
 
-    /// Everybody that can be recognised. Who was once known stays known: its children are found by it even after its death.
+    /// Everybody that can be recognised. Who was once known stays known: its children are found by it even after its
+    /// death.
     fn members(
         &self,
         shepherd: &OwnedFd,
@@ -190,8 +192,9 @@ fn carries(pid: i32, mark: &str) -> bool {
     environment.split(|&byte| byte == 0).any(|variable| variable == wanted.as_bytes())
 }
 
-/// Through a pidfd, after a look that it is still the process that was meant: the start is known to a clock tick only, but a stranger who
-/// has got the number within it is in a session of its own. Who has changed its session meanwhile is met by the next look.
+/// Through a pidfd, after a look that it is still the process that was meant: the start is known to a clock tick only,
+/// but a stranger who has got the number within it is in a session of its own. Who has changed its session meanwhile is
+/// met by the next look.
 fn deliver(entry: &Entry, signal: Signal) {
     let Some(pid) = rustix::process::Pid::from_raw(entry.pid) else { return };
     let Ok(pidfd) = rustix::process::pidfd_open(pid, PidfdFlags::empty()) else { return };
@@ -203,7 +206,8 @@ fn deliver(entry: &Entry, signal: Signal) {
 fn end_group(group: &Path, deadline: Deadline) -> u32 {
     loop {
         let _ = fs::write(group.join("cgroup.kill"), "1");
-        // Only an empty group can be removed. One that is no longer there was removed by its shepherd, when it was empty.
+        // Only an empty group can be removed. One that is no longer there was removed by its shepherd, when it was
+        // empty.
         if matches!(cgroup::remove(group), Ok(()) | Err(Errno::NOENT)) {
             return 0;
         }

@@ -50,7 +50,8 @@ pub struct TreeProcess {
 
 /// All shepherds of this user, or of every user for root.
 ///
-/// A shepherd of another user that shows its program to us counts as well; one that does not cannot be told from an impostor and is left out.
+/// A shepherd of another user that shows its program to us counts as well; one that does not cannot be told from an
+/// impostor and is left out.
 ///
 /// # Errors
 /// When /proc cannot be read.

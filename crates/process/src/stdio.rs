@@ -40,8 +40,9 @@ impl Stdio {
         Stdio(Kind::Piped)
     }
 
-    /// A descriptor that the first spawn takes, so that the command value keeps none: the end of a pipe, whose other side hears of its end
-    /// only when nobody holds it. A second spawn is refused. What a [`ChildStdout`] or a [`PipeReader`] becomes is of this kind.
+    /// A descriptor that the first spawn takes, so that the command value keeps none: the end of a pipe, whose other
+    /// side hears of its end only when nobody holds it. A second spawn is refused. What a [`ChildStdout`] or a
+    /// [`PipeReader`] becomes is of this kind.
     ///
     /// ```
     /// use ginnel_process::{Command, Stdio};

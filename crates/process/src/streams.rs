@@ -109,7 +109,8 @@ macro_rules! reader {
         }
 
         impl From<$name> for OwnedFd {
-            /// The bare descriptor, for instance to be another command's stdin. What is read from it is no longer counted.
+            /// The bare descriptor, for instance to be another command's stdin. What is read from it is no longer
+            /// counted.
             fn from(stream: $name) -> OwnedFd {
                 stream.0.fd
             }
@@ -118,7 +119,8 @@ macro_rules! reader {
 }
 
 reader! {
-    /// What a command writes to stdout. Blocking; nothing is read ahead. With `max_output`, a read past the limit is an error and ends the tree.
+    /// What a command writes to stdout. Blocking; nothing is read ahead. With `max_output`, a read past the limit is an
+    /// error and ends the tree.
     ChildStdout
 }
 reader! {
@@ -128,7 +130,8 @@ reader! {
 
 /// A command's stdin. Blocking: a command that does not read slows its writer down. Dropping it is end of file.
 ///
-/// A command that has closed its stdin makes a write fail with `BrokenPipe` (in a program that, as Rust's do, ignores `SIGPIPE`).
+/// A command that has closed its stdin makes a write fail with `BrokenPipe` (in a program that, as Rust's do, ignores
+/// `SIGPIPE`).
 #[derive(Debug)]
 pub struct ChildStdin(pub(crate) Counted);
 

@@ -7,11 +7,11 @@ use ginnel_base::Deadline;
 use rustix::event::{PollFd, PollFlags};
 use std::time::{Duration, Instant};
 
-/// Waits until one of these trees has ended, and gives its place and its report; `None` when the time is over (`None`: no limit) or there
-/// is none. One that had ended before is given at once: leave it out of the next call.
+/// Waits until one of these trees has ended, and gives its place and its report; `None` when the time is over (`None`:
+/// no limit) or there is none. One that had ended before is given at once: leave it out of the next call.
 ///
-/// Blocks without a thread for each, and without a runtime. As [`Child::wait_timeout`] it leaves stdin open and reads no stream: a command
-/// whose piped output nobody reads does not end. Costs two descriptors' polling for each child.
+/// Blocks without a thread for each, and without a runtime. As [`Child::wait_timeout`] it leaves stdin open and reads
+/// no stream: a command whose piped output nobody reads does not end. Costs two descriptors' polling for each child.
 ///
 /// ```
 /// use ginnel_process::{Command, wait_any};

@@ -1,5 +1,6 @@
 //! One thread for the whole process, started with the first command and asleep until a shepherd ends: it
-//! brings the second line of defence in when nobody waits for the command, and reaps the shepherds of handles that were dropped.
+//! brings the second line of defence in when nobody waits for the command, and reaps the shepherds of handles that were
+//! dropped.
 
 use crate::link::Link;
 use rustix::event::epoll;
@@ -82,7 +83,8 @@ impl Drop for Settling {
     }
 }
 
-/// Watches over a new command, unless it is over already, which is false: then its owner reaps it when it waits, or registers it again.
+/// Watches over a new command, unless it is over already, which is false: then its owner reaps it when it waits, or
+/// registers it again.
 pub(crate) fn register_new(link: &Arc<Link>) -> bool {
     let watch = started();
     let goes_on = !link.has_reported();
@@ -143,8 +145,8 @@ pub(crate) fn unlimit(link: &Link) {
     }
 }
 
-/// The owner looks after the command's end itself, or has seen it. Afterwards the watch holds nothing of it: with the owner's last handle
-/// the descriptors are closed.
+/// The owner looks after the command's end itself, or has seen it. Afterwards the watch holds nothing of it: with the
+/// owner's last handle the descriptors are closed.
 pub(crate) fn forget(link: &Arc<Link>) {
     let mut watch = lock();
     let ours = |watch: &Watch| watch.owner == std::process::id();

@@ -1,4 +1,5 @@
-//! What is claimed is what was established: with control groups, with none, and with something that only looks like one.
+//! What is claimed is what was established: with control groups, with none, and with something that only looks like
+//! one.
 
 mod common;
 
@@ -58,7 +59,8 @@ fn a_pid_namespace_shows_the_command_its_own_tree_only() {
     assert!(numbers[1] <= 5, "{text}");
 }
 
-/// Where the mount table and the memberships of a process say that its group is, in the hierarchy of a controller (version 2: "").
+/// Where the mount table and the memberships of a process say that its group is, in the hierarchy of a controller
+/// (version 2: "").
 fn group_dir(pid: &str, controller: &str) -> Option<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
     let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();

@@ -70,7 +70,8 @@ fn groups_of_a_parent_and_a_shepherd_killed_together_go_with_the_next_command() 
     let mut parent = role("inner", &mark).stdin(stdio()).stdout(stdio()).spawn().unwrap();
     let [pid, shepherd] = told(parent.stdout.as_mut().unwrap());
     mark.await_alive(3);
-    // The parent is stopped first, so that neither sees the other die: a stopped shepherd would wake by its parent's death.
+    // The parent is stopped first, so that neither sees the other die: a stopped shepherd would wake by its parent's
+    // death.
     for (pid, signal) in [(pid, libc::SIGSTOP), (shepherd, libc::SIGKILL), (pid, libc::SIGKILL)] {
         let signal = rustix::process::Signal::from_named_raw(signal).unwrap();
         rustix::process::kill_process(rustix::process::Pid::from_raw(pid as i32).unwrap(), signal).unwrap();

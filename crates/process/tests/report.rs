@@ -147,9 +147,9 @@ const EATEN: Duration = Duration::from_millis(500);
 
 #[test]
 fn usage_and_peak_memory_match_what_time_measures() {
-    // The command is the rival, which runs the eater: both measure the same run, so that nothing of it differs. The rival truncates to
-    // hundredths of a second; what we see on top is the rival itself, a few milliseconds and some hundred page faults (Python adds what it
-    // used itself, but for its own end: 1,500).
+    // The command is the rival, which runs the eater: both measure the same run, so that nothing of it differs. The
+    // rival truncates to hundredths of a second; what we see on top is the rival itself, a few milliseconds and some
+    // hundred page faults (Python adds what it used itself, but for its own end: 1,500).
     let program = common::own_program();
     let script = "import os,resource,sys\nos.spawnv(os.P_WAIT,sys.argv[1],sys.argv[1:])\nc,s=map(resource.getrusage,(resource.RUSAGE_CHILDREN,resource.RUSAGE_SELF))\nprint(c.ru_maxrss,c.ru_utime+s.ru_utime,c.ru_stime+s.ru_stime,c.ru_minflt+s.ru_minflt,file=sys.stderr)";
     let mut rival = if fs::exists("/usr/bin/time").unwrap() {

@@ -1,5 +1,5 @@
-//! Process numbers are used again; signals must not follow them. In a pid namespace with the smallest possible `pid_max`, a number comes
-//! back after a few dozen forks.
+//! Process numbers are used again; signals must not follow them. In a pid namespace with the smallest possible
+//! `pid_max`, a number comes back after a few dozen forks.
 
 mod common;
 
@@ -10,7 +10,8 @@ use std::io::Read;
 
 roles!(inside);
 
-/// Once past the first 300, which the kernel reserves, only these few numbers go round. (The smallest `pid_max` it takes is 301.)
+/// Once past the first 300, which the kernel reserves, only these few numbers go round. (The smallest `pid_max` it
+/// takes is 301.)
 const PID_MAX: u32 = 330;
 
 /// Starts processes until one has the number, which it then keeps.
@@ -61,8 +62,8 @@ fn inside() {
 
 /// The shepherd is killed when the leader's number has long been somebody else's.
 fn the_second_line_spares_a_stranger(mark: &Mark) {
-    // One who leads a session of that number, and one whose leader has left it, as a daemon's does. With a terminal, the leader's number
-    // was also that of a session of ours.
+    // One who leads a session of that number, and one whose leader has left it, as a daemon's does. With a terminal,
+    // the leader's number was also that of a session of ours.
     for (script, leads, terminal) in [
         ("exec sleep 1000", true, true),
         ("sleep 1000 & exit 0", false, true),

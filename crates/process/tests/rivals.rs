@@ -1,4 +1,5 @@
-//! What the table in docs/process.md says of the others, where that is cheap to show: with `std::process` the tree goes on.
+//! What the table in docs/process.md says of the others, where that is cheap to show: with `std::process` the tree goes
+//! on.
 
 mod common;
 

@@ -105,7 +105,8 @@ fn the_groups_of_limits_are_removed() {
 
 fn parent_in_a_namespace() {
     let mut command = inherited_mark().shell(STUBBORN);
-    // Without this the shepherd's socket would tell it of the parent's death as well: only the kernel is left to end the tree.
+    // Without this the shepherd's socket would tell it of the parent's death as well: only the kernel is left to end
+    // the tree.
     command.isolation(Isolation::PidNamespace).on_parent_death(ParentDeath::Outlive);
     let child = command.spawn().unwrap();
     println!("{}", child.shepherd_id());

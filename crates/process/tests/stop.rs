@@ -42,7 +42,8 @@ fn a_kill_overtakes_a_stop() {
     mark.assert_gone();
 }
 
-/// A shell that has just been started forks while the signal goes round: what it forks has missed it, and its parent is dead.
+/// A shell that has just been started forks while the signal goes round: what it forks has missed it, and its parent is
+/// dead.
 #[test]
 fn who_was_forked_while_the_signal_went_round_gets_it_too() {
     for isolation in [Isolation::Subreaper, Isolation::Auto, Isolation::PidNamespace] {

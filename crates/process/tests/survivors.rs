@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 roles!(parent_with_a_tree, parent_that_spawns_for_ever, storm, headless);
 
-/// A leader, a background child, one in a session of its own, and one that was forked twice; none obeys TERM. Five with the shell of the double fork
-/// gone: sh, sleep, setsid's sleep, the orphan.
+/// A leader, a background child, one in a session of its own, and one that was forked twice; none obeys TERM. Five with
+/// the shell of the double fork gone: sh, sleep, setsid's sleep, the orphan.
 const STUBBORN: &str = "trap '' TERM; sleep 1000 & setsid sleep 1001 & (sleep 1002 &); echo ready; wait; sleep 1003";
 const STUBBORN_PROCESSES: usize = 4;
 
@@ -286,7 +286,8 @@ fn an_output_limit_ends_the_tree() {
 
 #[test]
 fn an_output_limit_ends_a_tree_that_ignores_term() {
-    // `yes` is one of the stubborn ones; the others hold its stdout open, one in a session of its own, one forked twice.
+    // `yes` is one of the stubborn ones; the others hold its stdout open, one in a session of its own, one forked
+    // twice.
     let script = "trap '' TERM; sleep 1000 & setsid sleep 1001 & (sleep 1002 &); echo ready; yes";
     each_isolation(|isolation, mark| {
         let mut child = ready(mark.shell(script).isolation(isolation).kill_ladder(short()).max_output(100_000));

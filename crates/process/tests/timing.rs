@@ -1,5 +1,6 @@
-//! Promises about time. These tests have the machine for themselves, as far as a shared one can be had: each promise is kept by the median
-//! of a few tries, so that a single disturbance does not count, and a design that mostly keeps it does not pass.
+//! Promises about time. These tests have the machine for themselves, as far as a shared one can be had: each promise is
+//! kept by the median of a few tries, so that a single disturbance does not count, and a design that mostly keeps it
+//! does not pass.
 
 mod common;
 

@@ -43,8 +43,8 @@ impl Drop for Freezer {
     }
 }
 
-/// A process that cannot be killed below each of the three kinds of shepherds, which `end` ends. It gives the number of survivors, and
-/// which they are if that is told.
+/// A process that cannot be killed below each of the three kinds of shepherds, which `end` ends. It gives the number of
+/// survivors, and which they are if that is told.
 fn with_a_frozen_child(end: impl Fn(Child) -> (u32, Option<Vec<u32>>) + Sync) {
     let Some(freezers) = (0..3).map(Freezer::new).collect::<Option<Vec<Freezer>>>() else { return };
     let isolations = [Isolation::Subreaper, Isolation::Auto, Isolation::PidNamespace];

@@ -19,9 +19,9 @@ type Hook = Box<dyn FnOnce() + Send>;
 
 /// The circumstances of one call. Clones share them; they may outlive the call.
 ///
-/// A call is no longer wanted when its client cancels it or goes away, when its deadline passes, and when the server stops. A handler that runs
-/// for long looks at [`check`](Self::check) now and then, and one that waits registers with [`on_unwanted`](Self::on_unwanted). Its
-/// answer is dropped either way.
+/// A call is no longer wanted when its client cancels it or goes away, when its deadline passes, and when the server
+/// stops. A handler that runs for long looks at [`check`](Self::check) now and then, and one that waits registers with
+/// [`on_unwanted`](Self::on_unwanted). Its answer is dropped either way.
 #[derive(Clone)]
 pub struct Context {
     shared: Arc<Shared>,
@@ -83,8 +83,8 @@ impl Context {
         }
     }
 
-    /// Calls `hook` once when the call is no longer wanted; at once if that is so already, never if the call ends before. It runs on the
-    /// reactor's thread: it must not block.
+    /// Calls `hook` once when the call is no longer wanted; at once if that is so already, never if the call ends
+    /// before. It runs on the reactor's thread: it must not block.
     pub fn on_unwanted(&self, hook: impl FnOnce() + Send + 'static) {
         let mut hooks = lock(&self.shared.hooks);
         // Looked at under the lock under which `end` takes the hooks: none is forgotten.

@@ -18,7 +18,8 @@ use std::time::{Duration, Instant};
 #[non_exhaustive]
 pub enum Execution {
     /// On the reactor's thread while its measured cost is small: less than a hand-over costs, or within
-    /// [`ServerOptions::inline_budget`](crate::ServerOptions::inline_budget) while nothing else is to be done. Else on the executor.
+    /// [`ServerOptions::inline_budget`](crate::ServerOptions::inline_budget) while nothing else is to be done. Else on
+    /// the executor.
     #[default]
     Auto,
     /// Always on the reactor's thread. It must not block: everybody waits for it.
@@ -32,7 +33,8 @@ const CHEAP: Duration = Duration::from_micros(5);
 /// No call has been measured.
 const UNKNOWN: u64 = u64::MAX;
 
-/// What one item of a method has cost lately, in nanoseconds. A call that took longer counts at once, a shorter one by an eighth.
+/// What one item of a method has cost lately, in nanoseconds. A call that took longer counts at once, a shorter one by
+/// an eighth.
 #[derive(Debug)]
 pub(crate) struct Cost(AtomicU64);
 
@@ -129,7 +131,8 @@ pub(crate) fn run(
     let context = responder.context().clone();
     let (of_job, agreement) = (Arc::clone(shared), *agreement);
     let job = move || {
-        // A job that is dropped unrun drops what it owns in the order of these: the bytes are given back before the letter.
+        // A job that is dropped unrun drops what it owns in the order of these: the bytes are given back before the
+        // letter.
         let (held, message) = (held, message);
         let answer = match responder.context().check() {
             Ok(()) => measure(&of_job, &message.message(), responder.context(), &agreement, Vec::new()),

@@ -14,8 +14,8 @@ pub type Job = Box<dyn FnOnce() + Send + 'static>;
 
 /// Runs jobs somewhere else.
 ///
-/// [`Pool`] is the built-in one. A runtime or a thread pool that a program has already is another: the trait is all that a server or a
-/// [`KeyedScheduler`](crate::KeyedScheduler) asks of it.
+/// [`Pool`] is the built-in one. A runtime or a thread pool that a program has already is another: the trait is all
+/// that a server or a [`KeyedScheduler`](crate::KeyedScheduler) asks of it.
 pub trait Executor: Send + Sync + 'static {
     /// Takes `job` and returns at once: it neither runs the job nor waits for room.
     ///
@@ -59,10 +59,11 @@ const EXTRA_STAYS: Duration = Duration::from_secs(5);
 
 /// Threads with one bounded queue.
 ///
-/// Jobs start in the order in which they came. Threads start when there is something to do, as many as the pool has; idle threads sleep. When all of
-/// them are busy and a job has waited for ten milliseconds, they are taken to be blocked, and an extra thread helps out, up to the pool's
-/// limit: jobs that hang cost a thread each, and not the pool. A job that panics is logged; its thread goes on. Dropping the pool (its last
-/// clone) lets the threads finish what is queued; the drop itself waits for nobody. Clones share the pool.
+/// Jobs start in the order in which they came. Threads start when there is something to do, as many as the pool has;
+/// idle threads sleep. When all of them are busy and a job has waited for ten milliseconds, they are taken to be
+/// blocked, and an extra thread helps out, up to the pool's limit: jobs that hang cost a thread each, and not the pool.
+/// A job that panics is logged; its thread goes on. Dropping the pool (its last clone) lets the threads finish what is
+/// queued; the drop itself waits for nobody. Clones share the pool.
 ///
 /// ```
 /// use ginnel_service::{Executor, Pool};
@@ -110,8 +111,8 @@ struct Queue {
 }
 
 impl Pool {
-    /// A pool with as many threads as this process may use processors (its affinity and its control group's CPU quota count), up to 64
-    /// when jobs block, and a queue of 4,096 jobs.
+    /// A pool with as many threads as this process may use processors (its affinity and its control group's CPU quota
+    /// count), up to 64 when jobs block, and a queue of 4,096 jobs.
     #[must_use]
     pub fn new() -> Self {
         let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);

@@ -24,8 +24,8 @@ pub enum Failure {
     /// The request cannot be decoded. The client is told BAD_ENVELOPE and the session ends.
     #[error("the request cannot be decoded")]
     Malformed,
-    /// The response is larger than [`Request::response_limit`]. The client is told LIMIT_EXCEEDED and the session ends; the
-    /// server learns the size, and grants it to the next session within its ceiling.
+    /// The response is larger than [`Request::response_limit`]. The client is told LIMIT_EXCEEDED and the session ends;
+    /// the server learns the size, and grants it to the next session within its ceiling.
     #[error("the response needs {needed} bytes")]
     Overflow {
         /// Bytes the response would have; 0 if that is not known.
@@ -37,7 +37,8 @@ pub enum Failure {
     /// The server has no such method. The client is told UNSUPPORTED.
     #[error("there is no such method")]
     Unsupported,
-    /// The handler ended without an answer: its [`Responder`](crate::Responder) was dropped. The client is told INTERNAL_ERROR.
+    /// The handler ended without an answer: its [`Responder`](crate::Responder) was dropped. The client is told
+    /// INTERNAL_ERROR.
     #[error("the handler ended without an answer")]
     Aborted,
     /// The server has no room for the request now; it was not begun. The client is told INTERNAL_ERROR.
@@ -65,14 +66,15 @@ impl Failure {
         }
     }
 
-    /// Whether the session ends after it: a peer that sends nonsense, or needs limits that this session will never have.
+    /// Whether the session ends after it: a peer that sends nonsense, or needs limits that this session will never
+    /// have.
     pub(crate) fn ends_session(self) -> bool {
         matches!(self, Self::Malformed | Self::Overflow { .. })
     }
 }
 
-/// Answers the requests of one service. Called by several threads at once; a panic costs the request ([`Failure::Internal`]) and
-/// nothing else. A handler whose measured cost is small runs on the reactor's own thread.
+/// Answers the requests of one service. Called by several threads at once; a panic costs the request
+/// ([`Failure::Internal`]) and nothing else. A handler whose measured cost is small runs on the reactor's own thread.
 pub trait Handler: Send + Sync + 'static {
     /// Answers `request` by appending to `response`, which is empty.
     ///

@@ -1,5 +1,5 @@
-//! Sizes that both sides learn: powers of two, within a ceiling. What a server refuses is taken back and remembered: the next
-//! proposals lie between what is needed and what was refused.
+//! Sizes that both sides learn: powers of two, within a ceiling. What a server refuses is taken back and remembered:
+//! the next proposals lie between what is needed and what was refused.
 
 /// Largest size that is learned when nothing else is said, in bytes. The field's ceiling.
 pub const DEFAULT_CEILING: u32 = 1 << 20;
@@ -65,8 +65,8 @@ impl Learned {
         self.accepted = self.current;
     }
 
-    /// The present size was refused: on to one that still holds what is needed, else back to what was accepted last or, when
-    /// that is what was refused, to the start. False if there is nothing to take back.
+    /// The present size was refused: on to one that still holds what is needed, else back to what was accepted last or,
+    /// when that is what was refused, to the start. False if there is nothing to take back.
     pub(crate) fn roll_back(&mut self) -> bool {
         let refused = self.current;
         self.refused = Some(self.refused.map_or(refused, |before| before.min(refused)));

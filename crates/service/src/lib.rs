@@ -1,7 +1,7 @@
 //! Clients and servers of netipc services, above the byte level of [`ginnel_session`].
 //!
-//! A [`Server`] answers one service on one endpoint with a [`Handler`], for many sessions at once. A [`Client`] finds the
-//! service, late or restarted as it may be, retries a call at most once, and learns the sizes it needs.
+//! A [`Server`] answers one service on one endpoint with a [`Handler`], for many sessions at once. A [`Client`] finds
+//! the service, late or restarted as it may be, retries a call at most once, and learns the sizes it needs.
 //!
 //! ```
 //! use ginnel_service::{Client, ClientOptions, Failure, Request, Server, ServerOptions};

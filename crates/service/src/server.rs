@@ -22,23 +22,24 @@ pub const DEFAULT_MAX_BATCH_ITEMS: u32 = 65_536;
 /// How a server behaves.
 #[derive(Clone)]
 pub struct ServerOptions {
-    /// What sessions are offered. A payload limit of 0 stands for one that is learned: it starts at 1024 bytes and grows
-    /// with what clients propose and handlers need, up to [`DEFAULT_CEILING`]. Any other limit is fixed.
+    /// What sessions are offered. A payload limit of 0 stands for one that is learned: it starts at 1024 bytes and
+    /// grows with what clients propose and handlers need, up to [`DEFAULT_CEILING`]. Any other limit is fixed.
     pub session: ServerConfig,
-    /// Most sessions at once. When there are as many, the one that has been idle longest makes room for a newcomer, if it has been
-    /// idle for [`idle_timeout`](Self::idle_timeout); else the newcomer is refused in the handshake.
+    /// Most sessions at once. When there are as many, the one that has been idle longest makes room for a newcomer, if
+    /// it has been idle for [`idle_timeout`](Self::idle_timeout); else the newcomer is refused in the handshake.
     pub max_sessions: usize,
-    /// How long a session must have waited for a request before it makes room. While there is room it may wait for ever.
+    /// How long a session must have waited for a request before it makes room. While there is room it may wait for
+    /// ever.
     pub idle_timeout: Duration,
-    /// Most items of one batch, whatever the client proposed: the handler runs once for each. A client that sends more is told
-    /// LIMIT_EXCEEDED, and its session ends.
+    /// Most items of one batch, whatever the client proposed: the handler runs once for each. A client that sends more
+    /// is told LIMIT_EXCEEDED, and its session ends.
     pub max_batch_items: u32,
     /// How long a client may leave a response untaken before it is dropped.
     pub send_timeout: Duration,
     /// Most requests of one session that are under way at once. What comes beyond stays with the client.
     pub window: usize,
-    /// Most bytes of requests, of all sessions together, that wait for a thread or are worked on. Beyond it requests stay with their
-    /// clients until some are answered.
+    /// Most bytes of requests, of all sessions together, that wait for a thread or are worked on. Beyond it requests
+    /// stay with their clients until some are answered.
     pub request_budget: usize,
     /// Where handlers run.
     pub execution: Execution,
@@ -49,8 +50,9 @@ pub struct ServerOptions {
 }
 
 impl Default for ServerOptions {
-    /// Learned limits, 64 sessions that make room after five idle seconds, batches of up to [`DEFAULT_MAX_BATCH_ITEMS`], 30 seconds, 64
-    /// requests under way for each session, 64 MiB of requests, 50 microseconds inline.
+    /// Learned limits, 64 sessions that make room after five idle seconds, batches of up to
+    /// [`DEFAULT_MAX_BATCH_ITEMS`], 30 seconds, 64 requests under way for each session, 64 MiB of requests, 50
+    /// microseconds inline.
     fn default() -> Self {
         let session = ServerConfig { max_request_payload: 0, max_response_payload: 0, ..ServerConfig::default() };
         Self {
@@ -148,8 +150,9 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// The limits to offer a client that proposes requests of `proposed` bytes. They are remembered only once that client is
-    /// accepted ([`learn_request`](Self::learn_request)): who is refused must not make the regions of the others larger.
+    /// The limits to offer a client that proposes requests of `proposed` bytes. They are remembered only once that
+    /// client is accepted ([`learn_request`](Self::learn_request)): who is refused must not make the regions of the
+    /// others larger.
     pub(crate) fn limits_for(&self, proposed: usize) -> (u32, u32) {
         let mut limits = *lock(&self.limits);
         limits.0.hold(proposed);
@@ -221,14 +224,15 @@ pub struct Drained {
 
 /// A running server. Dropping it stops it.
 ///
-/// One thread, the reactor, does all input and output and waits for no client. A handler whose measured cost is small runs on it,
-/// others run on an executor. One that panics costs its request; one that hangs on the executor costs its own session.
+/// One thread, the reactor, does all input and output and waits for no client. A handler whose measured cost is small
+/// runs on it, others run on an executor. One that panics costs its request; one that hangs on the executor costs its
+/// own session.
 ///
-/// A handler that has been cheap and then hangs holds up the reactor, and with it every session, because it is only measured
-/// afterwards. Give a method that may block [`Execution::Executor`].
+/// A handler that has been cheap and then hangs holds up the reactor, and with it every session, because it is only
+/// measured afterwards. Give a method that may block [`Execution::Executor`].
 ///
-/// In a process made by `fork` there is no reactor: the server is the parent's, and dropping, draining or stopping it in the child does
-/// nothing.
+/// In a process made by `fork` there is no reactor: the server is the parent's, and dropping, draining or stopping it
+/// in the child does nothing.
 pub struct Server {
     shared: Arc<Shared>,
     office: Arc<Office>,
@@ -286,8 +290,8 @@ impl Server {
         &self.shared.endpoint
     }
 
-    /// Whether it takes connections. False only after a fault of this library: the reactor's thread has panicked, which is
-    /// logged and counted ([`ginnel_base::thread::panicked`]). Its name is free then, and its sessions are closed.
+    /// Whether it takes connections. False only after a fault of this library: the reactor's thread has panicked, which
+    /// is logged and counted ([`ginnel_base::thread::panicked`]). Its name is free then, and its sessions are closed.
     #[must_use]
     pub fn is_accepting(&self) -> bool {
         self.reactor.as_ref().is_some_and(|reactor| !reactor.is_finished())
@@ -309,14 +313,14 @@ impl Server {
         }
     }
 
-    /// Stops accepting and frees the name, lets every session finish the requests it is at, and returns when all have, or at
-    /// the latest after `timeout`: sessions that are left then are cut off.
+    /// Stops accepting and frees the name, lets every session finish the requests it is at, and returns when all have,
+    /// or at the latest after `timeout`: sessions that are left then are cut off.
     pub fn drain(mut self, timeout: Duration) -> Drained {
         self.end(Some(timeout))
     }
 
-    /// Stops at once: accepting, waiting and sending end, idle sessions close. Running handlers are told, and get half a second; after
-    /// that their sessions are closed and their threads left to themselves.
+    /// Stops at once: accepting, waiting and sending end, idle sessions close. Running handlers are told, and get half
+    /// a second; after that their sessions are closed and their threads left to themselves.
     pub fn stop(mut self) {
         let _ = self.end(None);
     }

@@ -1,5 +1,5 @@
-//! A client against scripted servers: what it retries and how, what it learns and takes back, and what it makes of servers
-//! that close or stay.
+//! A client against scripted servers: what it retries and how, what it learns and takes back, and what it makes of
+//! servers that close or stay.
 
 mod common;
 

@@ -26,7 +26,8 @@ fn a_server_that_is_dropped_in_a_forked_child_does_not_hold_it_up_and_goes_on_in
         let server =
             Server::start(&Carrier::Seqpacket.endpoint(dir.path(), 0), Carrier::Seqpacket.server(), CODE, echo);
         let server = server.unwrap();
-        // SAFETY: the child only drops the server and leaves; no other thread of this process holds a lock that it needs.
+        // SAFETY: the child only drops the server and leaves; no other thread of this process holds a lock that it
+        // needs.
         let child = unsafe { libc::fork() };
         assert!(child >= 0, "fork");
         if child == 0 {

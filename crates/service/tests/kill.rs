@@ -1,5 +1,5 @@
-//! kill -9 of real servers at random moments, over every carrier: the survivor knows at once, nothing is left behind, and
-//! the service goes on.
+//! kill -9 of real servers at random moments, over every carrier: the survivor knows at once, nothing is left behind,
+//! and the service goes on.
 
 mod common;
 

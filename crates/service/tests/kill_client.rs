@@ -1,4 +1,5 @@
-//! kill -9 of real clients at random moments, over every carrier. Alone in its binary: it counts the descriptors of its process.
+//! kill -9 of real clients at random moments, over every carrier. Alone in its binary: it counts the descriptors of its
+//! process.
 
 mod common;
 

@@ -1,4 +1,5 @@
-//! What one client may not do to the reactor, which serves all of them, and what the parts that a program brings may not.
+//! What one client may not do to the reactor, which serves all of them, and what the parts that a program brings may
+//! not.
 
 mod common;
 

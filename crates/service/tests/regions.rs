@@ -1,4 +1,5 @@
-//! Clients in shared memory that take the memory away: hang-up, truncation, stop and deadline reach whoever sleeps on it.
+//! Clients in shared memory that take the memory away: hang-up, truncation, stop and deadline reach whoever sleeps on
+//! it.
 
 mod common;
 

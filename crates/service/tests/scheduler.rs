@@ -192,8 +192,8 @@ fn a_panic_ends_its_turn() {
     receiver.recv_timeout(PATIENCE).expect("the job behind one that panicked runs");
 }
 
-/// Many threads submit transfers between accounts; each touches two keys, all audit now and then. A broken exclusion loses money, a lost
-/// wake hangs.
+/// Many threads submit transfers between accounts; each touches two keys, all audit now and then. A broken exclusion
+/// loses money, a lost wake hangs.
 #[test]
 fn transfers_between_accounts_lose_nothing_under_many_threads() {
     const ACCOUNTS: usize = 8;

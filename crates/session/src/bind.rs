@@ -1,13 +1,14 @@
 //! Taking a name in a run directory: atomic against other servers, never a moment with wrong permissions.
 //!
-//! 1. Take the run directory's lock (`RunDir::lock`: a file that only those may open who may write to the directory; the
-//!    kernel drops the lock of a dead process), so that two starting servers of ours take turns. Where others may write
-//!    (the caller allowed it), they could keep the lock for ever: there it is waited for only briefly and then done without.
-//!    What is lost then is the turn of two servers of ours that start in the same moment, and neither safety nor the name.
+//! 1. Take the run directory's lock (`RunDir::lock`: a file that only those may open who may write to the directory;
+//!    the kernel drops the lock of a dead process), so that two starting servers of ours take turns. Where others may
+//!    write (the caller allowed it), they could keep the lock for ever: there it is waited for only briefly and then
+//!    done without. What is lost then is the turn of two servers of ours that start in the same moment, and neither
+//!    safety nor the name.
 //! 2. Probe the name: a server that answers keeps it.
-//! 3. Bind a temporary name, which nobody can guess and so nobody can occupy, with a socket whose mode was set *before* (the kernel derives the new inode's mode from the
-//!    socket's), listen, and only then rename it into place. The name therefore never points at a socket that refuses
-//!    connections or that others may open, and no umask is touched.
+//! 3. Bind a temporary name, which nobody can guess and so nobody can occupy, with a socket whose mode was set *before*
+//!    (the kernel derives the new inode's mode from the socket's), listen, and only then rename it into place. The name
+//!    therefore never points at a socket that refuses connections or that others may open, and no umask is touched.
 //! 4. A stale file is swapped out, not unlinked: if what comes out is not what was probed, a server of another kind was
 //!    faster; the swap is undone and the name is in use.
 
@@ -214,8 +215,8 @@ fn lock(dir: &RunDir, writable: bool, endpoint: &Endpoint) -> Result<Option<DirL
     }
 }
 
-/// Removes what servers left that died between bind and rename. Under the lock nobody of ours is there now. What belongs to
-/// strangers in a sticky directory stays, and is in nobody's way.
+/// Removes what servers left that died between bind and rename. Under the lock nobody of ours is there now. What
+/// belongs to strangers in a sticky directory stays, and is in nobody's way.
 fn sweep_temporaries(dir: &OwnedFd) {
     let Ok(entries) = rustix::fs::Dir::read_from(dir) else { return };
     for entry in entries.flatten() {

@@ -56,8 +56,8 @@ pub struct ClientConfig {
     pub packet_size: Option<u32>,
     /// Which users may run the server. Checked on Unix sockets, before anything is sent.
     pub server: UidPolicy,
-    /// Accept a run directory that its group or everybody may write to. Whoever may write there can put a socket or a region of
-    /// its own in the place of a server's, so such a directory is refused unless this is set.
+    /// Accept a run directory that its group or everybody may write to. Whoever may write there can put a socket or a
+    /// region of its own in the place of a server's, so such a directory is refused unless this is set.
     pub allow_writable_dir: bool,
     /// Ginnel's own layout, which a [`Connector`](crate::Connector) proposes first; `None` speaks layout 1 only.
     pub layout_2: Option<ClientLayout2>,
@@ -99,15 +99,15 @@ pub struct ServerConfig {
     pub backlog: u16,
     /// Which users may connect. Checked on Unix sockets.
     pub clients: UidPolicy,
-    /// Accept a run directory that its group or everybody may write to. Whoever may write there can put a socket or a region of
-    /// its own in the place of a server's, so such a directory is refused unless this is set.
+    /// Accept a run directory that its group or everybody may write to. Whoever may write there can put a socket or a
+    /// region of its own in the place of a server's, so such a directory is refused unless this is set.
     pub allow_writable_dir: bool,
     /// How long a client may take to send its HELLO.
     pub handshake_timeout: Duration,
     /// How long a client that has begun a request may take for the rest, or for the next 64 KiB of it.
     pub message_timeout: Duration,
-    /// Ginnel's own layout, which [`Incoming::into_parts`](crate::Incoming::into_parts) offers beside layout 1; `None` offers layout 1
-    /// only.
+    /// Ginnel's own layout, which [`Incoming::into_parts`](crate::Incoming::into_parts) offers beside layout 1; `None`
+    /// offers layout 1 only.
     pub layout_2: Option<ServerLayout2>,
 }
 

@@ -24,8 +24,8 @@ use std::time::{Duration, Instant};
 /// How long a server over TCP is taken for one of layout 1: nothing tells that it was restarted.
 const MEMORY: Duration = Duration::from_secs(60);
 
-/// Connects to one endpoint, again and again: in layout 2 where [`ClientConfig::layout_2`] proposes it and the server has it, else in
-/// layout 1, and it remembers a server that has not.
+/// Connects to one endpoint, again and again: in layout 2 where [`ClientConfig::layout_2`] proposes it and the server
+/// has it, else in layout 1, and it remembers a server that has not.
 #[derive(Debug)]
 pub struct Connector {
     endpoint: Endpoint,
@@ -86,11 +86,13 @@ impl Connector {
         Some(Plain::Inode(stat.st_dev, stat.st_ino))
     }
 
-    /// Connects and shakes hands, all before `wait` is over. It blocks. `timing` says how long the server may keep silent afterwards.
+    /// Connects and shakes hands, all before `wait` is over. It blocks. `timing` says how long the server may keep
+    /// silent afterwards.
     ///
     /// # Errors
-    /// Nobody there, refused, or cut short; see [`ConnectError`]. [`ConnectError::refusal`] tells what a server answered in either
-    /// layout. After [`ConnectError::SharedMemory`] and [`ConnectError::Rings`] connect again without those profiles.
+    /// Nobody there, refused, or cut short; see [`ConnectError`]. [`ConnectError::refusal`] tells what a server
+    /// answered in either layout. After [`ConnectError::SharedMemory`] and [`ConnectError::Rings`] connect again
+    /// without those profiles.
     pub fn connect(&self, wait: &Wait<'_>, timing: Timing) -> Result<Parts, ConnectError> {
         if let Some(own) = self.config.layout_2
             && !self.is_plain()

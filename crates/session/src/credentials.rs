@@ -20,8 +20,8 @@ pub enum UidPolicy {
     SameUser,
     /// The user of this process, and root.
     SameUserOrRoot,
-    /// The user of this process, root, and the owner of the run directory. The owner can replace every socket in there, so
-    /// whoever uses the directory trusts it already.
+    /// The user of this process, root, and the owner of the run directory. The owner can replace every socket in there,
+    /// so whoever uses the directory trusts it already.
     #[default]
     DirectoryOwner,
     /// These users and nobody else.
@@ -31,8 +31,8 @@ pub enum UidPolicy {
 }
 
 impl UidPolicy {
-    /// Whether a peer with this user id is accepted, where `owner` is the user id of the run directory's owner if there is a
-    /// directory. The user of this process is its effective one, as it is for a peer.
+    /// Whether a peer with this user id is accepted, where `owner` is the user id of the run directory's owner if there
+    /// is a directory. The user of this process is its effective one, as it is for a peer.
     #[must_use]
     pub fn accepts(&self, uid: u32, owner: Option<u32>) -> bool {
         let same = || uid == geteuid().as_raw();
@@ -78,7 +78,8 @@ pub fn token_from_invocation_id(id: &str) -> Result<u64, InvocationIdError> {
     Ok(xxhash_rust::xxh3::xxh3_64(&bytes))
 }
 
-/// Compares secrets in a time that does not depend on where they differ: one operation on the whole word, no early exit.
+/// Compares secrets in a time that does not depend on where they differ: one operation on the whole word, no early
+/// exit.
 pub(crate) fn same_token(ours: u64, theirs: u64) -> bool {
     std::hint::black_box(ours ^ theirs) == 0
 }

@@ -26,8 +26,8 @@ pub(crate) enum DirectoryError {
 }
 
 impl Directory {
-    /// Opens a run directory, for reading (`RDONLY`) or only as a place (`PATH`). A symbolic link is followed: the path is the
-    /// caller's word, and it is the directory behind it that is judged.
+    /// Opens a run directory, for reading (`RDONLY`) or only as a place (`PATH`). A symbolic link is followed: the path
+    /// is the caller's word, and it is the directory behind it that is judged.
     pub(crate) fn open(path: &Path, access: OFlags, allow_writable: bool) -> Result<Self, DirectoryError> {
         let fd = rustix::fs::openat(CWD, path, OFlags::DIRECTORY | OFlags::CLOEXEC | access, Mode::empty())
             .map_err(DirectoryError::Io)?;

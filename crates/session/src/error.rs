@@ -201,7 +201,8 @@ pub enum SessionError {
     /// The handshake is not over. Nothing was sent.
     #[error("the handshake is not over")]
     NotEstablished,
-    /// A client has as much on its way as it may. Nothing was sent; try again when a response has come or bytes were written.
+    /// A client has as much on its way as it may. Nothing was sent; try again when a response has come or bytes were
+    /// written.
     #[error("{in_flight} requests are in flight and {queued} bytes wait to be written: no more can be sent now")]
     Full {
         /// Requests without a response.
@@ -379,7 +380,8 @@ pub enum ConnectError {
         /// What it says of itself; all zero if it does not tell.
         server: Box<ServerFacts>,
     },
-    /// The server chose rings and they are not what it said, or this process cannot attach them. Connect again without RING.
+    /// The server chose rings and they are not what it said, or this process cannot attach them. Connect again without
+    /// RING.
     #[error("cannot attach the session's rings: {0}")]
     Rings(#[source] RingError),
     /// The server took the connection and closed it or broke it before the handshake was over.

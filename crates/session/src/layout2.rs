@@ -145,8 +145,8 @@ impl Offering {
 }
 
 impl Incoming {
-    /// Answers a HELLO that has arrived, for a driver of many sessions. Does not block. `timing` says how long the client may
-    /// keep silent from `now` on. Only here layout 2 is offered, if [`ServerConfig::layout_2`] says so.
+    /// Answers a HELLO that has arrived, for a driver of many sessions. Does not block. `timing` says how long the
+    /// client may keep silent from `now` on. Only here layout 2 is offered, if [`ServerConfig::layout_2`] says so.
     ///
     /// # Errors
     /// As [`Incoming::finish`]; also [`HandshakeError::Refused2`].

@@ -1,14 +1,14 @@
 //! Sessions of the netipc protocol: the byte level between two processes of one machine.
 //!
-//! A [`Listener`] takes an [`Endpoint`]; a client [connects](Session::connect); both get a [`Session`] that carries whole
-//! messages within the limits they agreed on. What carries the bytes is negotiated: a SEQPACKET socket (the field's), a Unix
-//! stream, TCP, or shared memory with the socket as liveness signal.
+//! A [`Listener`] takes an [`Endpoint`]; a client [connects](Session::connect); both get a [`Session`] that carries
+//! whole messages within the limits they agreed on. What carries the bytes is negotiated: a SEQPACKET socket (the
+//! field's), a Unix stream, TCP, or shared memory with the socket as liveness signal.
 //!
-//! The protocol itself is in [`proto`], as state machines that own no socket and no clock. The blocking face here and the
-//! async one (feature `tokio`) drive the same ones.
+//! The protocol itself is in [`proto`], as state machines that own no socket and no clock. The blocking face here and
+//! the async one (feature `tokio`) drive the same ones.
 //!
-//! Every wait takes a [`Wait`]: a deadline, an [`Abort`], or both. Nothing polls on a timer: stop, abort and hang-up act at
-//! once, also on a thread that sleeps on shared memory.
+//! Every wait takes a [`Wait`]: a deadline, an [`Abort`], or both. Nothing polls on a timer: stop, abort and hang-up
+//! act at once, also on a thread that sleeps on shared memory.
 //!
 //! Bytes, limits and rules: `docs/spec/netipc-v1.md`, and for what Ginnel's own peers say to each other (layout 2)
 //! `docs/spec/ginnel-wire-2.md`. Drivers of many sessions speak both: [`Incoming::into_parts`] and [`Connector`].

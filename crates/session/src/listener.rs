@@ -32,8 +32,8 @@ const SHARED_MEMORY: Profiles = Profiles(Profiles::SHM_HYBRID.0 | Profiles::SHM_
 
 /// A listening endpoint. Dropping it frees its name; sessions go on.
 ///
-/// The socket is mode 0600 from its first moment, whatever the umask. A name left behind by a dead server is taken over;
-/// one of a live server is refused.
+/// The socket is mode 0600 from its first moment, whatever the umask. A name left behind by a dead server is taken
+/// over; one of a live server is refused.
 #[derive(Debug)]
 pub struct Listener {
     bound: Bound,
@@ -51,11 +51,11 @@ impl Listener {
     /// Takes the endpoint and listens.
     ///
     /// # Errors
-    /// [`ListenError::InUse`] if a server lives there, [`ListenError::WritableDir`] if others could put theirs in its place, or
-    /// the system's refusal.
+    /// [`ListenError::InUse`] if a server lives there, [`ListenError::WritableDir`] if others could put theirs in its
+    /// place, or the system's refusal.
     ///
-    /// It may block for some time: for the directory's lock, which is usually held for less than a millisecond, and to find out
-    /// whether a socket that refuses connections is stale.
+    /// It may block for some time: for the directory's lock, which is usually held for less than a millisecond, and to
+    /// find out whether a socket that refuses connections is stale.
     pub fn bind(endpoint: &Endpoint, config: ServerConfig) -> Result<Self, ListenError> {
         if endpoint.tcp_address().is_some() && config.token == 0 {
             return Err(ListenError::TokenRequired { endpoint: endpoint.to_string() });
@@ -88,8 +88,8 @@ impl Listener {
     /// Waits for the next connection.
     ///
     /// # Errors
-    /// The wait's end, or the system's refusal. Where that is a lack of file descriptors, the connections that wait have been
-    /// refused before it returns: one descriptor is kept for that.
+    /// The wait's end, or the system's refusal. Where that is a lack of file descriptors, the connections that wait
+    /// have been refused before it returns: one descriptor is kept for that.
     pub fn accept(&self, wait: &Wait<'_>) -> Result<Incoming, SessionError> {
         loop {
             if let Some(incoming) = self.try_accept()? {
@@ -126,8 +126,8 @@ impl Listener {
         self.turned_away.load(Ordering::Relaxed)
     }
 
-    /// Refuses all connections that wait, with the number of the descriptor that was kept. A client that is left in the backlog
-    /// hangs: nothing tells it that it will not be served.
+    /// Refuses all connections that wait, with the number of the descriptor that was kept. A client that is left in the
+    /// backlog hangs: nothing tells it that it will not be served.
     fn turn_away(&self) {
         let mut reserve = self.reserve.lock().unwrap_or_else(PoisonError::into_inner);
         if reserve.is_none() {
@@ -198,8 +198,8 @@ impl AsFd for Listener {
 
 /// A connection whose handshake is not over. Dropping it closes it.
 ///
-/// It can be moved to another thread, or be polled together with others ([`Incoming::try_receive_hello`]), so that a client
-/// that says nothing delays nobody.
+/// It can be moved to another thread, or be polled together with others ([`Incoming::try_receive_hello`]), so that a
+/// client that says nothing delays nobody.
 #[derive(Debug)]
 pub struct Incoming {
     pub(crate) drive: Drive<Socket>,
@@ -257,8 +257,8 @@ impl Incoming {
         self.drive.connection.hello()
     }
 
-    /// What the answer to a HELLO that has arrived will be, as the offer stands. Nothing is sent. [`Verdict::Close`] before it has
-    /// arrived.
+    /// What the answer to a HELLO that has arrived will be, as the offer stands. Nothing is sent. [`Verdict::Close`]
+    /// before it has arrived.
     #[must_use]
     pub fn verdict(&self) -> Verdict {
         self.drive.connection.judge(&self.offer)
@@ -316,8 +316,8 @@ impl Incoming {
         }
     }
 
-    /// Makes the region. A number whose name is taken by one that may still be in use is skipped for good: a client of a dead
-    /// server that lingers must not cost this session its shared memory.
+    /// Makes the region. A number whose name is taken by one that may still be in use is skipped for good: a client of
+    /// a dead server that lingers must not cost this session its shared memory.
     fn make_region(&mut self) -> Option<shm::OwnedRegion> {
         let endpoint = Arc::clone(&self.endpoint);
         let (run_dir, service) = endpoint.service()?;

@@ -4,11 +4,11 @@ use crate::carrier::Carrier;
 use crate::proto::Connection;
 use crate::session::Agreement;
 
-/// An established session, for a driver that runs many of them on one thread: the protocol, what carries its bytes, and what was
-/// agreed. [`Session`](crate::Session) is the same with a blocking driver.
+/// An established session, for a driver that runs many of them on one thread: the protocol, what carries its bytes, and
+/// what was agreed. [`Session`](crate::Session) is the same with a blocking driver.
 ///
-/// The driver's turn is described at [`Connection`]. The carrier's descriptor does not block. Which layout was agreed on is said by
-/// [`Connection::layout_2`].
+/// The driver's turn is described at [`Connection`]. The carrier's descriptor does not block. Which layout was agreed
+/// on is said by [`Connection::layout_2`].
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Parts {

@@ -59,9 +59,9 @@ impl Agreement {
 
 /// A negotiated session: messages in, messages out.
 ///
-/// Owned by one thread at a time. A client may have many requests in flight and receives responses in whatever order the
-/// server answers. Every operation takes a [`Wait`] that bounds it. Dropping the session closes it; a forked child must not
-/// use it.
+/// Owned by one thread at a time. A client may have many requests in flight and receives responses in whatever order
+/// the server answers. Every operation takes a [`Wait`] that bounds it. Dropping the session closes it; a forked child
+/// must not use it.
 ///
 /// ```
 /// use ginnel_session::{ClientConfig, Endpoint, Listener, ServerConfig, Session, Wait};
@@ -134,11 +134,11 @@ impl Session {
         Self { drive, current: None, agreement: Agreement::new(&ack, peer) }
     }
 
-    /// Allows `abort` to end the session, and not only a wait: over a socket, raising it hangs up. A server still sends what it
-    /// has to say, a client does not.
+    /// Allows `abort` to end the session, and not only a wait: over a socket, raising it hangs up. A server still sends
+    /// what it has to say, a client does not.
     ///
-    /// In return a [`Session::recv`] whose wait watches this abort and no other costs one system call instead of two. Without
-    /// an abort it does so anyway.
+    /// In return a [`Session::recv`] whose wait watches this abort and no other costs one system call instead of two.
+    /// Without an abort it does so anyway.
     pub fn end_with(&mut self, abort: &Abort) {
         self.drive.end_with(abort);
     }
@@ -164,8 +164,8 @@ impl Session {
     /// other; [`Session::recv`] hands them out later.
     ///
     /// # Errors
-    /// Limits, ids and kinds are refused before anything is sent, and the session goes on. A wait that ends in the middle
-    /// of a message leaves the session [`SessionError::Broken`].
+    /// Limits, ids and kinds are refused before anything is sent, and the session goes on. A wait that ends in the
+    /// middle of a message leaves the session [`SessionError::Broken`].
     pub fn send(&mut self, envelope: &Envelope, payload: &[u8], wait: &Wait<'_>) -> Result<(), SessionError> {
         self.drop_current();
         self.drive.queue(envelope, Body::Lent(payload.len()))?;
@@ -208,8 +208,8 @@ impl Session {
         self.current.as_ref().map(Received::message)
     }
 
-    /// Closes so that the peer still reads what was sent: a close with unread bytes would reset the connection, which some
-    /// peers see before the last message. What still arrives is dropped until the peer hangs up or `wait` is over.
+    /// Closes so that the peer still reads what was sent: a close with unread bytes would reset the connection, which
+    /// some peers see before the last message. What still arrives is dropped until the peer hangs up or `wait` is over.
     pub fn close_gently(mut self, wait: &Wait<'_>) {
         // The end of the wait is the wait's.
         self.drive.conclude(Duration::MAX);
@@ -238,8 +238,8 @@ impl Session {
 }
 
 impl AsFd for Session {
-    /// The socket, for `poll` and the like: readable when [`Session::recv`] may find a message. In shared memory nothing
-    /// travels there, and it only tells that the peer has hung up. Do not read from it or write to it.
+    /// The socket, for `poll` and the like: readable when [`Session::recv`] may find a message. In shared memory
+    /// nothing travels there, and it only tells that the peer has hung up. Do not read from it or write to it.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.drive.carrier.socket()
     }

@@ -54,8 +54,8 @@ pub(crate) fn connect(endpoint: &Endpoint, wait: &Wait<'_>) -> Result<OwnedFd, C
     Ok(socket)
 }
 
-/// A connection attempt has succeeded: sets the options, and refuses a connection with oneself. TCP makes such a one when
-/// nobody listens on a port that the system has just picked for this very socket.
+/// A connection attempt has succeeded: sets the options, and refuses a connection with oneself. TCP makes such a one
+/// when nobody listens on a port that the system has just picked for this very socket.
 pub(crate) fn connected(socket: &OwnedFd, endpoint: &Endpoint) -> Result<(), Errno> {
     if endpoint.tcp_address().is_some() && Some(rustix::net::getsockname(socket)?) == rustix::net::getpeername(socket)?
     {

@@ -33,8 +33,8 @@ const F_SETSIG: libc::c_int = 10;
 /// Whether any process, in whatever pid namespace, holds the file open for writing: a read lease is refused then
 /// (fcntl(2), F_SETLEASE). `file` is open for reading only. The lease is given back at once.
 pub(crate) fn is_open_for_writing(file: BorrowedFd<'_>) -> Result<bool, Errno> {
-    // Whoever opens the file while we hold the lease makes the kernel signal us: with one that is ignored by default, not
-    // with SIGIO, which ends a process.
+    // Whoever opens the file while we hold the lease makes the kernel signal us: with one that is ignored by default,
+    // not with SIGIO, which ends a process.
     // SAFETY: F_SETSIG and F_SETLEASE take an integer and touch no memory of ours.
     let lease = |kind: libc::c_int| unsafe {
         libc::fcntl(file.as_raw_fd(), F_SETSIG, libc::SIGURG);
@@ -56,8 +56,8 @@ pub(crate) fn async_fd(
     fd: std::os::fd::OwnedFd,
     interest: tokio::io::Interest,
 ) -> std::io::Result<tokio::io::unix::AsyncFd<std::os::fd::OwnedFd>> {
-    // SAFETY: an `OwnedFd` names the same open descriptor for as long as it lives, and nothing takes it out of the result
-    // but `into_inner`, which deregisters it.
+    // SAFETY: an `OwnedFd` names the same open descriptor for as long as it lives, and nothing takes it out of the
+    // result but `into_inner`, which deregisters it.
     Ok(unsafe { tokio::io::unix::AsyncFd::register_with_interest(fd, interest) }?)
 }
 

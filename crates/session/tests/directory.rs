@@ -1,4 +1,5 @@
-//! The run directory: who may keep a server from starting, who may take its name, and who talks to whom in whose directory.
+//! The run directory: who may keep a server from starting, who may take its name, and who talks to whom in whose
+//! directory.
 
 mod common;
 

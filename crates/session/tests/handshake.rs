@@ -219,8 +219,8 @@ fn no_common_profile_is_unsupported() {
 
 #[test]
 fn the_highest_profile_that_both_prefer_is_selected_else_the_highest_of_both() {
-    // (client supports, client prefers, server supports, server prefers) -> (intersection, selected). Bits from 0x10 up are
-    // free: with them every choice is a socket's.
+    // (client supports, client prefers, server supports, server prefers) -> (intersection, selected). Bits from 0x10 up
+    // are free: with them every choice is a socket's.
     let rows = [
         (0x01, 0x00, 0x01, 0x00, 0x01, 0x01),
         (0x31, 0x00, 0x31, 0x00, 0x31, 0x20),

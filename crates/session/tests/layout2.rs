@@ -1,4 +1,5 @@
-//! The handshake of layout 2, field by field, in both roles: one field is changed at a time, and the verdict is written here.
+//! The handshake of layout 2, field by field, in both roles: one field is changed at a time, and the verdict is written
+//! here.
 
 use ginnel_session::proto::{Answer2, BadAnswer, Offer2, Refuse2, Verdict2, judge_ack_2, judge_hello_2};
 use ginnel_session::{Refusal, RefuseReason};

@@ -1,5 +1,5 @@
-//! Sessions taken apart, between two processes, in both layouts and on every carrier: echoes of every size, many in flight, sudden death,
-//! hostile bytes, and servers that know layout 1 only.
+//! Sessions taken apart, between two processes, in both layouts and on every carrier: echoes of every size, many in
+//! flight, sudden death, hostile bytes, and servers that know layout 1 only.
 
 mod common;
 

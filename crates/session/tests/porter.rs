@@ -1,4 +1,5 @@
-//! Many quiet asynchronous sessions in shared memory: they share a few threads of their own and take none of the runtime's.
+//! Many quiet asynchronous sessions in shared memory: they share a few threads of their own and take none of the
+//! runtime's.
 #![cfg(feature = "tokio")]
 
 mod common;

@@ -1,5 +1,5 @@
-//! The shared-memory profile against a scripted peer, in both roles: offsets, counters and futex calls are written here as
-//! the contract draws them, none of our layout code is used.
+//! The shared-memory profile against a scripted peer, in both roles: offsets, counters and futex calls are written here
+//! as the contract draws them, none of our layout code is used.
 
 mod common;
 
@@ -37,8 +37,8 @@ fn publish(file: &ForeignFile, lane: Lane, message: &[u8]) -> usize {
     file.futex_wake(lane.signal, 1).unwrap()
 }
 
-/// Sleeps until message `expected` is there, as a peer does that never spins: a publisher that wakes nobody, or only its own
-/// process, leaves it asleep until the test's patience is over.
+/// Sleeps until message `expected` is there, as a peer does that never spins: a publisher that wakes nobody, or only
+/// its own process, leaves it asleep until the test's patience is over.
 fn sleep_for(file: &ForeignFile, lane: Lane, expected: u64) -> Vec<u8> {
     let give_up = Instant::now() + common::PATIENCE;
     loop {

@@ -1,4 +1,5 @@
-//! Who may open what: modes under any umask, foreign users, descriptors that programs started from here never see, links.
+//! Who may open what: modes under any umask, foreign users, descriptors that programs started from here never see,
+//! links.
 
 mod common;
 

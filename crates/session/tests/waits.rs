@@ -20,8 +20,8 @@ fn name(error: &SessionError) -> &'static str {
     }
 }
 
-/// Runs `operation` against a deadline, against an abort that is raised before it and against one that is raised while it
-/// waits. Each must end it, and not before its time.
+/// Runs `operation` against a deadline, against an abort that is raised before it and against one that is raised while
+/// it waits. Each must end it, and not before its time.
 fn ends_each_way(mut operation: impl FnMut(&Wait<'_>) -> SessionError) {
     let begin = Instant::now();
     assert_eq!(name(&operation(&Wait::at_most(SHORT))), "deadline");

@@ -1,7 +1,7 @@
 //! A test that lacks a privilege or a tool says so, by name.
 //!
-//! The output of a test that passes is hidden, so that a line in it tells nobody. A skipped test is therefore noted in the
-//! file that [`SKIPS`] names, and `cargo xtask test` prints that file at the end of the run.
+//! The output of a test that passes is hidden, so that a line in it tells nobody. A skipped test is therefore noted in
+//! the file that [`SKIPS`] names, and `cargo xtask test` prints that file at the end of the run.
 //!
 //! ```no_run
 //! # fn a_test() {

@@ -11,7 +11,8 @@ use alloc::vec::Vec;
 
 const ENTRY: usize = 8;
 
-/// A validated batch payload: every item lies inside it, and no two share a byte. Their order is the services' business.
+/// A validated batch payload: every item lies inside it, and no two share a byte. Their order is the services'
+/// business.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Batch<'a> {
     directory: &'a [u8],
@@ -63,8 +64,8 @@ pub enum BatchError {
 }
 
 impl<'a> Batch<'a> {
-    /// Validates the whole directory of `payload`, in one pass and without allocating if the items are in order. Items in another
-    /// order are sorted once.
+    /// Validates the whole directory of `payload`, in one pass and without allocating if the items are in order. Items
+    /// in another order are sorted once.
     ///
     /// # Errors
     /// The first entry that is wrong.

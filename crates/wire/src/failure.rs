@@ -135,8 +135,8 @@ impl<'a> Failure<'a> {
         })
     }
 
-    /// The payload. Details that do not fit [`MAX_FAILURE_LEN`] are left out, since half of them would be worth nothing; a
-    /// message that does not fit is cut at the end of a character.
+    /// The payload. Details that do not fit [`MAX_FAILURE_LEN`] are left out, since half of them would be worth
+    /// nothing; a message that does not fit is cut at the end of a character.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let room = MAX_FAILURE_LEN - FAILURE_HEAD_LEN;

@@ -15,11 +15,11 @@
 //! GOAWAY       3    7     0                         0     see below  1         u64 drain_ns
 //! ```
 //!
-//! A call's id is chosen by the client: not 0, and above every id that it used before on this connection. The id of a GOAWAY is
-//! the highest one that its sender will still answer; 0 for none.
+//! A call's id is chosen by the client: not 0, and above every id that it used before on this connection. The id of a
+//! GOAWAY is the highest one that its sender will still answer; 0 for none.
 //!
-//! [`Head`] is what the 32 bytes say; [`Frame`] is the whole, borrowed. Everything that a sender could get wrong is refused
-//! here, except what needs to know the session: limits, ids, credit.
+//! [`Head`] is what the 32 bytes say; [`Frame`] is the whole, borrowed. Everything that a sender could get wrong is
+//! refused here, except what needs to know the session: limits, ids, credit.
 
 use crate::bytes::{put, u16_at, u32_at, u64_at};
 use crate::failure::{FAILURE_HEAD_LEN, Failure, FailureError, MAX_FAILURE_LEN};
@@ -440,7 +440,8 @@ pub enum Frame<'a> {
 }
 
 impl<'a> Frame<'a> {
-    /// Reads the payload that belongs to `head`. The directory of a batch is not checked here: [`Batch`](crate::Batch) does.
+    /// Reads the payload that belongs to `head`. The directory of a batch is not checked here: [`Batch`](crate::Batch)
+    /// does.
     ///
     /// # Errors
     /// The payload has another length than `head` says, or is not what its frame must have.
@@ -511,8 +512,8 @@ impl<'a> Frame<'a> {
         }
     }
 
-    /// The whole frame in bytes. Where a copy of the body counts, send [`Head::encode`] or [`Head::encode_request`] and the
-    /// body instead.
+    /// The whole frame in bytes. Where a copy of the body counts, send [`Head::encode`] or [`Head::encode_request`] and
+    /// the body instead.
     ///
     /// # Panics
     ///

@@ -1,7 +1,7 @@
 //! The handshake of Ginnel's own peers: HELLO and HELLO_ACK of layout 2, 96 bytes each behind an envelope.
 //!
-//! The first 44 bytes of HELLO are those of layout 1 but for the layout number, and the whole packet has 128 bytes, as many as
-//! the known layout-1 servers read. Such a server answers INCOMPATIBLE, in a payload that says layout 1.
+//! The first 44 bytes of HELLO are those of layout 1 but for the layout number, and the whole packet has 128 bytes, as
+//! many as the known layout-1 servers read. Such a server answers INCOMPATIBLE, in a payload that says layout 1.
 //!
 //! ```text
 //! HELLO 2                                 HELLO_ACK 2
@@ -42,12 +42,12 @@ pub const HELLO_2_LEN: usize = 96;
 pub const HELLO_ACK_2_LEN: usize = 96;
 /// Bytes of a ring, if there is one: a power of two in this range.
 pub const RING_BYTES: core::ops::RangeInclusive<u32> = 4096..=1 << 30;
-/// Descriptors that come with the HELLO_ACK of a RING session: the rings, the bell that the client hears, and both ends of the one
-/// that it rings.
+/// Descriptors that come with the HELLO_ACK of a RING session: the rings, the bell that the client hears, and both ends
+/// of the one that it rings.
 pub const RING_DESCRIPTORS: u32 = 4;
 
-/// What a peer can do beyond unary calls with cancellation, structured errors and GOAWAY, which every peer of layout 2 can.
-/// A set; bits that a peer does not know are ignored in a proposal.
+/// What a peer can do beyond unary calls with cancellation, structured errors and GOAWAY, which every peer of layout 2
+/// can. A set; bits that a peer does not know are ignored in a proposal.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Features(pub u32);
 
@@ -413,8 +413,8 @@ impl HelloAck2 {
         packet(HELLO_ACK, Status::OK, self.encode())
     }
 
-    /// The whole rejection, an answer to a HELLO of layout 2 only: `status` in the envelope, and in the payload what the
-    /// server is, so that the client can say what does not fit or propose what does. Everything else there is zero.
+    /// The whole rejection, an answer to a HELLO of layout 2 only: `status` in the envelope, and in the payload what
+    /// the server is, so that the client can say what does not fit or propose what does. Everything else there is zero.
     ///
     /// # Panics
     ///
@@ -464,8 +464,8 @@ impl HelloAck2 {
     /// Reads what the server says of itself in the payload of a rejection.
     ///
     /// # Errors
-    /// The first of the length, layout, flags and reserved checks that fails. [`HelloAck2Error::Layout`] with layout 1 is the
-    /// answer of a plain netipc peer, which has no facts to tell.
+    /// The first of the length, layout, flags and reserved checks that fails. [`HelloAck2Error::Layout`] with layout 1
+    /// is the answer of a plain netipc peer, which has no facts to tell.
     pub fn decode_rejection(payload: &[u8]) -> Result<ServerFacts, HelloAck2Error> {
         let ack = Self::read(payload)?;
         Ok(ServerFacts {

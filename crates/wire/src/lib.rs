@@ -1,4 +1,5 @@
-//! The bytes of the netipc protocol and of what Ginnel's own peers add to it, and nothing else: no I/O, no clock, no allocation except in builders.
+//! The bytes of the netipc protocol and of what Ginnel's own peers add to it, and nothing else: no I/O, no clock, no
+//! allocation except in builders.
 //!
 //! * [`Envelope`]: the 32 bytes in front of every message;
 //! * [`Hello`] and [`HelloAck`]: the handshake;
@@ -8,9 +9,9 @@
 //! * [`Frame`] and its [`Head`]: what travels in a session of layout 2;
 //! * [`Failure`], [`MethodList`] and [`MethodHashes`]: structured errors, and what methods there are.
 //!
-//! Decoders borrow their input, accept exactly what `docs/spec/netipc-v1.md` and `docs/spec/ginnel-wire-2.md` accept, and name what was wrong with
-//! everything else. Encoders and builders cannot produce bytes that their decoder refuses. Integers are in native byte
-//! order: the protocol never leaves its machine.
+//! Decoders borrow their input, accept exactly what `docs/spec/netipc-v1.md` and `docs/spec/ginnel-wire-2.md` accept,
+//! and name what was wrong with everything else. Encoders and builders cannot produce bytes that their decoder refuses.
+//! Integers are in native byte order: the protocol never leaves its machine.
 //!
 //! ```
 //! use ginnel_wire::{Envelope, Message};

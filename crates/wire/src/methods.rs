@@ -1,5 +1,5 @@
-//! METHODS and METHODS_ACK: what the methods of an interface are, each with a hash of its own, so that two versions of an
-//! interface can use the methods that did not change.
+//! METHODS and METHODS_ACK: what the methods of an interface are, each with a hash of its own, so that two versions of
+//! an interface can use the methods that did not change.
 //!
 //! ```text
 //! METHODS      item_count x u32 method, ascending; none asks for all

@@ -1,5 +1,5 @@
-//! Layout 2, byte for byte: frozen vectors of every frame, and the exact refusal of every kind of malformed bytes. The vectors
-//! are little-endian; the protocol is native-endian.
+//! Layout 2, byte for byte: frozen vectors of every frame, and the exact refusal of every kind of malformed bytes. The
+//! vectors are little-endian; the protocol is native-endian.
 #![cfg(target_endian = "little")]
 
 use ginnel_wire::{

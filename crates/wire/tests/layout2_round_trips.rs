@@ -1,4 +1,5 @@
-//! Layout 2: whatever is encoded decodes to itself; whatever is random is decoded to what encodes to the same, or refused.
+//! Layout 2: whatever is encoded decodes to itself; whatever is random is decoded to what encodes to the same, or
+//! refused.
 
 use ginnel_wire::{
     Failure, Features, Frame, FrameKind, Head, Hello2, HelloAck2, MAX_FAILURE_LEN, MethodHash, MethodHashes,
@@ -10,7 +11,8 @@ fn replies() -> impl Strategy<Value = Reply> {
     prop_oneof![Just(Reply::One), Just(Reply::None), Just(Reply::Stream)]
 }
 
-/// Bytes that are nearly a frame: an envelope with every field from a small set of values that mean something, and a payload.
+/// Bytes that are nearly a frame: an envelope with every field from a small set of values that mean something, and a
+/// payload.
 fn near_frames() -> impl Strategy<Value = Vec<u8>> {
     let small = || prop_oneof![0u16..16, any::<u16>()];
     (

@@ -1,7 +1,8 @@
-//! `cargo xtask bench netipc`: runs every row of the netipc benchmark several times, publishes the median of the stable core, and fails
-//! where a row is unstable or below its floor.
+//! `cargo xtask bench netipc`: runs every row of the netipc benchmark several times, publishes the median of the stable
+//! core, and fails where a row is unstable or below its floor.
 //!
-//! The measuring program is the bench target of `ginnel-netipc`; this module decides what runs, when to repeat, and what it means.
+//! The measuring program is the bench target of `ginnel-netipc`; this module decides what runs, when to repeat, and
+//! what it means.
 
 mod report;
 mod sample;
@@ -99,7 +100,8 @@ impl Netipc {
         Ok(Outcome { row: row.clone(), summary: Summary::of(&samples), discarded, syscalls, diagnosis: None })
     }
 
-    /// Why this row fails the run. An unstable row that a diagnosis found stable is published with both, and still fails.
+    /// Why this row fails the run. An unstable row that a diagnosis found stable is published with both, and still
+    /// fails.
     fn complaint(&self, result: &Outcome, floors: &Floors) -> Option<String> {
         let (label, summary) = (&result.row.label, &result.summary);
         if summary.spread_percent > self.spread {

@@ -1,4 +1,5 @@
-//! `cargo xtask bench process`: what ginnel-process costs, beside the standard library, tokio, posix_spawn and the kernel alone.
+//! `cargo xtask bench process`: what ginnel-process costs, beside the standard library, tokio, posix_spawn and the
+//! kernel alone.
 
 mod goals;
 mod kill;
@@ -94,8 +95,8 @@ impl Process {
     }
 }
 
-/// Starts this program again. The variables of cargo make every environment longer than a user's, and its `LD_LIBRARY_PATH` makes every
-/// program start more slowly.
+/// Starts this program again. The variables of cargo make every environment longer than a user's, and its
+/// `LD_LIBRARY_PATH` makes every program start more slowly.
 fn without_cargo() -> Result<(), String> {
     let this = std::env::current_exe().map_err(|error| format!("cannot find this program: {error}"))?;
     let mut command = std::process::Command::new(this);

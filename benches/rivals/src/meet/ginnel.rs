@@ -1,4 +1,5 @@
-//! Our channels: plain types, and bytes (the contender `ginnel-bytes`). Both are received into memory that is used again.
+//! Our channels: plain types, and bytes (the contender `ginnel-bytes`). Both are received into memory that is used
+//! again.
 
 use super::{Handoff, Link, LoanLink, Meeting, Plan, Receiver, Sender};
 use crate::Outcome;

@@ -1,6 +1,6 @@
-//! The copy floor: a shared buffer a direction and a sequence word that says whose turn it is; small payloads share the cache
-//! line of the sequence word. With one buffer it is the least that copying in and out can cost; with several, one after the
-//! other, the least that a ring can cost, which must not write where the newest record still is.
+//! The copy floor: a shared buffer a direction and a sequence word that says whose turn it is; small payloads share the
+//! cache line of the sequence word. With one buffer it is the least that copying in and out can cost; with several, one
+//! after the other, the least that a ring can cost, which must not write where the newest record still is.
 
 use super::{Handoff, Link, LoanLink, Meeting, Plan};
 use crate::Outcome;
@@ -133,8 +133,8 @@ impl<const W: usize, const N: usize> LoanLink<W> for CopyFloor<W, N> {
     }
 }
 
-/// The newest value in one process: written through one mapping and read through another, as by two processes, because a
-/// processor forwards a store less well to a load of another address.
+/// The newest value in one process: written through one mapping and read through another, as by two processes, because
+/// a processor forwards a store less well to a load of another address.
 pub struct Newest {
     written: Way<8, 1>,
     read: Way<8, 1>,

@@ -1,7 +1,8 @@
 //! Child processes that play a role: this test binary again, told by its environment what to do.
 //!
-//! A role speaks to its test in lines: what it prints with [`tell`] the test gets with [`Actor::hear`], and the other way
-//! round by [`Actor::say`] and [`listen`]. An actor dies with its `Actor` value, with the test's thread, or after five minutes.
+//! A role speaks to its test in lines: what it prints with [`tell`] the test gets with [`Actor::hear`], and the other
+//! way round by [`Actor::say`] and [`listen`]. An actor dies with its `Actor` value, with the test's thread, or after
+//! five minutes.
 
 use crate::sys;
 use std::io::{BufRead, Read, Write};

@@ -1,5 +1,5 @@
-//! Readers that open a lossless channel, and leave it, while its writer publishes as fast as it can: nobody misses a record, and
-//! nobody waits for ever.
+//! Readers that open a lossless channel, and leave it, while its writer publishes as fast as it can: nobody misses a
+//! record, and nobody waits for ever.
 
 use crate::actor::{Actor, Dir, PATIENCE, argument, listen, soak, tell};
 use crate::records::{Random, check, fill};

@@ -63,7 +63,8 @@ pub(crate) fn reader() {
     listen();
 }
 
-/// How long the scheduler has kept a thread of this process waiting for a processor, so far (second field of its `schedstat`).
+/// How long the scheduler has kept a thread of this process waiting for a processor, so far (second field of its
+/// `schedstat`).
 fn kept_waiting(thread: &AtomicI32) -> Duration {
     let path = format!("/proc/self/task/{}/schedstat", thread.load(Ordering::Acquire));
     let stat = std::fs::read_to_string(path).unwrap_or_default();
@@ -74,10 +75,11 @@ fn introduce(thread: &AtomicI32) {
     thread.store(rustix::thread::gettid().as_raw_nonzero().get(), Ordering::Release);
 }
 
-/// How late this machine is at the moment: a thread that sleeps two milliseconds at a time, and the worst that it overslept.
+/// How late this machine is at the moment: a thread that sleeps two milliseconds at a time, and the worst that it
+/// overslept.
 ///
-/// A survivor cannot act faster than the scheduler lets it: what that cost it, and this, is added to the bound. So on a machine
-/// that is busy with other things the bound still holds for what the channel itself does.
+/// A survivor cannot act faster than the scheduler lets it: what that cost it, and this, is added to the bound. So on a
+/// machine that is busy with other things the bound still holds for what the channel itself does.
 struct Metronome<'a>(&'a AtomicU64);
 
 impl Metronome<'_> {
@@ -99,7 +101,8 @@ fn assert_prompt(what: &str, took: Duration, worst: &AtomicU64, waited: Duration
     );
 }
 
-/// Reads until the writer is gone; says when it was told, and how long it had been kept waiting for a processor by then.
+/// Reads until the writer is gone; says when it was told, and how long it had been kept waiting for a processor by
+/// then.
 fn survive(mut reader: Reader<[u8]>, lossless: bool, thread: &AtomicI32) -> (Instant, Duration) {
     introduce(thread);
     let (mut next, mut scratch) = (0, Vec::new());

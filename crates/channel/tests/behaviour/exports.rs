@@ -251,7 +251,8 @@ fn a_child_that_goes_without_taking_over_is_noticed_when_the_command_goes() {
     assert!(before.elapsed() < PATIENCE);
 }
 
-/// Role: owns the descriptors that its parent exported, as a program does that collects all it was given, and uses the channel.
+/// Role: owns the descriptors that its parent exported, as a program does that collects all it was given, and uses the
+/// channel.
 pub(crate) fn owner() {
     let variable = std::env::var("NUMBERS").expect("exported");
     let numbers = variable.trim_start_matches("fd:r:").split(',').take(3).map(|fd| fd.parse().expect("a descriptor"));

@@ -10,7 +10,8 @@ fn count(path: &str) -> usize {
     std::fs::read_dir(path).expect("list").count()
 }
 
-/// Role: makes ten thousand channels of every kind, and counts what is left. A process of its own, so that nothing else counts.
+/// Role: makes ten thousand channels of every kind, and counts what is left. A process of its own, so that nothing else
+/// counts.
 pub(crate) fn hoarder() {
     let dir = argument("dir");
     let dir = Path::new(&dir);

@@ -1,5 +1,5 @@
-//! Peers that write what they please: into the control segment as a hostile reader, into the data as a hostile writer. The
-//! other side gets typed errors, keeps its head, and never waits beyond its deadline.
+//! Peers that write what they please: into the control segment as a hostile reader, into the data as a hostile writer.
+//! The other side gets typed errors, keeps its head, and never waits beyond its deadline.
 
 use crate::actor::{Dir, PATIENCE, soak};
 use crate::records::{Random, check, fill};

@@ -70,7 +70,8 @@ pub(crate) fn writer() {
     listen();
 }
 
-/// Runs a writer and its sleeping readers to the writer's `end`; returns the system calls of each publication that was counted.
+/// Runs a writer and its sleeping readers to the writer's `end`; returns the system calls of each publication that was
+/// counted.
 fn run(end: &str, cause: CloseCause) -> Vec<Vec<i64>> {
     let dir = Dir::new();
     let mut writer = Actor::start("dormitory_writer", &[("dir", dir.text()), ("end", end)]);
@@ -103,8 +104,8 @@ fn one_wake_up_each(publications: &[Vec<i64>]) {
     assert_eq!(publications.len() as u64, ROUNDS);
     assert!(publications.iter().any(|calls| !calls.is_empty()), "a crowd was asleep");
     for calls in publications {
-        // A prefix: the thread may be at work already. Until it has come to them, those that it was called for still seem to sleep,
-        // and a publication meanwhile finds that nobody has asked for anything since.
+        // A prefix: the thread may be at work already. Until it has come to them, those that it was called for still
+        // seem to sleep, and a publication meanwhile finds that nobody has asked for anything since.
         let known = [libc::SYS_getpid, libc::SYS_futex].starts_with(calls);
         assert!(known, "the thread is asked for and woken, nobody else: {calls:?}");
     }

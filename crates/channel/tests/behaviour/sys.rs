@@ -47,8 +47,8 @@ pub(crate) fn busiest_thread(pid: u32) -> i32 {
     role.expect("the role's thread").file_name().to_string_lossy().parse().expect("a thread id")
 }
 
-/// Traces a thread until its [`LAST_MARK`]; returns the system calls of each marked section. Calls `begun` when the thread can do
-/// nothing unseen any more.
+/// Traces a thread until its [`LAST_MARK`]; returns the system calls of each marked section. Calls `begun` when the
+/// thread can do nothing unseen any more.
 pub(crate) fn trace(thread: i32, begun: impl FnOnce()) -> Vec<(u64, Vec<i64>)> {
     let ptrace = |request: libc::c_uint, address: usize, data: usize| {
         // SAFETY: a ptrace request on a thread that this one traces; pointers passed below live across the call.

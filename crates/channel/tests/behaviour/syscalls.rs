@@ -151,8 +151,9 @@ fn a_publication_is_one_system_call_for_a_parked_reader_and_none_for_all_others(
     }
     assert_eq!(calls(CROWDED).count(), ROUNDS - 1);
     for calls in calls(CROWDED) {
-        // Whether the thread is there to be asked, and the wake-up of that thread, unless it is at work already. Those that it
-        // has not come to yet still seem to sleep: a publication meanwhile finds that nobody has asked for anything since.
+        // Whether the thread is there to be asked, and the wake-up of that thread, unless it is at work already. Those
+        // that it has not come to yet still seem to sleep: a publication meanwhile finds that nobody has asked for
+        // anything since.
         assert!([libc::SYS_getpid, libc::SYS_futex].starts_with(calls), "a crowd: {calls:?}");
     }
 }

@@ -1,4 +1,5 @@
-//! Records of random size in every mode, to one to four reader processes: none torn, none out of order, none unaccounted for.
+//! Records of random size in every mode, to one to four reader processes: none torn, none out of order, none
+//! unaccounted for.
 
 use crate::actor::{Actor, Dir, PATIENCE, argument, number, soak, tell};
 use crate::records::{Fixed, Random, check, check_fixed, fill, fixed};
@@ -66,7 +67,8 @@ where
                 }
                 seen.received += 1;
                 seen.next = seq + 1;
-                // Now and then a reader is busy with something else, so that lossy ones fall behind and lossless ones block.
+                // Now and then a reader is busy with something else, so that lossy ones fall behind and lossless ones
+                // block.
                 if random.below(2000) == 0 {
                     std::thread::sleep(Duration::from_micros(random.below(2000)));
                 }
@@ -154,7 +156,8 @@ fn follow_runs<T: Item>(mut reader: Reader<T>, mode: &str, random: &mut Random) 
     seen
 }
 
-/// Publishes every record once, as slices of random length, in each of the ways that there are; now and then alone or in a batch.
+/// Publishes every record once, as slices of random length, in each of the ways that there are; now and then alone or
+/// in a batch.
 fn publish_slices<T: Item>(writer: &mut Writer<T>) {
     let mut random = Random(11);
     let mut seq = 0;

@@ -1,4 +1,5 @@
-//! A channel's files are cut off by somebody who may write them: whoever uses the channel is told, in whatever it sleeps.
+//! A channel's files are cut off by somebody who may write them: whoever uses the channel is told, in whatever it
+//! sleeps.
 
 use crate::actor::{Actor, Dir, PATIENCE, argument, listen, tell, until};
 use crate::sys;
@@ -36,7 +37,8 @@ pub(crate) fn reader() {
     tell(error);
 }
 
-/// Role: publishes until there is an error; a lossless one falls asleep on its way, because of a reader that does not read.
+/// Role: publishes until there is an error; a lossless one falls asleep on its way, because of a reader that does not
+/// read.
 pub(crate) fn writer() {
     let (_, mode) = *MODES.iter().find(|(name, _)| *name == argument("mode")).expect("a mode");
     let builder = Writer::<[u8]>::builder().run_dir(argument("dir")).mode(mode).spin(Spin::new(0));

@@ -5,9 +5,9 @@
 //! | lines | a line **with** its newline | the records, one after the other |
 //! | frames | any bytes | each behind its length, 4 bytes, little-endian |
 //!
-//! Because a line keeps its newline, writing the records one after the other gives exactly the bytes that were read: a last
-//! line without a newline is a record without one, and a line that is longer than a record may be is several records, of which
-//! only the last ends in a newline.
+//! Because a line keeps its newline, writing the records one after the other gives exactly the bytes that were read: a
+//! last line without a newline is a record without one, and a line that is longer than a record may be is several
+//! records, of which only the last ends in a newline.
 
 use std::num::TryFromIntError;
 

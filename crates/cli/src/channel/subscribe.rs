@@ -67,7 +67,8 @@ enum From {
 
 impl Subscribe {
     pub(super) fn run(self) -> Result<ExitCode, Failure> {
-        // Ctrl-C may end this process at any time: a reader leaves nothing behind, and its writer is told by the kernel.
+        // Ctrl-C may end this process at any time: a reader leaves nothing behind, and its writer is told by the
+        // kernel.
         if self.count == Some(0) {
             return Ok(ExitCode::SUCCESS);
         }

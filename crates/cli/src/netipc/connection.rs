@@ -106,7 +106,8 @@ impl Ended {
     }
 }
 
-/// Lets Ctrl-C and SIGTERM raise `abort`: the library's waits end at once, and what was opened is cleaned up on the way out.
+/// Lets Ctrl-C and SIGTERM raise `abort`: the library's waits end at once, and what was opened is cleaned up on the way
+/// out.
 pub(crate) fn raise_on_signal(abort: &Abort) -> Result<Ended, String> {
     let fail = |error: std::io::Error| format!("cannot watch for Ctrl-C: {error}");
     let mut signals = interrupt::signals(&[SIGINT, SIGTERM]).map_err(fail)?;

@@ -11,7 +11,8 @@ pub(super) struct Account {
 }
 
 impl Account {
-    /// `NAME`, `UID`, `NAME:GROUP` or `UID:GID`. Names are looked up in `/etc/passwd` and `/etc/group`; with a group, it is the only one.
+    /// `NAME`, `UID`, `NAME:GROUP` or `UID:GID`. Names are looked up in `/etc/passwd` and `/etc/group`; with a group,
+    /// it is the only one.
     pub(super) fn parse(text: &str) -> Result<Account, String> {
         let read = |path: &str| fs::read_to_string(path).map_err(|error| format!("cannot read {path}: {error}"));
         let groups = || read("/etc/group");

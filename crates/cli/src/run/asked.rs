@@ -11,8 +11,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// Signals that would end this process, and whose meaning only the command knows: they are passed on, and nothing else is done.
-/// (`PIPE` is not among them: Rust's programs ignore it, and ours would come from our own writes. A fault is always our own.)
+/// Signals that would end this process, and whose meaning only the command knows: they are passed on, and nothing else
+/// is done. (`PIPE` is not among them: Rust's programs ignore it, and ours would come from our own writes. A fault is
+/// always our own.)
 const PASSED: [Signal; 13] = [
     Signal::TRAP,
     Signal::ABRT,
@@ -115,8 +116,9 @@ impl Asked {
         handle.is_some()
     }
 
-    /// `HUP` as the command would see it: from a terminal that is gone it goes to everybody, else to the leader, for which it may mean
-    /// something (to read its configuration again, mostly). Between two runs nobody could give it a meaning, and it ends us.
+    /// `HUP` as the command would see it: from a terminal that is gone it goes to everybody, else to the leader, for
+    /// which it may mean something (to read its configuration again, mostly). Between two runs nobody could give it a
+    /// meaning, and it ends us.
     fn hang_up(&self, had_terminal: bool) {
         let whom = if had_terminal && !has_terminal() { Whom::Tree } else { Whom::Leader };
         if !self.pass(Signal::HUP, whom) {
@@ -159,7 +161,8 @@ impl Asked {
         self.changed.notify_all();
     }
 
-    /// Waits until all has been shown; of a command that was to end, only as long as somebody takes it: `progress` counts the bytes.
+    /// Waits until all has been shown; of a command that was to end, only as long as somebody takes it: `progress`
+    /// counts the bytes.
     pub(super) fn await_shown(&self, progress: &AtomicU64, was_to_end: bool) -> io::Result<()> {
         let mut state = self.state();
         let mut seen = progress.load(Ordering::Relaxed);
@@ -181,8 +184,8 @@ impl Asked {
         }
     }
 
-    /// The whole tree stops with us, and goes on with us. (`TSTP` would not do: without a shell above it in its session, nobody could be
-    /// relied on to continue it, and so the kernel ignores it.)
+    /// The whole tree stops with us, and goes on with us. (`TSTP` would not do: without a shell above it in its
+    /// session, nobody could be relied on to continue it, and so the kernel ignores it.)
     fn suspend(&self) {
         // A second is far more than a start takes; one that hangs must not hold the user up.
         drop(self.changed.wait_timeout_while(self.state(), Duration::from_secs(1), |state| state.starting));
@@ -270,8 +273,8 @@ impl State {
     }
 }
 
-/// A thread that turns signals into requests. As the first process of a container, where orphans of others end up as well, it also
-/// reaps. What we were started to ignore (by `nohup`, say) stays ignored, by the command too.
+/// A thread that turns signals into requests. As the first process of a container, where orphans of others end up as
+/// well, it also reaps. What we were started to ignore (by `nohup`, say) stays ignored, by the command too.
 pub(super) fn listen(asked: &Arc<Asked>, own_terminal: bool) -> io::Result<()> {
     let mut wanted = vec![SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGWINCH, SIGCHLD, SIGCONT];
     wanted.extend(PASSED.map(Signal::number));

@@ -7,8 +7,8 @@ use std::fs::File;
 use std::io::{self, Seek};
 use std::path::Path;
 
-/// Where the report goes. It is opened before the command runs, so that a path that cannot be written costs no run, and so that what
-/// stood there before is not taken for this run's.
+/// Where the report goes. It is opened before the command runs, so that a path that cannot be written costs no run, and
+/// so that what stood there before is not taken for this run's.
 pub(super) enum Destination {
     Nowhere,
     Stdout,
@@ -24,7 +24,8 @@ impl Destination {
         }
     }
 
-    /// Writes it; the report of an earlier run that stands there is replaced. A pipe that nobody reads is waited for as long as
+    /// Writes it; the report of an earlier run that stands there is replaced. A pipe that nobody reads is waited for as
+    /// long as
     /// `patient` says so.
     pub(super) fn write(&self, report: &impl Serialize, patient: impl Fn() -> bool) -> io::Result<()> {
         let mut text = serde_json::to_string(report)?;

@@ -232,7 +232,8 @@ pub(crate) fn ps() -> BTreeMap<u32, Said> {
     said
 }
 
-/// Names are cut at 15 bytes on the wire; `ps` shows more of kernel workers, which are renamed with what they do, and marks the dead.
+/// Names are cut at 15 bytes on the wire; `ps` shows more of kernel workers, which are renamed with what they do, and
+/// marks the dead.
 pub(crate) fn assert_same_name(ours: &str, said: &str) {
     let said = said.strip_suffix(" <defunct>").unwrap_or(said);
     // `-` before what it has done, `+` before what it is doing.

@@ -101,8 +101,8 @@ impl ByteConsumer {
         self.block.load(WAITING, Ordering::Relaxed) != 0 && self.block.swap(WAITING, 0, Ordering::AcqRel) != 0
     }
 
-    /// Announces that this side is about to sleep for a record. Look at [`ready`](Self::ready) and [`closed`](Self::closed)
-    /// once more before sleeping.
+    /// Announces that this side is about to sleep for a record. Look at [`ready`](Self::ready) and
+    /// [`closed`](Self::closed) once more before sleeping.
     pub fn arm(&mut self) -> fence::Heavy {
         self.block.store(ARMED, 1, Ordering::Relaxed);
         fence::heavy() // pairs with the light fence in `ByteProducer::take_armed` (B3)
@@ -113,8 +113,8 @@ impl ByteConsumer {
         self.block.store(ARMED, 0, Ordering::Relaxed);
     }
 
-    /// Whether the producer has said that nothing more will come. Read what is left before giving up: a record that was sent before is
-    /// seen by a [`peek`](Self::peek) after this.
+    /// Whether the producer has said that nothing more will come. Read what is left before giving up: a record that was
+    /// sent before is seen by a [`peek`](Self::peek) after this.
     #[must_use]
     pub fn closed(&self) -> bool {
         self.block.load(CLOSED, Ordering::Acquire) != 0 // SYNC byte_ring.closed
@@ -134,8 +134,8 @@ impl Record<'_> {
         self.len == 0
     }
 
-    /// Copies bytes of the payload, from `at` on, out into `out`. The producer may have changed them meanwhile: judge the copy, and copy
-    /// nothing twice that was judged once.
+    /// Copies bytes of the payload, from `at` on, out into `out`. The producer may have changed them meanwhile: judge
+    /// the copy, and copy nothing twice that was judged once.
     ///
     /// # Panics
     /// If `at` is no multiple of 8, or the range leaves the record.

@@ -14,7 +14,8 @@
 ///   8  payload
 /// ```
 ///
-/// `armed` is read after every record and `consumed` is written while records are read: each has two cache lines of its own.
+/// `armed` is read after every record and `consumed` is written while records are read: each has two cache lines of its
+/// own.
 pub(super) const CLOSED: usize = 0;
 pub(super) const WAITING: usize = 1;
 pub(super) const ARMED: usize = 16;

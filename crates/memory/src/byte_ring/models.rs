@@ -1,5 +1,5 @@
-//! Models of the byte ring: loom runs the real cursors through every interleaving (of up to three preemptions) and every value that
-//! a relaxed load may return.
+//! Models of the byte ring: loom runs the real cursors through every interleaving (of up to three preemptions) and
+//! every value that a relaxed load may return.
 //!
 //! Each can fail; what makes it fail was tried by breaking the code:
 //!

@@ -31,7 +31,8 @@ pub struct Grant<'a> {
 }
 
 impl ByteProducer {
-    /// Flags' places are cleared ahead for records of up to so many bytes; beyond it the copy of the payload costs more.
+    /// Flags' places are cleared ahead for records of up to so many bytes; beyond it the copy of the payload costs
+    /// more.
     const CLEAR_AHEAD: u64 = 512;
 
     /// The producer of a fresh, zeroed ring. `None` if the words are fewer than the shape says.
@@ -127,8 +128,8 @@ impl ByteProducer {
         }
     }
 
-    /// Whether the consumer sleeps and must be woken now; asked after one or more records, or after closing. Who gets a yes
-    /// has taken the announcement: it wakes.
+    /// Whether the consumer sleeps and must be woken now; asked after one or more records, or after closing. Who gets a
+    /// yes has taken the announcement: it wakes.
     #[inline]
     #[must_use = "a sleeper that is not woken now may sleep for ever"]
     pub fn take_armed(&mut self) -> bool {
@@ -136,7 +137,8 @@ impl ByteProducer {
         self.block.load(ARMED, Ordering::Relaxed) != 0 && self.block.swap(ARMED, 0, Ordering::AcqRel) != 0
     }
 
-    /// Announces that this side is about to sleep for room. Look at [`has_room`](Self::has_room) once more before sleeping.
+    /// Announces that this side is about to sleep for room. Look at [`has_room`](Self::has_room) once more before
+    /// sleeping.
     pub fn arm(&mut self) -> fence::Heavy {
         self.block.store(WAITING, 1, Ordering::Relaxed);
         fence::heavy() // pairs with the light fence in `ByteConsumer::flush` (B3)

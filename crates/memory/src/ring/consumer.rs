@@ -70,8 +70,8 @@ impl Consumer {
     } else {
         10_000
     };
-    /// How often a join is tried again. After the first ones come naps, half a second in all: a writer that was suspended
-    /// within its change of mark gets on with it.
+    /// How often a join is tried again. After the first ones come naps, half a second in all: a writer that was
+    /// suspended within its change of mark gets on with it.
     const JOINS: u32 = if cfg!(loom) {
         3
     } else if cfg!(fuzzing) {
@@ -80,8 +80,8 @@ impl Consumer {
         5_000
     };
 
-    /// A reader in `slot`, which it has claimed as `token`. `None` if the words are smaller than the geometry says, or there is no
-    /// such slot.
+    /// A reader in `slot`, which it has claimed as `token`. `None` if the words are smaller than the geometry says, or
+    /// there is no such slot.
     #[must_use]
     pub fn new(
         geometry: Geometry,
@@ -99,13 +99,14 @@ impl Consumer {
         Some(Self { geometry, head, data, control, slot, token, at, published, flushed, from, missed, stalls })
     }
 
-    /// Chooses the first record and announces the reader. What `connect` does (telling the writer where to find the reader) happens
-    /// between the announcement of the cursor and that of the reader.
+    /// Chooses the first record and announces the reader. What `connect` does (telling the writer where to find the
+    /// reader) happens between the announcement of the cursor and that of the reader.
     pub fn join<E>(&mut self, start: Start, connect: impl FnOnce() -> Result<(), E>) -> Result<Result<(), Fault>, E> {
         self.choose(start);
         if self.geometry.mode != Mode::Lossless {
-            // Begins here and nowhere else: what is overwritten from now on is a lag, of which the first read tells. Only a
-            // place that was overwritten while it was chosen is chosen anew (a writer may stay faster than that, too).
+            // Begins here and nowhere else: what is overwritten from now on is a lag, of which the first read tells.
+            // Only a place that was overwritten while it was chosen is chosen anew (a writer may stay faster than that,
+            // too).
             for attempt in 0..Self::JOINS {
                 if !self.overtaken(self.at.pos) {
                     break;
@@ -128,7 +129,8 @@ impl Consumer {
                 #[cfg(not(loom))]
                 std::thread::sleep(std::time::Duration::from_millis(UNSURE_NAP_MS));
             }
-            // SYNC ring.claim: Acquire, so that the next choice is never an older one; the writer takes that for madness.
+            // SYNC ring.claim: Acquire, so that the next choice is never an older one; the writer takes that for
+            // madness.
             if self.head.load(CLAIM, Ordering::Acquire) <= self.at.pos + self.geometry.capacity {
                 return Ok(Ok(()));
             }
@@ -145,7 +147,8 @@ impl Consumer {
             self.at = Place::START;
         } else {
             let at = if start == Start::Latest { last } else { self.head.load(TAIL, Ordering::Acquire) };
-            // An anchor that is overwritten at this moment leaves us where we are: the caller's check sends us here again.
+            // An anchor that is overwritten at this moment leaves us where we are: the caller's check sends us here
+            // again.
             if let Some(seq) = self.number_at(at) {
                 self.move_to(at, seq);
                 if start == Start::Latest
@@ -274,8 +277,8 @@ impl Consumer {
         if published <= self.at.pos {
             return self.absent();
         }
-        // The mark goes ahead of every record, so more than the capacity is there only for a reader that was overtaken. A writer
-        // that says so without having marked it would be believed for ever, even once it is dead.
+        // The mark goes ahead of every record, so more than the capacity is there only for a reader that was overtaken.
+        // A writer that says so without having marked it would be believed for ever, even once it is dead.
         if published > self.at.pos + self.geometry.capacity {
             fence(Ordering::Acquire);
             return Err(if self.overtaken(self.at.pos) {
@@ -310,8 +313,8 @@ impl Consumer {
             self.lost()?;
         }
         if self.geometry.mode == Mode::Latest && self.ready() {
-            // The writer has replaced it meanwhile: look again, but not for ever. One that never delivers what it announces
-            // would keep us from sleeping, and from noticing its end.
+            // The writer has replaced it meanwhile: look again, but not for ever. One that never delivers what it
+            // announces would keep us from sleeping, and from noticing its end.
             self.stalls += 1;
             if self.stalls > Self::TRIES {
                 return Err(Fault::Position { value: self.at.pos });
@@ -320,8 +323,8 @@ impl Consumer {
         Ok(None)
     }
 
-    /// Whether what is published contradicts that the next record is not there: a length or a flag was not the writer's. Waiting
-    /// would be waiting for ever.
+    /// Whether what is published contradicts that the next record is not there: a length or a flag was not the
+    /// writer's. Waiting would be waiting for ever.
     fn lost(&self) -> Result<(), Fault> {
         // SYNC ring.last: Acquire, so that the flags up to there are seen by the second look.
         let last = self.head.load(LAST, Ordering::Acquire);
@@ -353,7 +356,8 @@ impl Consumer {
                 if seq < self.at.seq {
                     return Err(Fault::Position { value: seq });
                 }
-                // Every newer value that was never taken counts, so that `missed` and what was taken make up the sequence.
+                // Every newer value that was never taken counts, so that `missed` and what was taken make up the
+                // sequence.
                 self.missed += seq - self.at.seq;
                 self.move_to(last, seq);
                 return Ok(true);
@@ -383,9 +387,9 @@ impl Consumer {
         self.finish(out.len())
     }
 
-    /// Like [`take`](Self::take), but the record that [`peek`](Self::peek) announced and those of the ring's fixed size that
-    /// follow it, one behind the other: as many of `most` as are there, up to a sixteenth of the ring. Says how many. A
-    /// fault concerns all of them: nothing of the copy must be used.
+    /// Like [`take`](Self::take), but the record that [`peek`](Self::peek) announced and those of the ring's fixed size
+    /// that follow it, one behind the other: as many of `most` as are there, up to a sixteenth of the ring. Says how
+    /// many. A fault concerns all of them: nothing of the copy must be used.
     ///
     /// # Panics
     ///
@@ -430,7 +434,8 @@ impl Consumer {
         self.finish(len)
     }
 
-    /// Borrows the record that [`peek`](Self::peek) announced. Call [`release`](Self::release) with its length afterwards.
+    /// Borrows the record that [`peek`](Self::peek) announced. Call [`release`](Self::release) with its length
+    /// afterwards.
     ///
     /// # Panics
     ///
@@ -537,8 +542,8 @@ impl Consumer {
         self.head.load(CLOSED, Ordering::Acquire) != 0 // SYNC ring.closed
     }
 
-    /// Announces that this reader is about to sleep, against every look of the writer for sleepers. Follow it with a look at
-    /// [`ready`](Self::ready).
+    /// Announces that this reader is about to sleep, against every look of the writer for sleepers. Follow it with a
+    /// look at [`ready`](Self::ready).
     pub fn arm(&self) -> Heavy {
         self.control.arm(self.slot);
         if self.writer_fences() { Heavy::Done } else { heavy() }
@@ -581,8 +586,8 @@ impl Consumer {
     pub fn resume(&mut self) {
         let (cursor, sequence) = self.control.place(self.slot);
         if cursor <= MAX_POSITION && sequence <= MAX_POSITION {
-            // Other readers can write there: number and position must be those of one record, or a bare one could not be told
-            // from another's.
+            // Other readers can write there: number and position must be those of one record, or a bare one could not
+            // be told from another's.
             let sequence = self.geometry.fixed_seq(cursor).unwrap_or(sequence);
             let cursor = self.geometry.fixed.map_or(cursor, |_| sequence * self.geometry.slot_bytes());
             self.move_to(cursor, sequence);

@@ -13,8 +13,8 @@
 //!   +8 welcomed  the token again, once the writer has the reader's connection and wakes it (written by the writer)
 //! ```
 //!
-//! All readers of a channel share this segment. A hostile one can spoil the cursors and wake-ups of its co-readers (they
-//! have the same permission as it), or end their membership; never what they read, and nothing of the writer's.
+//! All readers of a channel share this segment. A hostile one can spoil the cursors and wake-ups of its co-readers
+//! (they have the same permission as it), or end their membership; never what they read, and nothing of the writer's.
 
 use crate::identity::{Identity, namespaces};
 use crate::sync::Ordering;
@@ -129,9 +129,9 @@ impl Control {
         Some(slot)
     }
 
-    /// Takes a slot that `is_mine` grants, for the reader `token`: of the free ones first, then of any. `is_mine` takes something that
-    /// one process at a time can have, and that its death gives back (a lock): so whoever had the slot before is gone, whether
-    /// or not it had signed, in whatever namespace. `None` if none is granted.
+    /// Takes a slot that `is_mine` grants, for the reader `token`: of the free ones first, then of any. `is_mine` takes
+    /// something that one process at a time can have, and that its death gives back (a lock): so whoever had the slot
+    /// before is gone, whether or not it had signed, in whatever namespace. `None` if none is granted.
     pub fn claim_by<E>(
         &self,
         token: u64,
@@ -158,8 +158,8 @@ impl Control {
         self.sign(slot, identity);
     }
 
-    /// Takes the slot of a dead reader of this pid namespace (of others an id says nothing here: their hang-up frees them). The pid
-    /// is taken first: of several who see the same dead reader one wins, and until
+    /// Takes the slot of a dead reader of this pid namespace (of others an id says nothing here: their hang-up frees
+    /// them). The pid is taken first: of several who see the same dead reader one wins, and until
     /// the winner has signed, its slot carries no pid that could still be found dead.
     fn inherit(&self, slot: usize, token: u64) -> bool {
         let info = self.read(slot);
@@ -257,7 +257,8 @@ impl Control {
 
     /// Announces that the reader of `slot` is about to sleep. A fence and another look follow (see `Consumer::arm`).
     pub(super) fn arm(&self, slot: usize) {
-        // SYNC control.armed: a read-modify-write on both sides, so that the taking of an earlier arm comes before this one.
+        // SYNC control.armed: a read-modify-write on both sides, so that the taking of an earlier arm comes before this
+        // one.
         self.words.swap(self.at(slot, ARMED), 1, Ordering::AcqRel);
         self.raise(ATTENTION_ARMED);
     }

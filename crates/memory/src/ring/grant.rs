@@ -5,8 +5,8 @@ use std::ops::{Deref, DerefMut};
 
 /// The payload of the next record, in shared memory, to be filled. Made by [`Producer::lend`].
 ///
-/// It knows its length and holds the producer, so what is published is exactly what was lent. Its content is whatever an older record
-/// left there. Dropping it publishes nothing.
+/// It knows its length and holds the producer, so what is published is exactly what was lent. Its content is whatever
+/// an older record left there. Dropping it publishes nothing.
 #[derive(Debug)]
 #[must_use = "a grant that is dropped publishes nothing"]
 pub struct Grant<'a> {

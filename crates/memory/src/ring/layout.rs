@@ -4,10 +4,11 @@ use crate::segment_params::PARAMS;
 
 /// Bytes before the payload of a record of varying size: flag and length.
 pub(super) const RECORD_HEADER: u64 = 16;
-/// The longest fixed payload that shares a cache line with its flag. Longer ones have none: there a flag would be one more line
-/// to move for every record, and is one line for all of them if it is the position of the newest record.
+/// The longest fixed payload that shares a cache line with its flag. Longer ones have none: there a flag would be one
+/// more line to move for every record, and is one line for all of them if it is the position of the newest record.
 const BESIDE_FLAG: usize = if cfg!(loom) { 16 } else { 56 };
-/// From this length on a payload begins on a cache line of its own: vector moves that straddle lines take twice as long.
+/// From this length on a payload begins on a cache line of its own: vector moves that straddle lines take twice as
+/// long.
 const LARGE: usize = 256;
 const LINE_WORDS: usize = 8;
 /// Parts into which the overwrite mark divides the capacity.
@@ -21,8 +22,8 @@ pub(super) const CLOSED: usize = WORD_PARAMS + 3;
 pub(super) const WAITING: usize = WORD_PARAMS + 4;
 pub(super) const FENCED: usize = WORD_PARAMS + 5;
 pub(super) const LAST: usize = WORD_PARAMS + 16;
-/// No honest ring gets further (at 100 GB/s that takes a year): larger positions and numbers come from a broken writer, and
-/// refusing them keeps the sums below from overflowing.
+/// No honest ring gets further (at 100 GB/s that takes a year): larger positions and numbers come from a broken writer,
+/// and refusing them keeps the sums below from overflowing.
 pub(super) const MAX_POSITION: u64 = 1 << 61;
 /// Which arrangement of records the parameters describe. Rings of another are refused.
 const FORMAT: u64 = 1;
@@ -351,8 +352,8 @@ impl Place {
     }
 }
 
-/// Bytes of the header, and of the whole slot, of fixed records. Payloads begin at multiples of 16, or of 8 where their length shows
-/// that no type can ask for more.
+/// Bytes of the header, and of the whole slot, of fixed records. Payloads begin at multiples of 16, or of 8 where their
+/// length shows that no type can ask for more.
 const fn slot(mode: Mode, len: u64) -> (u64, u64) {
     let line = len >= LARGE as u64;
     // The readers of a newest value look for its number.

@@ -1,8 +1,9 @@
 //! The broadcast ring: one writer, many readers, who never make the writer wait unless it chose to.
 //!
-//! Two areas. The **data** segment (header words and records) is written by the writer alone; readers map it read-only. The
-//! **control** segment holds what readers write: one slot each (cursor, armed) and the attention word. The writer treats
-//! it as hostile: the worst that a wrong value there can do is to end that reader's own membership.
+//! Two areas. The **data** segment (header words and records) is written by the writer alone; readers map it read-only.
+//! The
+//! **control** segment holds what readers write: one slot each (cursor, armed) and the attention word. The writer
+//! treats it as hostile: the worst that a wrong value there can do is to end that reader's own membership.
 //!
 //! ```text
 //! header words of the data segment, from WORD_PARAMS on                     written by the writer
@@ -22,29 +23,31 @@
 //! a bare record (fixed, more than 56 bytes, not of a Latest ring): its payload and nothing else
 //! ```
 //!
-//! Positions count bytes since the ring was made and never wrap. Flag and first 48 bytes of payload share a cache line, so a
-//! spinning reader gets both with one transfer.
+//! Positions count bytes since the ring was made and never wrap. Flag and first 48 bytes of payload share a cache line,
+//! so a spinning reader gets both with one transfer.
 //!
-//! **Bare** records would need a second line for their flags anyway. What is published is everything up to `last` (release), so
-//! a reader looks at one word for many records, and moves a run of them with one copy.
+//! **Bare** records would need a second line for their flags anyway. What is published is everything up to `last`
+//! (release), so a reader looks at one word for many records, and moves a run of them with one copy.
 //!
-//! Other **fixed** records lie in slots whose flags never move, so a stale flag holds an older number and cannot be taken for a
-//! new one. **Variable** records lie anywhere in a mirrored area; there the writer clears the place of the *next* flag before
+//! Other **fixed** records lie in slots whose flags never move, so a stale flag holds an older number and cannot be
+//! taken for a new one. **Variable** records lie anywhere in a mirrored area; there the writer clears the place of the *next* flag before
 //! it publishes, so that old payload bytes can never pass for a record, whoever chose them.
 //!
-//! **Overwriting** (after Aeron's broadcast buffer): the writer raises `mark`, release fence, then writes. A reader copies,
-//! acquire fence, then reads `mark`: if it covers what was copied, the copy is discarded. The mark moves in steps of a
-//! sixteenth of the capacity, so a reader keeps its line in cache.
+//! **Overwriting** (after Aeron's broadcast buffer): the writer raises `mark`, release fence, then writes. A reader
+//! copies, acquire fence, then reads `mark`: if it covers what was copied, the copy is discarded. The mark moves in
+//! steps of a sixteenth of the capacity, so a reader keeps its line in cache.
 //!
-//! **Batch**: the writer fills several records and stores the first one's flag last: one release store publishes all, because
-//! a reader arrives at the first one first. Of bare records `last` is stored once. A reader that takes a **run** checks the mark
+//! **Batch**: the writer fills several records and stores the first one's flag last: one release store publishes all,
+//! because a reader arrives at the first one first. Of bare records `last` is stored once. A reader that takes a **run** checks the mark
 //! once behind the whole copy, against the first record of it, and drops all of them if that one is covered.
 //!
-//! **Joining a lossless ring** is a Dekker handshake: the reader stores its cursor, sets the JOINED bit, full fence, checks
-//! `claim`; the writer stores `claim`, a light fence, checks the bit; the reader's fence is [`crate::fence::heavy`]. At least one sees the
-//! other: the reader starts again further on, or the writer honours the cursor. **Sleeping** is the same with arm and publish: the
-//! sleeper pays for both fences. While most publications wake somebody, so that a fence is little beside the system call, the writer
-//! pays for its own and says so (`fenced`), and sleepers are spared theirs.
+//! **Joining a lossless ring** is a Dekker handshake: the reader stores its cursor, sets the JOINED bit, full fence,
+//! checks
+//! `claim`; the writer stores `claim`, a light fence, checks the bit; the reader's fence is [`crate::fence::heavy`]. At
+//! least one sees the other: the reader starts again further on, or the writer honours the cursor. **Sleeping** is the
+//! same with arm and publish: the sleeper pays for both fences. While most publications wake somebody, so that a fence
+//! is little beside the system call, the writer pays for its own and says so (`fenced`), and sleepers are spared
+//! theirs.
 
 mod consumer;
 mod control;

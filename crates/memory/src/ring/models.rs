@@ -1,5 +1,5 @@
-//! Models of the ring: loom runs the real producer, consumer and control code through every interleaving (of up to three
-//! preemptions) and every value that a relaxed load may return.
+//! Models of the ring: loom runs the real producer, consumer and control code through every interleaving (of up to
+//! three preemptions) and every value that a relaxed load may return.
 //!
 //! `cargo xtask test` runs them. Each can fail; what makes it fail was tried by breaking the code:
 //!
@@ -79,8 +79,9 @@ impl Ring {
     }
 }
 
-/// Every payload consists of this twice, so that a torn one shows. In a variable ring, where every other record is empty, the
-/// record that comes to lie where this one's payload was has just this in its flag: an old payload that means to deceive.
+/// Every payload consists of this twice, so that a torn one shows. In a variable ring, where every other record is
+/// empty, the record that comes to lie where this one's payload was has just this in its flag: an old payload that
+/// means to deceive.
 fn half(seq: u64) -> u64 {
     seq + 7
 }
@@ -211,8 +212,8 @@ fn loom_no_wake_is_lost_with_two_readers() {
     no_wake_is_lost(2, 2);
 }
 
-/// The writer begins and ends to pay for its fence. Its looks outside of that have none here, as if no sleeper's barrier had ever
-/// reached it: so whoever goes to sleep in this model has relied on `fenced`.
+/// The writer begins and ends to pay for its fence. Its looks outside of that have none here, as if no sleeper's
+/// barrier had ever reached it: so whoever goes to sleep in this model has relied on `fenced`.
 /// It ends after each of the three steps, because every later look would find whom an earlier one has missed.
 fn no_wake_is_lost_by_a_sleeper_that_leaves_the_fence_to_the_writer(steps: u64) {
     loom::model(move || {

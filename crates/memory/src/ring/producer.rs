@@ -67,7 +67,8 @@ pub enum Blocked {
         /// Its token.
         token: u64,
     },
-    /// The ring's own memory holds what the writer did not write there: somebody has scribbled over it, and it is of no more use.
+    /// The ring's own memory holds what the writer did not write there: somebody has scribbled over it, and it is of no
+    /// more use.
     Scribbled {
         /// The length that a record of the writer's claims now, bytes.
         len: u64,
@@ -100,7 +101,8 @@ impl Producer {
 
     /// A writer at the start of a fresh, zeroed ring. `None` if the words are smaller than the geometry says.
     ///
-    /// It owns the writable words, which were taken once; so there is no second writer, and nothing of it can be copied:
+    /// It owns the writable words, which were taken once; so there is no second writer, and nothing of it can be
+    /// copied:
     ///
     /// ```compile_fail,E0382
     /// use ginnel_memory::WriterWords;
@@ -174,11 +176,13 @@ impl Producer {
 
     /// Makes room for a record of `len` bytes. Costs a comparison, but once in a sixteenth of the capacity.
     ///
-    /// An open batch that would push its own start out of the ring, or that holds what blocks it, is published and begun anew.
+    /// An open batch that would push its own start out of the ring, or that holds what blocks it, is published and
+    /// begun anew.
     ///
     /// # Panics
     ///
-    /// If the ring has no records of `len` bytes: more than the geometry's `max_record`, or (where it is fixed) another length.
+    /// If the ring has no records of `len` bytes: more than the geometry's `max_record`, or (where it is fixed) another
+    /// length.
     #[inline]
     pub fn reserve(&mut self, len: usize) -> Result<(), Blocked> {
         assert!(self.geometry.allows(len), "a record longer than the ring's");
@@ -186,8 +190,9 @@ impl Producer {
         if end <= self.mark { Ok(()) } else { self.advance(end) }
     }
 
-    /// Makes room for as many of `records` records of the ring's fixed size as may become visible together, and says for how
-    /// many: fewer where waiting for all would mean to wait while there is room for some. `Ok(0)` for none only.
+    /// Makes room for as many of `records` records of the ring's fixed size as may become visible together, and says
+    /// for how many: fewer where waiting for all would mean to wait while there is room for some. `Ok(0)` for none
+    /// only.
     #[inline]
     pub fn reserve_many(&mut self, records: usize) -> Result<usize, Blocked> {
         let slot = self.geometry.slot_bytes();
@@ -220,7 +225,8 @@ impl Producer {
         if self.geometry.mode == Mode::Lossless {
             want = self.claim(end, want)?;
         }
-        // The oldest record must be a published one: there late readers begin. (`step` and a record below it fit, see `check`.)
+        // The oldest record must be a published one: there late readers begin. (`step` and a record below it fit, see
+        // `check`.)
         let tail = (want + self.geometry.longest_record()).saturating_sub(capacity);
         if self.batch.is_some_and(|batch| batch.seq < self.at.seq && tail > batch.pos) {
             self.split_batch();
@@ -270,8 +276,9 @@ impl Producer {
         }
         // SYNC ring.claim: Release, so that a reader that must choose again finds the newest record of this claim.
         self.words.head.store(CLAIM, want, Ordering::Release);
-        // Dekker with a joining reader (see `Consumer::join`): it stores cursor and bit, fences, and checks the claim. Readers
-        // join rarely, so theirs is the heavy side; a full fence here would wait for the lines that readers hold.
+        // Dekker with a joining reader (see `Consumer::join`): it stores cursor and bit, fences, and checks the claim.
+        // Readers join rarely, so theirs is the heavy side; a full fence here would wait for the lines that readers
+        // hold.
         fence::light();
         if self.control.attention() & ATTENTION_JOINED == 0 {
             self.joins = 0;
@@ -317,7 +324,8 @@ impl Producer {
         self.joining
     }
 
-    /// Says that everybody who had joined when the attention was last taken has been admitted or is gone: the writer goes on.
+    /// Says that everybody who had joined when the attention was last taken has been admitted or is gone: the writer
+    /// goes on.
     pub fn welcomed(&mut self) {
         self.joining = false;
     }
@@ -327,15 +335,15 @@ impl Producer {
         if !self.control.holds(slot, token) {
             return Admission::Refused;
         }
-        // A cursor below what is kept belongs to a reader that is still choosing its start: it will see the claim and move.
-        // One entry a slot, however often somebody asks.
+        // A cursor below what is kept belongs to a reader that is still choosing its start: it will see the claim and
+        // move. One entry a slot, however often somebody asks.
         self.members.retain(|member| member.slot != slot);
         self.members.push(Member { slot, token, cursor: 0 });
         Admission::Admitted
     }
 
-    /// Chooses the first record of a reader that will read elsewhere through `slot`, which was claimed for it as `token`, and
-    /// announces it. The slot stays claimed, but on a fault, which says why there is no place to begin.
+    /// Chooses the first record of a reader that will read elsewhere through `slot`, which was claimed for it as
+    /// `token`, and announces it. The slot stays claimed, but on a fault, which says why there is no place to begin.
     pub fn place(&self, slot: usize, token: u64, start: Start) -> Result<(), Fault> {
         // This reader uses the writer's own mapping, so it must not outlive the call (M6).
         let (head, data): (Words, Words) = ((*self.words.head).clone(), (*self.words.data).clone());
@@ -351,8 +359,8 @@ impl Producer {
         self.control.release(slot, token);
     }
 
-    /// Forgets a reader that may still live. It keeps its slot until it leaves or dies, because it may be about to move its
-    /// cursor: in a slot that somebody else got meanwhile that would move the other's.
+    /// Forgets a reader that may still live. It keeps its slot until it leaves or dies, because it may be about to move
+    /// its cursor: in a slot that somebody else got meanwhile that would move the other's.
     pub fn evict(&mut self, slot: usize, token: u64) {
         self.members.retain(|member| (member.slot, member.token) != (slot, token));
     }
@@ -363,8 +371,8 @@ impl Producer {
         self.members.iter().map(|member| self.at.pos.saturating_sub(self.control.cursor(member.slot))).max()
     }
 
-    /// Says that the writer waits for space: readers then tell it when they release some. Look again after saying so, before
-    /// sleeping.
+    /// Says that the writer waits for space: readers then tell it when they release some. Look again after saying so,
+    /// before sleeping.
     pub fn start_waiting(&self) -> fence::Heavy {
         self.words.head.store(WAITING, 1, Ordering::Relaxed);
         fence::heavy() // pairs with the light fence in `Consumer::flush`
@@ -388,8 +396,8 @@ impl Producer {
         self.seal(word, payload.len());
     }
 
-    /// Writes `records` records of the ring's fixed size, whose payloads lie one behind the other in `payloads`, into the room
-    /// that [`reserve_many`](Self::reserve_many) made, and publishes them together unless a batch is open.
+    /// Writes `records` records of the ring's fixed size, whose payloads lie one behind the other in `payloads`, into
+    /// the room that [`reserve_many`](Self::reserve_many) made, and publishes them together unless a batch is open.
     ///
     /// # Panics
     ///
@@ -423,8 +431,8 @@ impl Producer {
         }
     }
 
-    /// Lends the payload of the next record, `len` bytes, in the room that [`reserve`](Self::reserve) made for it. `None` if there
-    /// is no such room. Its content is whatever an older record left there.
+    /// Lends the payload of the next record, `len` bytes, in the room that [`reserve`](Self::reserve) made for it.
+    /// `None` if there is no such room. Its content is whatever an older record left there.
     ///
     /// The grant holds the producer, so nothing else can be written, lent or published while it lives:
     ///
@@ -533,8 +541,8 @@ impl Producer {
         }
     }
 
-    /// Whether a reader wants something after what was published: it sleeps, or has joined. Nothing but a load when nobody
-    /// does.
+    /// Whether a reader wants something after what was published: it sleeps, or has joined. Nothing but a load when
+    /// nobody does.
     #[inline(always)]
     #[must_use]
     pub fn wanted(&mut self) -> bool {
@@ -573,7 +581,8 @@ impl Producer {
     pub(super) fn set_fenced(&mut self, fenced: bool) {
         // SYNC ring.fenced: Release, so that who sees 1 sees what was published before, perhaps without a fence.
         self.words.head.store(FENCED, u64::from(fenced), Ordering::Release);
-        // Pairs with the fence in `Consumer::arm`: who armed and still saw 1 is seen by every look from here on, fence or not.
+        // Pairs with the fence in `Consumer::arm`: who armed and still saw 1 is seen by every look from here on, fence
+        // or not.
         full_fence(Ordering::SeqCst);
         (self.fenced, self.run) = (fenced, 0);
     }

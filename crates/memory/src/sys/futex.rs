@@ -54,14 +54,14 @@ const SLICE: Duration = Duration::from_millis(250);
 /// `futex_waitv` is not there. A hint: nothing is ordered by it.
 static NO_WAITV: AtomicBool = AtomicBool::new(false);
 
-/// Whether [`wait_either`] waits for both words, as far as is known. A ring that comes before the first sleeper has found out finds
-/// it within its first slice.
+/// Whether [`wait_either`] waits for both words, as far as is known. A ring that comes before the first sleeper has
+/// found out finds it within its first slice.
 pub(crate) fn waits_for_two() -> bool {
     !NO_WAITV.load(Ordering::Relaxed)
 }
 
-/// Sleeps while both words, of which the second is private to this process, hold what is expected of them, at most for `timeout`.
-/// Returns early for many reasons: callers look again.
+/// Sleeps while both words, of which the second is private to this process, hold what is expected of them, at most for
+/// `timeout`. Returns early for many reasons: callers look again.
 pub(crate) fn wait_either(
     shared: (&AtomicU32, u32),
     private: (&AtomicU32, u32),
@@ -84,8 +84,8 @@ pub(crate) fn wait_either(
 /// How long to sleep at a time where the kernel cannot wait for many words.
 const MANY_SLICE: Duration = Duration::from_millis(1);
 
-/// Sleeps while `private` and all of `shared` hold what is expected of them, at most for `timeout`. Of more than [`MAX_WORDS`] words the first
-/// count. Returns early for many reasons: callers look again.
+/// Sleeps while `private` and all of `shared` hold what is expected of them, at most for `timeout`. Of more than
+/// [`MAX_WORDS`] words the first count. Returns early for many reasons: callers look again.
 pub(crate) fn wait_beside<'a>(
     private: (&AtomicU32, u32),
     shared: impl IntoIterator<Item = (&'a AtomicU32, u32)>,
@@ -144,8 +144,8 @@ fn waitv(words: &[WaitWord], timeout: Option<Duration>) -> Result<(), Errno> {
         }
     });
     let until = until.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
-    // SAFETY: the kernel reads the descriptions and the time, which outlive the call, and the words, which the borrows that the
-    // descriptions were made from keep mapped.
+    // SAFETY: the kernel reads the descriptions and the time, which outlive the call, and the words, which the borrows
+    // that the descriptions were made from keep mapped.
     let result = unsafe { syscall(SYS_futex_waitv, words.as_ptr(), words.len(), 0, until, libc::CLOCK_MONOTONIC) };
     if result >= 0 { Ok(()) } else { Err(last_errno()) }
 }
@@ -156,7 +156,8 @@ pub(crate) const MAX_WORDS: usize = 128;
 /// A word to wait for, what it is expected to hold, and whether only this process sleeps on it.
 pub(crate) type Waited<'a> = (&'a AtomicU32, u32, bool);
 
-/// Sleeps while each of at most [`MAX_WORDS`] words holds what is expected of it. Returns early for many reasons: callers look again.
+/// Sleeps while each of at most [`MAX_WORDS`] words holds what is expected of it. Returns early for many reasons:
+/// callers look again.
 /// `NOSYS` or `PERM` where the kernel cannot.
 pub(crate) fn wait_any<'a>(words: impl Iterator<Item = Waited<'a>>) -> Result<(), Errno> {
     let words: Vec<WaitWord> = words

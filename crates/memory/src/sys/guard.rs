@@ -1,13 +1,14 @@
 //! The SIGBUS guard: a file that somebody shrinks while it is mapped must cost one segment, not the process.
 //!
-//! Touching a page beyond the end of its file raises SIGBUS in whoever touches it. A named segment is a file that its owner
-//! can shrink at any time, so every mapping of a file is registered here. The handler looks the faulting address up; if it
-//! lies in a registered mapping, it puts zero pages over that whole mapping, marks it as tripped and returns: the access
-//! is repeated and reads zeros, which no protocol of ours takes for data, and the mark turns into an error. Any other SIGBUS
-//! goes to whoever handled it before. (Wayland's compositors protect themselves from clients' buffers the same way.)
+//! Touching a page beyond the end of its file raises SIGBUS in whoever touches it. A named segment is a file that its
+//! owner can shrink at any time, so every mapping of a file is registered here. The handler looks the faulting address
+//! up; if it lies in a registered mapping, it puts zero pages over that whole mapping, marks it as tripped and returns:
+//! the access is repeated and reads zeros, which no protocol of ours takes for data, and the mark turns into an error.
+//! Any other SIGBUS goes to whoever handled it before. (Wayland's compositors protect themselves from clients' buffers
+//! the same way.)
 //!
-//! The handler only reads atomics and calls `mmap`, both allowed in a signal handler. The table grows in chunks that are
-//! never freed, so the handler needs no lock.
+//! The handler only reads atomics and calls `mmap`, both allowed in a signal handler. The table grows in chunks that
+//! are never freed, so the handler needs no lock.
 
 use rustix::io;
 use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
@@ -106,8 +107,8 @@ fn next(chunk: &'static Chunk) -> &'static Chunk {
 
 /// The entry that covers `address`, with the range that it covered when it was found.
 ///
-/// Other threads may reuse any entry but the one sought (who faults keeps its mapping alive): a range counts only if its
-/// start is the same after its length was read, else a fault in one mapping could be taken for one in another.
+/// Other threads may reuse any entry but the one sought (who faults keeps its mapping alive): a range counts only if
+/// its start is the same after its length was read, else a fault in one mapping could be taken for one in another.
 fn find(address: usize) -> Option<(&'static Entry, usize, usize)> {
     let mut chunk = &FIRST;
     loop {
@@ -132,8 +133,8 @@ fn find(address: usize) -> Option<(&'static Entry, usize, usize)> {
 static mut PREVIOUS: std::mem::MaybeUninit<libc::sigaction> = std::mem::MaybeUninit::zeroed();
 
 fn install() {
-    // SAFETY: called once; `PREVIOUS` is written before the handler that reads it is installed. The handler keeps to what a
-    // signal handler may do.
+    // SAFETY: called once; `PREVIOUS` is written before the handler that reads it is installed. The handler keeps to
+    // what a signal handler may do.
     unsafe {
         let previous = (&raw mut PREVIOUS).cast::<libc::sigaction>();
         libc::sigaction(libc::SIGBUS, std::ptr::null(), previous);
@@ -153,7 +154,8 @@ extern "C" fn on_sigbus(signal: libc::c_int, info: *mut libc::siginfo_t, context
     if code > 0
         && let Some((entry, start, len)) = find(address)
     {
-        // A bare system call (rustix): nothing of the C library's, `errno` included, and nothing that a sanitizer intercepts.
+        // A bare system call (rustix): nothing of the C library's, `errno` included, and nothing that a sanitizer
+        // intercepts.
         // SAFETY: replaces our own registered mapping, which stays mapped while it is registered (M4).
         let replaced = unsafe {
             mmap_anonymous(
@@ -168,7 +170,8 @@ extern "C" fn on_sigbus(signal: libc::c_int, info: *mut libc::siginfo_t, context
             return;
         }
     }
-    // SAFETY: `PREVIOUS` was written before this handler was installed; a previous handler is called as it was declared.
+    // SAFETY: `PREVIOUS` was written before this handler was installed; a previous handler is called as it was
+    // declared.
     unsafe {
         let previous = (&raw const PREVIOUS).cast::<libc::sigaction>();
         match (*previous).sa_sigaction {

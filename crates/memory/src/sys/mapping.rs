@@ -30,8 +30,8 @@ unsafe impl Send for Mapping {}
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
-    /// Maps `header + data` bytes of `fd`, and with `mirror` the data once more right behind. All sizes are multiples of the
-    /// page size. `guarded` files may be shrunk by somebody else (M4); a sealed memfd cannot.
+    /// Maps `header + data` bytes of `fd`, and with `mirror` the data once more right behind. All sizes are multiples
+    /// of the page size. `guarded` files may be shrunk by somebody else (M4); a sealed memfd cannot.
     pub(crate) fn new(
         fd: BorrowedFd<'_>,
         header: usize,
@@ -75,8 +75,8 @@ impl Mapping {
         Ok(())
     }
 
-    /// Maps `header` bytes of `fd` and then each of `areas`, which follow the header in the file, twice in a row. All sizes are
-    /// multiples of the page size.
+    /// Maps `header` bytes of `fd` and then each of `areas`, which follow the header in the file, twice in a row. All
+    /// sizes are multiples of the page size.
     pub(crate) fn of_areas(
         fd: BorrowedFd<'_>,
         header: usize,
@@ -100,7 +100,8 @@ impl Mapping {
         Ok(mapping)
     }
 
-    /// Faults every page in, so that no later access pays for it. Failure is harmless: the pages come when they are used.
+    /// Faults every page in, so that no later access pays for it. Failure is harmless: the pages come when they are
+    /// used.
     pub(crate) fn populate(&self) {
         let advice = match self.protection {
             Protection::Read => Advice::LinuxPopulateRead,

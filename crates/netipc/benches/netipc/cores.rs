@@ -21,7 +21,8 @@ pub(crate) fn pair() -> [usize; 2] {
     [allowed.first().copied().unwrap_or(0), allowed.last().copied().unwrap_or(0)]
 }
 
-/// Round trip of one cache line between two spinning threads, in nanoseconds: the floor of everything between two cores.
+/// Round trip of one cache line between two spinning threads, in nanoseconds: the floor of everything between two
+/// cores.
 pub(crate) fn cache_line_round_trip([one, other]: [usize; 2]) -> f64 {
     const ROUNDS: u64 = 20_000;
     #[repr(align(128))]

@@ -1,7 +1,8 @@
-//! Measures one row of the netipc benchmark. `cargo xtask bench netipc` runs this program for every row, several times, and makes
-//! sense of it; nobody else needs to.
+//! Measures one row of the netipc benchmark. `cargo xtask bench netipc` runs this program for every row, several times,
+//! and makes sense of it; nobody else needs to.
 //!
-//! `list` prints the rows, `measure LABEL [--millis=N] [--requests=N]` one repetition, `serve` is the other side. All output is JSON.
+//! `list` prints the rows, `measure LABEL [--millis=N] [--requests=N]` one repetition, `serve` is the other side. All
+//! output is JSON.
 
 mod cores;
 mod pace;
@@ -85,7 +86,8 @@ fn measure(row: &Row, span: Span) -> Result<(), String> {
         (pace, [cores::cpu_seconds(std::process::id()) - cpu, 0.0])
     } else {
         let served = Served::start(row, if row.same_core { first } else { last })?;
-        // A tenth of the time, unmeasured: page faults, frequency, the server's learning. Where requests are counted, always as many.
+        // A tenth of the time, unmeasured: page faults, frequency, the server's learning. Where requests are counted,
+        // always as many.
         let warm_up = Span { millis: span.millis / 10, requests: span.requests.min(50) };
         drive(row, &served, warm_up).map_err(|error| error.to_string())?;
         let cpu = [cores::cpu_seconds(std::process::id()), served.cpu_seconds()];

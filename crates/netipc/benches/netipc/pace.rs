@@ -43,8 +43,8 @@ impl Pace {
         }
     }
 
-    /// Waits until the next request is due; the instant from which its latency counts, or `None` when it is over. At a fixed rate
-    /// that is when it should have been sent: a slow answer delays the next request, and the delay counts.
+    /// Waits until the next request is due; the instant from which its latency counts, or `None` when it is over. At a
+    /// fixed rate that is when it should have been sent: a slow answer delays the next request, and the delay counts.
     pub(crate) fn next(&mut self) -> Option<Instant> {
         if self.left == 0 || self.end.is_some_and(|end| self.last >= end) {
             return None;

@@ -13,8 +13,8 @@ pub(crate) struct Row {
     /// Which keys a lookup asks for.
     pub(crate) mix: &'static str,
     pub(crate) shared_memory: bool,
-    /// Both sides on one core: blocking cost, without the machine's cost of waking another CPU. Sides that spin, or that have
-    /// so much in flight that neither sleeps, get two.
+    /// Both sides on one core: blocking cost, without the machine's cost of waking another CPU. Sides that spin, or
+    /// that have so much in flight that neither sleeps, get two.
     pub(crate) same_core: bool,
 }
 

@@ -1,4 +1,5 @@
-//! The serving side: a process of its own, answering from memory, so that what is measured is the protocol and not the machine's files.
+//! The serving side: a process of its own, answering from memory, so that what is measured is the protocol and not the
+//! machine's files.
 
 use crate::cores;
 use crate::rows::Row;
@@ -98,7 +99,8 @@ fn start(row: &Row, endpoint: &Endpoint) -> Result<Server, ListenError> {
     }
 }
 
-/// The serving process, seen from the measuring one. It ends with its standard input, whoever holds the other end and however it ends.
+/// The serving process, seen from the measuring one. It ends with its standard input, whoever holds the other end and
+/// however it ends.
 pub(crate) struct Served {
     child: Child,
     directory: tempfile::TempDir,

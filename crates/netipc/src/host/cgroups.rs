@@ -100,11 +100,12 @@ impl Cgroups {
         &self.host
     }
 
-    /// The cgroups, not older than the maximal age; scans on the caller's thread where needed. One scan serves all who wait for it.
+    /// The cgroups, not older than the maximal age; scans on the caller's thread where needed. One scan serves all who
+    /// wait for it.
     ///
     /// # Errors
-    /// The mount table cannot be read, or this process is out of file descriptors or memory: what could not be looked at is not said
-    /// to be absent. Cgroups that vanish during the walk are simply not there.
+    /// The mount table cannot be read, or this process is out of file descriptors or memory: what could not be looked
+    /// at is not said to be absent. Cgroups that vanish during the walk are simply not there.
     pub fn index(&self) -> io::Result<Arc<CgroupIndex>> {
         self.fresh(|scan| Arc::clone(&scan.index))
     }
@@ -126,7 +127,8 @@ impl Cgroups {
         Ok(take(&scan))
     }
 
-    /// What is known about `path`, which may also be a directory below a mount. A cgroup made since the last scan is looked at directly.
+    /// What is known about `path`, which may also be a directory below a mount. A cgroup made since the last scan is
+    /// looked at directly.
     pub(crate) fn find(&self, index: &CgroupIndex, path: &[u8]) -> Found {
         let Some(path) = canonical(path) else { return Found::Gone };
         if let Some(record) = index.get(&path) {
@@ -217,7 +219,8 @@ fn walk(host: &Host, mounts: &[Hierarchy], names: &Names) -> io::Result<Vec<Cgro
     }
     let mut taken = HashSet::new();
     for record in &mut walk.records {
-        // Two containers may claim one name: the second goes by its path. No name starts with a slash unless it is such a path.
+        // Two containers may claim one name: the second goes by its path. No name starts with a slash unless it is such
+        // a path.
         let plain = record.path.strip_prefix(b"/").unwrap_or(&record.path);
         for fallback in [plain, &record.path] {
             if taken.contains(&record.name) {

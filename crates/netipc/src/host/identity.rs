@@ -11,7 +11,8 @@
 //! | `systemd-nspawn@NAME.service`, `machine-NAME.scope` | nspawn | the path |
 //! | any other unit: `.service`, `.slice`, `.scope`, `.socket`, `.mount`, `.swap` | systemd | the path |
 //!
-//! A cgroup inside a container belongs to it: `web/init.scope`. A container whose state file is gone goes by its short id.
+//! A cgroup inside a container belongs to it: `web/init.scope`. A container whose state file is gone goes by its short
+//! id.
 
 use super::{Host, is_transient, or_nothing, read_bounded};
 use crate::labels::Orchestrator;
@@ -131,7 +132,8 @@ impl Names {
         Identity { orchestrator: Orchestrator::K8S, name: pod.clone().into(), labels }
     }
 
-    /// The kubelet's log links name a container whatever runtime runs it; under dockershim docker's own record does too.
+    /// The kubelet's log links name a container whatever runtime runs it; under dockershim docker's own record does
+    /// too.
     fn kube_container(&self, host: &Host, id: &str) -> io::Result<Identity> {
         if let Some([pod, namespace, container]) = self.kube_containers.get(id) {
             let labels = vec![label("namespace", namespace), label("pod", pod), label("container", container)];
@@ -141,8 +143,8 @@ impl Names {
     }
 }
 
-/// Whether a cgroup at this path, once gone, never comes back: the kernel says it was deleted, or it bears an id that is given once.
-/// Units and named machines do come back.
+/// Whether a cgroup at this path, once gone, never comes back: the kernel says it was deleted, or it bears an id that
+/// is given once. Units and named machines do come back.
 pub(super) fn is_given_once(path: &[u8]) -> bool {
     let text = String::from_utf8_lossy(path);
     let has_id = |segment: &str| {
@@ -191,7 +193,8 @@ fn machine(leaf: &str, parent: &str) -> Option<(Orchestrator, Vec<u8>)> {
     Some((Orchestrator::NSPAWN, systemd_unescape(name).into()))
 }
 
-/// systemd spells bytes that a unit name must not hold as `\x2d`, and `/` as `-`; only the former occur inside a machine's name.
+/// systemd spells bytes that a unit name must not hold as `\x2d`, and `/` as `-`; only the former occur inside a
+/// machine's name.
 fn systemd_unescape(name: &str) -> String {
     let mut plain = Vec::with_capacity(name.len());
     let mut rest = name.as_bytes();
@@ -299,8 +302,8 @@ fn labels(pairs: impl IntoIterator<Item = (String, String)>) -> Vec<Label> {
     pairs.map(|(key, value)| (key.into(), value.into())).take(usize::from(u16::MAX)).collect()
 }
 
-/// JSON and escaped unit names can hold what the wire cannot: NUL. It is left out, rather than whoever wrote it there deciding that
-/// a whole answer is lost.
+/// JSON and escaped unit names can hold what the wire cannot: NUL. It is left out, rather than whoever wrote it there
+/// deciding that a whole answer is lost.
 fn sendable(mut identity: Identity) -> Identity {
     identity.name.retain(|byte| *byte != 0);
     identity.labels.retain(|(key, value)| !key.contains(&0) && !value.contains(&0));

@@ -1,7 +1,8 @@
 //! The cgroup hierarchies of a machine, found by what is mounted, not by where it usually is.
 //!
-//! A machine may have version 1 hierarchies (one or more controllers each), the version 2 hierarchy, or both ("hybrid"). A directory that
-//! somebody made on the tmpfs between them is no cgroup: only mounts of type `cgroup` and `cgroup2` count.
+//! A machine may have version 1 hierarchies (one or more controllers each), the version 2 hierarchy, or both
+//! ("hybrid"). A directory that somebody made on the tmpfs between them is no cgroup: only mounts of type `cgroup` and
+//! `cgroup2` count.
 
 use super::{Host, read_bounded};
 use std::ffi::OsString;

@@ -1,7 +1,8 @@
 //! Processes, read from `/proc/<pid>`.
 //!
-//! All files of one process are opened below one handle of its directory. The kernel ties that handle to the process, not to
-//! the number: should the process die and its pid be given away in between, reads fail instead of mixing two processes.
+//! All files of one process are opened below one handle of its directory. The kernel ties that handle to the process,
+//! not to the number: should the process die and its pid be given away in between, reads fail instead of mixing two
+//! processes.
 
 use super::mounts::rank;
 use super::{Host, is_transient, read_bounded};
@@ -26,7 +27,8 @@ pub struct Process {
     pub starttime: u64,
     /// Its command name, at most 15 bytes, never empty (`?` if the process blanked it).
     pub comm: Vec<u8>,
-    /// Where it lives: the path in the most trusted hierarchy where it is not in the root, `/` if it is in the root everywhere.
+    /// Where it lives: the path in the most trusted hierarchy where it is not in the root, `/` if it is in the root
+    /// everywhere.
     pub cgroup: Vec<u8>,
 }
 
@@ -46,8 +48,8 @@ impl Processes {
     /// The process with this pid, or `None` if there is none (a thread's id is none) or it may never be looked at.
     ///
     /// # Errors
-    /// It cannot be looked at now, and another time it may: this process is out of file descriptors or memory. Whether there is
-    /// such a process is not known then.
+    /// It cannot be looked at now, and another time it may: this process is out of file descriptors or memory. Whether
+    /// there is such a process is not known then.
     pub fn get(&self, pid: u32) -> io::Result<Option<Process>> {
         if pid == 0 {
             return Ok(None);

@@ -3,8 +3,8 @@
 //! Invariants the `SAFETY` comments name:
 //! * S1 (buffers): every pointer handed to the kernel comes from a live Rust reference and goes with its true length.
 //! * S2 (one thread): the shepherd has one thread and no signal handler, so nothing runs beside or inside a function.
-//! * S3 (vfork): a `CLONE_VM | CLONE_VFORK` child runs on a stack of its own while the shepherd stands still in the kernel; it ends
-//!   by `execve` or `exit`, never by returning.
+//! * S3 (vfork): a `CLONE_VM | CLONE_VFORK` child runs on a stack of its own while the shepherd stands still in the
+//!   kernel; it ends by `execve` or `exit`, never by returning.
 #![allow(unsafe_code)]
 
 mod message;
@@ -54,7 +54,8 @@ pub(crate) const SIGSTOP: u32 = 19;
 #[cfg(target_arch = "x86_64")]
 fn call(number: usize, args: [usize; 6]) -> isize {
     let result: isize;
-    // SAFETY: the system call convention of x86_64 Linux; what the pointers in `args` mean is the caller's to vouch for (S1).
+    // SAFETY: the system call convention of x86_64 Linux; what the pointers in `args` mean is the caller's to vouch for
+    // (S1).
     unsafe {
         asm!("syscall", inlateout("rax") number as isize => result, in("rdi") args[0], in("rsi") args[1], in("rdx") args[2],
              in("r10") args[3], in("r8") args[4], in("r9") args[5], lateout("rcx") _, lateout("r11") _, options(nostack));
@@ -65,7 +66,8 @@ fn call(number: usize, args: [usize; 6]) -> isize {
 #[cfg(target_arch = "aarch64")]
 fn call(number: usize, args: [usize; 6]) -> isize {
     let result: isize;
-    // SAFETY: the system call convention of aarch64 Linux; what the pointers in `args` mean is the caller's to vouch for (S1).
+    // SAFETY: the system call convention of aarch64 Linux; what the pointers in `args` mean is the caller's to vouch
+    // for (S1).
     unsafe {
         asm!("svc #0", in("x8") number, inlateout("x0") args[0] as isize => result, in("x1") args[1], in("x2") args[2],
              in("x3") args[3], in("x4") args[4], in("x5") args[5], options(nostack));

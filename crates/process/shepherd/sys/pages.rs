@@ -23,7 +23,8 @@ impl Pages {
     }
 
     pub(crate) fn bytes(&mut self) -> &mut [u8] {
-        // SAFETY: `start` maps `len` readable and writable, zeroed bytes, ours alone until drop; the borrow holds `self`.
+        // SAFETY: `start` maps `len` readable and writable, zeroed bytes, ours alone until drop; the borrow holds
+        // `self`.
         unsafe { core::slice::from_raw_parts_mut(self.start, self.len) }
     }
 

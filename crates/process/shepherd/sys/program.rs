@@ -10,7 +10,8 @@ global_asm!(".globl _start", "_start:", "mov x29, #0", "mov x30, #0", "mov x0, s
 
 /// `stack` is what the kernel left: argc, argv and NULL, envp and NULL.
 extern "C" fn enter(stack: *const usize) -> ! {
-    // SAFETY: the kernel's contract for a new program: argc, then argc pointers, a null, the environment's pointers, a null.
+    // SAFETY: the kernel's contract for a new program: argc, then argc pointers, a null, the environment's pointers, a
+    // null.
     let args = unsafe {
         let count = *stack;
         Args { count, argv: stack.add(1).cast(), envp: stack.add(count + 2).cast() }
@@ -47,16 +48,18 @@ impl Args {
     /// Makes the word for `ps` say that the control group it promises could not be used: `-group`.
     pub(crate) fn mark_lowered(&self) {
         if self.get(OWN_ARGS - 1).is_some_and(|word| word.starts_with(b"cgroup")) {
-            // SAFETY: the string has a first byte, on our own stack, and nothing borrows it: `get` hands out slices that its callers
-            // do not keep, and this word is read by nobody else.
+            // SAFETY: the string has a first byte, on our own stack, and nothing borrows it: `get` hands out slices
+            // that its callers do not keep, and this word is read by nobody else.
             unsafe { (*self.argv.add(OWN_ARGS - 1)).cast_mut().write(b'-') };
         }
     }
 
-    /// Gives the pages of the environment back: they are the command's business, and it has its own copy after `execve`.
+    /// Gives the pages of the environment back: they are the command's business, and it has its own copy after
+    /// `execve`.
     pub(crate) fn forget_environment(&self) {
-        // SAFETY: the environment's strings lie one after the other in the kernel's order, its pointer list ends with null; whole pages
-        // strictly inside hold nothing else, and nobody reads the environment of the shepherd any more.
+        // SAFETY: the environment's strings lie one after the other in the kernel's order, its pointer list ends with
+        // null; whole pages strictly inside hold nothing else, and nobody reads the environment of the shepherd any
+        // more.
         unsafe {
             let mut last = self.envp;
             if (*last).is_null() {
@@ -77,12 +80,14 @@ impl Args {
 
 /// Becomes the command. Returns only with an error.
 pub(crate) fn execute(path: Path<'_>, args: &Args) -> Errno {
-    // SAFETY: `start` has seen at least `OWN_ARGS - 1` arguments; the list ends with null wherever it is entered at or before `count`.
+    // SAFETY: `start` has seen at least `OWN_ARGS - 1` arguments; the list ends with null wherever it is entered at or
+    // before `count`.
     let argv = unsafe { args.argv.add(OWN_ARGS.min(args.count)) };
     (-call(nr::EXECVE, [at(path), argv as usize, args.envp as usize, 0, 0, 0])) as Errno
 }
 
-// What the compiler calls by name. Plain loops would be compiled into calls of themselves; the string instructions are not.
+// What the compiler calls by name. Plain loops would be compiled into calls of themselves; the string instructions are
+// not.
 
 /// # Safety
 /// As `memcpy` of C.

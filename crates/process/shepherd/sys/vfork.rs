@@ -31,7 +31,8 @@ struct CloneArgs {
 #[cfg(target_arch = "x86_64")]
 fn clone_onto(number: usize, args: [usize; 3], entry: extern "C" fn(usize) -> !, data: usize) -> isize {
     let result: isize;
-    // SAFETY: S3. The child comes back from the call on its own, 16-byte aligned stack, calls `entry`, and never passes the label.
+    // SAFETY: S3. The child comes back from the call on its own, 16-byte aligned stack, calls `entry`, and never passes
+    // the label.
     unsafe {
         asm!("syscall", "test rax, rax", "jnz 2f", "xor ebp, ebp", "mov rdi, r12", "call r13", "ud2", "2:",
              inlateout("rax") number as isize => result, in("rdi") args[0], in("rsi") args[1], in("rdx") args[2],
@@ -43,7 +44,8 @@ fn clone_onto(number: usize, args: [usize; 3], entry: extern "C" fn(usize) -> !,
 #[cfg(target_arch = "aarch64")]
 fn clone_onto(number: usize, args: [usize; 3], entry: extern "C" fn(usize) -> !, data: usize) -> isize {
     let result: isize;
-    // SAFETY: S3. The child comes back from the call on its own, 16-byte aligned stack, calls `entry`, and never passes the label.
+    // SAFETY: S3. The child comes back from the call on its own, 16-byte aligned stack, calls `entry`, and never passes
+    // the label.
     unsafe {
         asm!("svc #0", "cbnz x0, 2f", "mov x29, #0", "mov x0, x20", "blr x21", "brk #1", "2:",
              in("x8") number, inlateout("x0") args[0] as isize => result, in("x1") args[1], in("x2") args[2],
@@ -85,7 +87,8 @@ pub(crate) fn vfork<C>(context: &mut C, body: fn(&mut C, bool) -> !, cgroup: Opt
         if let Ok(pid) = check(clone_onto(nr::CLONE3, args, entry::<C>, &raw const job as usize)) {
             return Ok((pid as i32, Fd(pidfd)));
         }
-        // Refused by an old kernel or a container's filter, or the group is not ours to enter: the child's own attempt tells which.
+        // Refused by an old kernel or a container's filter, or the group is not ours to enter: the child's own attempt
+        // tells which.
     }
     let job = Job { context: &raw mut *context, body, inside: false };
     let flags = CLONE_VM_VFORK_PIDFD | SIGCHLD as usize;

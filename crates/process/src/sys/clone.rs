@@ -1,8 +1,9 @@
-//! Starting the shepherd at constant cost: a child that shares our memory until it executes (as `posix_spawn` does), so that
-//! the size of this process does not matter.
+//! Starting the shepherd at constant cost: a child that shares our memory until it executes (as `posix_spawn` does), so
+//! that the size of this process does not matter.
 //!
-//! Invariant C1: between `clone` and `execveat` the child runs on its own stack in our memory, while the calling thread stands still in
-//! the kernel (`CLONE_VFORK`) with every signal blocked. It makes system calls only: no allocation, no lock, no Rust destructor.
+//! Invariant C1: between `clone` and `execveat` the child runs on its own stack in our memory, while the calling thread
+//! stands still in the kernel (`CLONE_VFORK`) with every signal blocked. It makes system calls only: no allocation, no
+//! lock, no Rust destructor.
 
 use super::{SignalsBlocked, last_errno};
 use crate::error::Stage;
@@ -61,8 +62,8 @@ pub(crate) fn clone_shepherd(launch: &Launch<'_>) -> Result<(c_int, OwnedFd), (S
     let mut stack = Vec::<u128>::with_capacity(STACK / size_of::<u128>());
     let mut pidfd: c_int = -1;
     let blocked = SignalsBlocked::new();
-    // SAFETY: C1. `top` is the 16-byte aligned end of a live allocation; `job` and all it points to outlive the call, which
-    // returns only after the child has executed or ended.
+    // SAFETY: C1. `top` is the 16-byte aligned end of a live allocation; `job` and all it points to outlive the call,
+    // which returns only after the child has executed or ended.
     let pid = unsafe {
         let top = stack.as_mut_ptr().add(stack.capacity());
         libc::clone(child, top.cast(), flags, (&raw mut job).cast(), &raw mut pidfd)
@@ -74,7 +75,8 @@ pub(crate) fn clone_shepherd(launch: &Launch<'_>) -> Result<(c_int, OwnedFd), (S
     }
     // SAFETY: `CLONE_PIDFD` put a new descriptor there, which is ours.
     let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-    // SAFETY: the child has written it before it ended, which was before `clone` returned; the read must not be assumed away.
+    // SAFETY: the child has written it before it ended, which was before `clone` returned; the read must not be assumed
+    // away.
     match unsafe { (&raw const job.failed).read_volatile() } {
         None => Ok((pid, pidfd)),
         Some(failed) => {
@@ -108,8 +110,8 @@ extern "C" fn child(job: *mut c_void) -> c_int {
     }
 }
 
-/// Before the shepherd executes, for it has no capability in its user namespace afterwards: map the ids, then mounts of our own
-/// with a /proc that shows the new pid namespace.
+/// Before the shepherd executes, for it has no capability in its user namespace afterwards: map the ids, then mounts of
+/// our own with a /proc that shows the new pid namespace.
 fn enter(namespace: &Namespace) -> Result<(), Errno> {
     if let Some((uid_map, gid_map)) = &namespace.maps {
         write(c"/proc/self/setgroups", c"deny")?;

@@ -26,7 +26,8 @@ pub(crate) fn shepherd_image() -> Result<Arc<OwnedFd>, Errno> {
             *image = Some(known);
             return Ok(fd);
         }
-        // A program that closes every descriptor has closed ours; the number may be somebody else's now, so it must not be closed again.
+        // A program that closes every descriptor has closed ours; the number may be somebody else's now, so it must not
+        // be closed again.
         std::mem::forget(known.fd);
     }
     let fd = create()?;

@@ -18,8 +18,8 @@ pub(crate) fn inherited() -> io::Result<Vec<(u32, OwnedFd)>> {
     };
     let mut copies = Vec::new();
     for number in numbers {
-        // SAFETY: it was open a moment ago, and is used for two system calls only, which refuse a number that is not open (any more).
-        // Nothing is read, written or closed by it.
+        // SAFETY: it was open a moment ago, and is used for two system calls only, which refuse a number that is not
+        // open (any more). Nothing is read, written or closed by it.
         let fd = unsafe { BorrowedFd::borrow_raw(number) };
         match rustix::io::fcntl_getfd(fd) {
             Ok(flags) if flags.contains(FdFlags::CLOEXEC) => continue,

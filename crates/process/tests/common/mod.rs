@@ -1,5 +1,5 @@
-//! What the tests share: a mark by which survivors are found in /proc, waiting with a deadline, and roles (a process of its own that runs
-//! a function of the test program instead of its tests).
+//! What the tests share: a mark by which survivors are found in /proc, waiting with a deadline, and roles (a process of
+//! its own that runs a function of the test program instead of its tests).
 #![allow(dead_code, unreachable_pub, reason = "each test program uses its part")]
 
 pub mod sys;
@@ -123,8 +123,8 @@ pub fn is_shepherd(pid: u32) -> bool {
     fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "ginnel-shepherd")
 }
 
-/// The dead parent of a shepherd that is still there. Its arguments name it (its environment may be given back to the kernel); one that
-/// still has a parent of that number is somebody else's, for numbers are used again.
+/// The dead parent of a shepherd that is still there. Its arguments name it (its environment may be given back to the
+/// kernel); one that still has a parent of that number is somebody else's, for numbers are used again.
 fn orphaned_shepherd_of(pid: u32) -> Option<u32> {
     let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
     // The name, the number of the socket, `<protection>:<parent>`, the command.
@@ -136,7 +136,8 @@ fn orphaned_shepherd_of(pid: u32) -> Option<u32> {
     (now != parent).then_some(parent)
 }
 
-/// The environment of a thread's process. In the middle of an `execve` it is empty, as the arguments are: then a look is not enough.
+/// The environment of a thread's process. In the middle of an `execve` it is empty, as the arguments are: then a look
+/// is not enough.
 fn environment(task: &Path) -> Vec<u8> {
     let read = |name: &str| fs::read(task.join(name)).unwrap_or_default();
     let deadline = Instant::now() + Duration::from_millis(20);
@@ -183,7 +184,8 @@ pub fn wait_until(patience: Duration, mut condition: impl FnMut() -> bool) -> bo
     }
 }
 
-/// Whether the machine gives control groups to this user: what `Isolation::Auto` is expected to find, told without the library.
+/// Whether the machine gives control groups to this user: what `Isolation::Auto` is expected to find, told without the
+/// library.
 pub fn has_unified_groups() -> bool {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
     let point = mounts.lines().find(|line| line.contains(" - cgroup2 ")).and_then(|line| line.split(' ').nth(4));

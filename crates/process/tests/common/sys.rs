@@ -24,7 +24,8 @@ pub fn become_user(user: u32) {
         assert_eq!(libc::setgroups(0, std::ptr::null()), 0);
         assert_eq!(libc::setresgid(user, user, user), 0);
         assert_eq!(libc::setresuid(user, user, user), 0);
-        // A change of user makes a process unreadable to its own user, as a program that was started by that user is not.
+        // A change of user makes a process unreadable to its own user, as a program that was started by that user is
+        // not.
         assert_eq!(libc::prctl(libc::PR_SET_DUMPABLE, 1), 0);
     }
 }
@@ -50,8 +51,8 @@ pub fn end_the_main_thread() -> ! {
     }
 }
 
-/// Forks and forks, every generation leaving its ancestors behind: no number lives long enough to be caught one by one. Bounded only by
-/// what refuses a fork, which it tells by the line `ready`. Never returns.
+/// Forks and forks, every generation leaving its ancestors behind: no number lives long enough to be caught one by one.
+/// Bounded only by what refuses a fork, which it tells by the line `ready`. Never returns.
 pub fn fork_storm() -> ! {
     // SAFETY: as below. The first process stays: its end would be the command's.
     if unsafe { libc::fork() } != 0 {

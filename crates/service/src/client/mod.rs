@@ -70,9 +70,9 @@ pub struct ClientCounters {
 /// A client of one service.
 ///
 /// [`Client::refresh`] drives it: call it before calls, or on a timer; it connects when that is due and costs next to
-/// nothing otherwise. Calls never connect a client that is not ready, but they replace a session that breaks under them,
-/// once. All operations block, each within its deadline; [`Client::abort_handle`] ends them from other threads. One thread
-/// at a time; a forked child needs a client of its own.
+/// nothing otherwise. Calls never connect a client that is not ready, but they replace a session that breaks under
+/// them, once. All operations block, each within its deadline; [`Client::abort_handle`] ends them from other threads.
+/// One thread at a time; a forked child needs a client of its own.
 #[derive(Debug)]
 pub struct Client {
     endpoint: Endpoint,
@@ -133,7 +133,8 @@ impl Client {
         self.cadence.state()
     }
 
-    /// Why the last attempt to connect failed: what [`State`] only sums up. `None` once an attempt has succeeded. Does no I/O.
+    /// Why the last attempt to connect failed: what [`State`] only sums up. `None` once an attempt has succeeded. Does
+    /// no I/O.
     #[must_use]
     pub fn last_error(&self) -> Option<&ConnectError> {
         self.last_error.as_deref()
@@ -151,8 +152,8 @@ impl Client {
         self.counters
     }
 
-    /// Ends the operation under way and those to come, until [`Abort::clear`] or [`Client::close`]; a session over a socket ends
-    /// with them, and the next [`Client::refresh`] begins another. For other threads.
+    /// Ends the operation under way and those to come, until [`Abort::clear`] or [`Client::close`]; a session over a
+    /// socket ends with them, and the next [`Client::refresh`] begins another. For other threads.
     #[must_use]
     pub fn abort_handle(&self) -> Abort {
         self.abort.clone()
@@ -193,11 +194,12 @@ impl Client {
 
     /// Calls method `code` and waits for the response until `deadline`. The response is valid until the next operation.
     ///
-    /// If the session breaks, the same bytes are sent once more on a new one, so a request may be executed twice. Limits
-    /// that are too small are negotiated anew.
+    /// If the session breaks, the same bytes are sent once more on a new one, so a request may be executed twice.
+    /// Limits that are too small are negotiated anew.
     ///
     /// # Errors
-    /// [`CallError::NotReady`] at once and without I/O if there is no session. A status is an answer and is not tried again.
+    /// [`CallError::NotReady`] at once and without I/O if there is no session. A status is an answer and is not tried
+    /// again.
     pub fn call_until(&mut self, code: u16, payload: &[u8], deadline: impl Into<Deadline>) -> Result<&[u8], CallError> {
         let envelope = Envelope::request(code, self.next_id(), 0);
         self.exchange(&envelope, payload, deadline.into())?;
@@ -358,8 +360,8 @@ impl Client {
         CallError::RequestTooLarge { len, limit }
     }
 
-    /// A session whose server grants larger responses. A server that has not grown gets one more chance: it may learn only
-    /// after it has answered.
+    /// A session whose server grants larger responses. A server that has not grown gets one more chance: it may learn
+    /// only after it has answered.
     fn grow_response(&mut self, overflows: &mut u32, deadline: Deadline) -> Result<(), CallError> {
         let granted = self.agreement().map_or(0, |agreement| agreement.response.max_payload);
         self.counters.overflows += 1;

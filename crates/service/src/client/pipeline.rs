@@ -6,15 +6,15 @@ use ginnel_session::{SessionError, Wait};
 use ginnel_wire::{Envelope, Status};
 
 impl Client {
-    /// Calls method `code` with each of `payloads`, with up to `depth` requests in flight, until `deadline`. `on_response`
-    /// gets the index of each payload with its answer, in the order in which answers come.
+    /// Calls method `code` with each of `payloads`, with up to `depth` requests in flight, until `deadline`.
+    /// `on_response` gets the index of each payload with its answer, in the order in which answers come.
     ///
-    /// If the session breaks, the requests without an answer are sent once more on a new one. Limits that are too small are
-    /// negotiated anew, as for a single call and at any depth.
+    /// If the session breaks, the requests without an answer are sent once more on a new one. Limits that are too small
+    /// are negotiated anew, as for a single call and at any depth.
     ///
     /// # Errors
-    /// As [`Client::call_until`]; statuses go to `on_response`, LIMIT_EXCEEDED only when no larger limit is to be had. Answers that
-    /// came before an error were handed out.
+    /// As [`Client::call_until`]; statuses go to `on_response`, LIMIT_EXCEEDED only when no larger limit is to be had.
+    /// Answers that came before an error were handed out.
     pub fn pipeline(
         &mut self,
         code: u16,

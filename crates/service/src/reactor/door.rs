@@ -12,8 +12,8 @@ use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-/// Connections whose HELLO is not complete. When there are more, the one that has kept silent longest goes: newcomers are
-/// never kept out by those that say nothing.
+/// Connections whose HELLO is not complete. When there are more, the one that has kept silent longest goes: newcomers
+/// are never kept out by those that say nothing.
 const MAX_GUESTS: usize = 128;
 /// How long to leave the backlog alone when the process has no file descriptor left.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
@@ -215,8 +215,8 @@ impl Reactor {
         }
     }
 
-    /// Ends the session that has been idle longest, if that is long enough. It is not asked: a request that comes in this moment is not
-    /// executed, and its client sends it again on a new session.
+    /// Ends the session that has been idle longest, if that is long enough. It is not asked: a request that comes in
+    /// this moment is not executed, and its client sends it again on a new session.
     fn make_room(&mut self, now: Instant) -> bool {
         let idle = self.sessions.values().filter(|session| session.is_idle());
         let Some(idlest) = idle.min_by_key(|session| session.active) else { return false };

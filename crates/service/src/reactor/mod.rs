@@ -7,8 +7,9 @@
 //!                                        `------- mail -----------'   the only way back in, and one wake
 //! ```
 //!
-//! A turn: wait for the poll (or not, if there is work), then take the letters, the sessions that are ready, the timers, and those that
-//! were cut short by their fair share. Only the reactor reads and writes; a handler that is done posts a letter.
+//! A turn: wait for the poll (or not, if there is work), then take the letters, the sessions that are ready, the
+//! timers, and those that were cut short by their fair share. Only the reactor reads and writes; a handler that is done
+//! posts a letter.
 
 mod calls;
 mod door;
@@ -43,7 +44,8 @@ const KEEP: usize = 16 << 20;
 
 /// How often the poll is looked at where there is no thread to watch it.
 const WITHOUT_PORTER: Duration = Duration::from_millis(20);
-/// Sessions over words of shared memory that one reactor serves: what the kernel waits for at one time. Who comes later gets a socket.
+/// Sessions over words of shared memory that one reactor serves: what the kernel waits for at one time. Who comes later
+/// gets a socket.
 pub(super) const MOST_ON_WORDS: usize = 127;
 
 /// What other threads tell a reactor.
@@ -123,7 +125,8 @@ impl Turn<'_> {
     }
 }
 
-/// Bytes of requests that may be under way. With none at all no request would ever be taken: then it is one after the other.
+/// Bytes of requests that may be under way. With none at all no request would ever be taken: then it is one after the
+/// other.
 fn budget(shared: &Shared) -> usize {
     shared.options.request_budget.max(1)
 }
@@ -279,9 +282,11 @@ impl Reactor {
         }
     }
 
-    /// Sleeps until a word of shared memory changes, or the bell rings: for a letter, a hang-up, or something in the poll.
+    /// Sleeps until a word of shared memory changes, or the bell rings: for a letter, a hang-up, or something in the
+    /// poll.
     fn sleep_on_words(&mut self, rung: u32, until: Deadline, ready: &mut Vec<Ready>) {
-        // A peer that was just answered often asks again within microseconds. The budget adapts: quiet sessions are not spun for.
+        // A peer that was just answered often asks again within microseconds. The budget adapts: quiet sessions are not
+        // spun for.
         let Self { spin, on_words, sessions, office, porter, .. } = self;
         let mut news = |key: &SessionKey| {
             sessions.get_mut(*key).is_some_and(|session| session.listens() && !session.carrier.arm())
@@ -294,7 +299,8 @@ impl Reactor {
         let mut doorbells = Vec::with_capacity(self.on_words.len());
         for key in &self.on_words {
             let Some(session) = self.sessions.get_mut(*key) else { continue };
-            // The doorbell of one that does not listen is of no use, and its region may be cut: no sleep is possible there.
+            // The doorbell of one that does not listen is of no use, and its region may be cut: no sleep is possible
+            // there.
             if !session.listens() {
                 continue;
             }

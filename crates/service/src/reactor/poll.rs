@@ -1,8 +1,9 @@
 //! The wait: one epoll for sockets, bells and listeners.
 //!
-//! Level-triggered on purpose: a session takes a bounded number of messages in a turn, and what it leaves is told again. An edge would have
-//! to be drained to the end, which costs a system call that says "nothing more" for each message of a ping-pong (mio and polling have
-//! no level-triggered mode on every platform, and polling re-arms a timer at each wait).
+//! Level-triggered on purpose: a session takes a bounded number of messages in a turn, and what it leaves is told
+//! again. An edge would have to be drained to the end, which costs a system call that says "nothing more" for each
+//! message of a ping-pong (mio and polling have no level-triggered mode on every platform, and polling re-arms a timer
+//! at each wait).
 //!
 //! This file and the carriers are all that a port to another system has to bring.
 

@@ -1,8 +1,9 @@
 //! Watches the poll while the reactor sleeps on shared memory.
 //!
-//! A netipc session over shared memory tells its news by a futex, which no poll can wait for, and sockets tell theirs to a poll, which
-//! no futex can wait for. A server that has both sleeps on the words, because their messages are the fast ones, and this thread waits
-//! for the poll and rings the reactor's bell. It is started with the first such session. Servers without them never have it.
+//! A netipc session over shared memory tells its news by a futex, which no poll can wait for, and sockets tell theirs
+//! to a poll, which no futex can wait for. A server that has both sleeps on the words, because their messages are the
+//! fast ones, and this thread waits for the poll and rings the reactor's bell. It is started with the first such
+//! session. Servers without them never have it.
 
 use super::poll::Poll;
 use ginnel_base::thread;

@@ -1,6 +1,8 @@
-//! One session of a reactor: moves bytes between its carrier and its connection, hands requests out and takes answers in.
+//! One session of a reactor: moves bytes between its carrier and its connection, hands requests out and takes answers
+//! in.
 //!
-//! Nothing here waits. What a session may do in a turn is bounded, so that a fast client does not keep the others waiting.
+//! Nothing here waits. What a session may do in a turn is bounded, so that a fast client does not keep the others
+//! waiting.
 
 use super::Turn;
 use super::calls::{Calls, Pending};
@@ -124,8 +126,8 @@ impl Session {
         self.connection.poll_timeout()
     }
 
-    /// The other end is gone altogether. What it sent before may still be taken, in the turn that follows; its answers have nobody
-    /// to go to.
+    /// The other end is gone altogether. What it sent before may still be taken, in the turn that follows; its answers
+    /// have nobody to go to.
     pub(super) fn gone(&mut self) {
         self.gone = true;
     }
@@ -201,7 +203,8 @@ impl Session {
                 Err(SessionError::Closed) => {
                     self.connection.handle(turn.now, Input::HungUp);
                     may_receive = false;
-                    // In shared memory nobody can read on after a hang-up. A socket's client may have closed its half only.
+                    // In shared memory nobody can read on after a hang-up. A socket's client may have closed its half
+                    // only.
                     self.gone |= matches!(self.carrier.source(), Source::Doorbell(_));
                 }
                 Err(error) => return self.failed(error),

@@ -1,5 +1,5 @@
-//! The sessions of a reactor, by number. A number is used again, with another generation: a letter that comes late for a session that is
-//! gone reaches nobody.
+//! The sessions of a reactor, by number. A number is used again, with another generation: a letter that comes late for
+//! a session that is gone reaches nobody.
 
 use crate::responder::SessionKey;
 

@@ -40,8 +40,8 @@ impl<K: Eq + Hash> Access<K> {
         Self { kind, session: None, deadline: Deadline::NEVER }
     }
 
-    /// Reads a snapshot that no write changes: it starts at once, beside whatever runs. In a session it waits for the earlier
-    /// writes of that session, because a session sees its own writes.
+    /// Reads a snapshot that no write changes: it starts at once, beside whatever runs. In a session it waits for the
+    /// earlier writes of that session, because a session sees its own writes.
     pub fn snapshot() -> Self {
         Self::new(Kind::Snapshot)
     }
@@ -56,8 +56,8 @@ impl<K: Eq + Hash> Access<K> {
         Self::new(Kind::One(key, Mode::Write))
     }
 
-    /// Alone: after everything that was submitted before it, and before everything that is submitted after it. Only snapshots
-    /// run beside it.
+    /// Alone: after everything that was submitted before it, and before everything that is submitted after it. Only
+    /// snapshots run beside it.
     pub fn barrier() -> Self {
         Self::new(Kind::Barrier)
     }

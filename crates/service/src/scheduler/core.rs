@@ -1,15 +1,15 @@
 //! Which job may run: the whole decision, without a thread, a lock or a clock.
 //!
-//! Every job gets a ticket, in the order of submission. A job may start when no running job excludes it and no waiting job with an
-//! earlier ticket does (first in, first out for each key). Jobs with several keys take all of them in one step, and wait only for
-//! earlier tickets or for running jobs, so no two of them can wait for each other.
+//! Every job gets a ticket, in the order of submission. A job may start when no running job excludes it and no waiting
+//! job with an earlier ticket does (first in, first out for each key). Jobs with several keys take all of them in one
+//! step, and wait only for earlier tickets or for running jobs, so no two of them can wait for each other.
 //!
-//! One exception makes it fair between readers and writers (phase-fair, after Brandenburg and Anderson, "Spin-based reader-writer
-//! synchronization for multiprocessor real-time systems", 2010): when a write of a key ends, the readers that wait for that key at
-//! that moment start before the next write. A reader so waits for one write at most where it would have waited for a queue of
-//! them. A reader that starts this way starts at once and on all its keys, or not at all; a write is so overtaken once for each
-//! write that is ahead of it in its lanes, and no more. Three things are never overtaken: a barrier, an earlier write of the same
-//! session, and a write on another key.
+//! One exception makes it fair between readers and writers (phase-fair, after Brandenburg and Anderson, "Spin-based
+//! reader-writer synchronization for multiprocessor real-time systems", 2010): when a write of a key ends, the readers
+//! that wait for that key at that moment start before the next write. A reader so waits for one write at most where it
+//! would have waited for a queue of them. A reader that starts this way starts at once and on all its keys, or not at
+//! all; a write is so overtaken once for each write that is ahead of it in its lanes, and no more. Three things are
+//! never overtaken: a barrier, an earlier write of the same session, and a write on another key.
 
 use super::access::{Access, Mode};
 use std::collections::{BTreeMap, BTreeSet, HashMap};

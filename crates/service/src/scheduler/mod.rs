@@ -65,15 +65,15 @@ type Job = Box<dyn FnOnce(Turn) + Send + 'static>;
 /// Orders jobs by the keys they read and write, and runs them on an [`Executor`].
 ///
 /// * Reads of a key run together; a write runs alone on its key; different keys do not meet.
-/// * First come, first served for each key, with one exception: when a write ends, all reads that wait for that key start before the next
-///   write (phase-fair). So neither readers nor writers starve.
-/// * [`Access::snapshot`] bypasses all of it; [`Access::barrier`] runs alone. Jobs with several keys take them at once and cannot
-///   deadlock.
+/// * First come, first served for each key, with one exception: when a write ends, all reads that wait for that key
+///   start before the next write (phase-fair). So neither readers nor writers starve.
+/// * [`Access::snapshot`] bypasses all of it; [`Access::barrier`] runs alone. Jobs with several keys take them at once
+///   and cannot deadlock.
 /// * A job in a [session](Access::in_session) never overtakes an earlier write of that session.
 /// * At most a fixed number of jobs wait. A key costs memory only while a job has it.
 ///
-/// Submitting, cancelling and ending a job take a lock for as long as the decision takes; no job runs under it. A job that panics ends its
-/// turn like any other. Clones share the scheduler.
+/// Submitting, cancelling and ending a job take a lock for as long as the decision takes; no job runs under it. A job
+/// that panics ends its turn like any other. Clones share the scheduler.
 ///
 /// ```
 /// use ginnel_service::{Access, KeyedScheduler, Pool};
@@ -128,8 +128,8 @@ impl<K: Clone + Eq + Hash + Send + 'static> KeyedScheduler<K> {
 
     /// Runs `job` when `access` allows. Returns at once.
     ///
-    /// The job's turn ends when it returns or panics. If the executor has no room at the moment at which the job is due, the job is dropped; what it owns
-    /// can tell whoever waits for it.
+    /// The job's turn ends when it returns or panics. If the executor has no room at the moment at which the job is
+    /// due, the job is dropped; what it owns can tell whoever waits for it.
     ///
     /// # Errors
     /// [`ScheduleError::Full`] if too many jobs wait already; `job` is dropped.
@@ -140,8 +140,8 @@ impl<K: Clone + Eq + Hash + Send + 'static> KeyedScheduler<K> {
         })
     }
 
-    /// The same for a job whose turn ends later than its closure, such as one that goes on in an asynchronous task: it ends when the
-    /// [`Turn`] is dropped.
+    /// The same for a job whose turn ends later than its closure, such as one that goes on in an asynchronous task: it
+    /// ends when the [`Turn`] is dropped.
     ///
     /// # Errors
     /// As [`submit`](Self::submit).
@@ -161,8 +161,8 @@ impl<K: Clone + Eq + Hash + Send + 'static> KeyedScheduler<K> {
         Ok(Scheduled { scheduler: Arc::clone(&self.shared) as Arc<dyn Tickets>, ticket })
     }
 
-    /// Drops the jobs that have not started and whose deadline has passed at `now`; how many. The scheduler has no clock of its own:
-    /// call this at [`next_expiry`](Self::next_expiry). A server does.
+    /// Drops the jobs that have not started and whose deadline has passed at `now`; how many. The scheduler has no
+    /// clock of its own: call this at [`next_expiry`](Self::next_expiry). A server does.
     pub fn expire(&self, now: Instant) -> usize {
         let mut expired = Vec::new();
         self.shared.change(|state, start| {
@@ -219,8 +219,9 @@ impl<K: Clone + Eq + Hash + Send + 'static> Shared<K> {
         outcome
     }
 
-    /// Hands what is due to the executor. One thread does it at a time, so that jobs of a key reach the executor in their order; a
-    /// job that the executor drops ends its turn right here, and what that makes due is found by the same loop.
+    /// Hands what is due to the executor. One thread does it at a time, so that jobs of a key reach the executor in
+    /// their order; a job that the executor drops ends its turn right here, and what that makes due is found by the
+    /// same loop.
     fn hand_over<'a>(self: &'a Arc<Self>, mut state: MutexGuard<'a, State<K>>) {
         if state.handing_over {
             return;
@@ -230,7 +231,8 @@ impl<K: Clone + Eq + Hash + Send + 'static> Shared<K> {
             state.counters.started += 1;
             drop(state);
             let turn = Turn { scheduler: Arc::clone(self) as Arc<dyn Tickets>, ticket };
-            // Unwind safe: a job that is dropped on the way ends its turn. Without this, nobody would hand over any more.
+            // Unwind safe: a job that is dropped on the way ends its turn. Without this, nobody would hand over any
+            // more.
             let refused = match catch_unwind(AssertUnwindSafe(|| self.executor.execute(Box::new(move || job(turn))))) {
                 Ok(outcome) => outcome.is_err(),
                 Err(_) => {

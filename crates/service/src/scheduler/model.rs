@@ -53,7 +53,8 @@ impl Model {
         if self.running.values().any(|other| excludes(access, other, &none)) {
             return false;
         }
-        // What a write that has just ended lets a reader overtake: writes on the keys that it wrote and the reader reads.
+        // What a write that has just ended lets a reader overtake: writes on the keys that it wrote and the reader
+        // reads.
         let mut overtakes = BTreeSet::new();
         if let (Some(ended), false) = (ended, own_write) {
             let wrote: BTreeSet<Key> =

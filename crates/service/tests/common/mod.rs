@@ -105,8 +105,8 @@ pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) -> Duration {
     begin.elapsed()
 }
 
-/// Sleeps. Only for time that is itself what a test is about, and never in the hope that something has happened meanwhile:
-/// that is what [`eventually`] is for.
+/// Sleeps. Only for time that is itself what a test is about, and never in the hope that something has happened
+/// meanwhile: that is what [`eventually`] is for.
 pub fn let_pass(time: Duration) {
     std::thread::sleep(time);
 }

@@ -24,8 +24,8 @@ pub trait Carrier: Debug + Send {
     /// Receives into `space`; the length of a packet that was cut exceeds it. `None`: not now.
     fn try_recv(&mut self, space: &mut [u8]) -> Result<Option<usize>, SessionError>;
 
-    /// Length of the message that the next receive will hand out, if the carrier can tell; else 0. Asked before each receive,
-    /// because such a carrier hands nothing out into less.
+    /// Length of the message that the next receive will hand out, if the carrier can tell; else 0. Asked before each
+    /// receive, because such a carrier hands nothing out into less.
     fn due(&mut self) -> usize {
         0
     }
@@ -38,7 +38,8 @@ pub trait Carrier: Debug + Send {
         true
     }
 
-    /// Whether an attempt is worth making, without a system call: for those that spin. `None`: only an attempt or a wait tells.
+    /// Whether an attempt is worth making, without a system call: for those that spin. `None`: only an attempt or a
+    /// wait tells.
     fn has_news(&mut self) -> Option<bool> {
         None
     }
@@ -64,8 +65,9 @@ pub enum Source<'a> {
     },
     /// A word of shared memory that tells what arrives, and the hang-up.
     Doorbell(Doorbell),
-    /// Two descriptors, of which either may become readable after [`Carrier::arm`]: then an attempt to receive, and one to send
-    /// what had no room, are worth making. Before the next wait it is armed again, which empties the bell. Both are only waited for.
+    /// Two descriptors, of which either may become readable after [`Carrier::arm`]: then an attempt to receive, and one
+    /// to send what had no room, are worth making. Before the next wait it is armed again, which empties the bell. Both
+    /// are only waited for.
     Ring {
         /// The peer has sent something, or read something.
         bell: BorrowedFd<'a>,

@@ -1,10 +1,11 @@
 //! Threads that wait at the doorbells of many sessions, each at up to [`MAX_SLEEPS`], and tell whoever asked.
 //!
-//! Only a thread can sleep on the futex of a slot. A driver of many sessions has none to spare for each, so it hands a doorbell in
-//! with a [`Waker`]. A wait costs the porter one look at all its doorbells and the kernel one at all their words: that is for
-//! sessions that have become quiet; whoever expects an answer looks for itself for a while.
+//! Only a thread can sleep on the futex of a slot. A driver of many sessions has none to spare for each, so it hands a
+//! doorbell in with a [`Waker`]. A wait costs the porter one look at all its doorbells and the kernel one at all their
+//! words: that is for sessions that have become quiet; whoever expects an answer looks for itself for a while.
 //!
-//! Where the kernel cannot wait for many words (before Linux 5.16, or where a filter forbids it), a porter has one doorbell.
+//! Where the kernel cannot wait for many words (before Linux 5.16, or where a filter forbids it), a porter has one
+//! doorbell.
 
 use super::Doorbell;
 use ginnel_memory::{Bell, MAX_SLEEPS, Sleep, sleep_on_any};
@@ -97,8 +98,8 @@ fn attend(bell: Doorbell, waker: &Waker) -> io::Result<Attended> {
 
 impl Doorbell {
     /// Has a thread of this process, shared by up to 63 doorbells, wake `waker` once when something has come since
-    /// [`Carrier::arm`](super::Carrier::arm), be it before this call. It may be woken for nothing: the next attempt tells.
-    /// Does not block; costs a few microseconds, so look for a while before.
+    /// [`Carrier::arm`](super::Carrier::arm), be it before this call. It may be woken for nothing: the next attempt
+    /// tells. Does not block; costs a few microseconds, so look for a while before.
     ///
     /// # Errors
     /// The system has no thread left.

@@ -1,10 +1,11 @@
-//! The carrier: publish into one slot, take from the other, sleep where hang-up and abort reach a sleeper without the peer's memory.
+//! The carrier: publish into one slot, take from the other, sleep where hang-up and abort reach a sleeper without the
+//! peer's memory.
 //!
-//! The signal word is in the peer's reach: the peer can cut the file short, and then no wake finds who sleeps on it. So a
-//! sleeper waits for two words, the peer's signal and a bell of this process. A hang-up of the socket and a region that was cut
-//! short (both told by the watch thread) and an abort ring the bell, without a timer and without a lost wake-up: the
-//! sleeper reads bell and signal, then looks at message, hang-up, region and abort, then sleeps on the values it has read;
-//! whoever raises one of them does so *before* ringing.
+//! The signal word is in the peer's reach: the peer can cut the file short, and then no wake finds who sleeps on it. So
+//! a sleeper waits for two words, the peer's signal and a bell of this process. A hang-up of the socket and a region
+//! that was cut short (both told by the watch thread) and an abort ring the bell, without a timer and without a lost
+//! wake-up: the sleeper reads bell and signal, then looks at message, hang-up, region and abort, then sleeps on the
+//! values it has read; whoever raises one of them does so *before* ringing.
 
 use super::{Carrier, Source};
 use crate::error::{ProtocolError, SessionError};
@@ -30,7 +31,8 @@ pub(crate) struct Slot {
     // The message that was found and not handed out. Its count and its length were read once, here they are kept.
     found: Option<Found>,
     longest: u32,
-    // Client: a request waits for its response. Server: a request waits for its answer. One at a time, says the profile.
+    // Client: a request waits for its response. Server: a request waits for its answer. One at a time, says the
+    // profile.
     pending: bool,
     // Signal and bell when this side looked last before a wait.
     armed: Armed,
@@ -238,9 +240,9 @@ impl Doorbell {
         let _ = self.sleeper.also.set(Arc::clone(bell));
     }
 
-    /// Sleeps until something has come for one of `doorbells` since its [`Carrier::arm`], or `bell` has been rung more than `rung` times, at
-    /// most for `timeout`. Spurious returns are possible. Of `doorbells`, which must [`share`](Self::share) the bell, the first 127
-    /// count.
+    /// Sleeps until something has come for one of `doorbells` since its [`Carrier::arm`], or `bell` has been rung more
+    /// than `rung` times, at most for `timeout`. Spurious returns are possible. Of `doorbells`, which must
+    /// [`share`](Self::share) the bell, the first 127 count.
     pub fn sleep_on_any(doorbells: &[Self], bell: &Bell, rung: u32, timeout: Option<Duration>) {
         let words = doorbells.iter().map(|one| (&one.sleeper.region.file, one.sleeper.signal, one.armed.signal));
         // Whatever it is: whoever looks finds out.

@@ -1,5 +1,5 @@
-//! Sockets as carriers: seqpacket, which keeps the boundaries of packets, and streams (Unix or TCP), which do not. They are one
-//! type, because nothing else tells them apart.
+//! Sockets as carriers: seqpacket, which keeps the boundaries of packets, and streams (Unix or TCP), which do not. They
+//! are one type, because nothing else tells them apart.
 
 use super::{Carrier, Source};
 use crate::error::SessionError;
@@ -68,8 +68,8 @@ pub(crate) fn send(fd: impl AsFd, head: &[u8], body: &[u8]) -> Result<Option<usi
     }
 }
 
-/// Receives a packet or, if not `packets`, what a stream has. The length exceeds `space` if a packet was cut. `None` if it
-/// would block.
+/// Receives a packet or, if not `packets`, what a stream has. The length exceeds `space` if a packet was cut. `None` if
+/// it would block.
 pub(crate) fn recv(fd: impl AsFd, space: &mut [u8], packets: bool) -> Result<Option<usize>, SessionError> {
     recv_with(fd, space, packets, RecvFlags::DONTWAIT)
 }

@@ -20,8 +20,8 @@ pub(crate) struct Drive<C> {
     nap: Nap,
     /// How long the peer may stand still in the middle of a message.
     pub(crate) pace: Pace,
-    // No other silence is timed here, because every wait has a deadline of its own: so the connection never asks for the time, and
-    // looking at a clock would cost each message more than its parsing does.
+    // No other silence is timed here, because every wait has a deadline of its own: so the connection never asks for
+    // the time, and looking at a clock would cost each message more than its parsing does.
     pub(crate) begun: Instant,
 }
 
@@ -52,7 +52,8 @@ impl<C: Carrier> Drive<C> {
 
     /// Writes all that is queued. `lent` is the payload of the lent message, if one is queued.
     ///
-    /// While the peer takes no more, a client receives what it is owed, so that two full carriers cannot block each other.
+    /// While the peer takes no more, a client receives what it is owed, so that two full carriers cannot block each
+    /// other.
     pub(crate) fn flush(&mut self, lent: &[u8], wait: &Wait<'_>) -> Result<(), SessionError> {
         while let Some(Transmit { head, body, .. }) = self.connection.poll_transmit(lent) {
             self.nap.sending();

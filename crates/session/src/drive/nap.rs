@@ -1,6 +1,7 @@
-//! How a blocking driver waits. A wait is `poll`, which sees every deadline and abort; where the socket itself can end the wait
-//! (`SO_RCVTIMEO` for its deadline, `shutdown` for its abort), the receiving call sleeps, and a ping-pong costs each side two
-//! system calls instead of three. In shared memory a wait spins first, and then sleeps on the slot's doorbell.
+//! How a blocking driver waits. A wait is `poll`, which sees every deadline and abort; where the socket itself can end
+//! the wait (`SO_RCVTIMEO` for its deadline, `shutdown` for its abort), the receiving call sleeps, and a ping-pong
+//! costs each side two system calls instead of three. In shared memory a wait spins first, and then sleeps on the
+//! slot's doorbell.
 
 use crate::carrier::{Carrier, Source, recv_with};
 use crate::error::SessionError;
@@ -197,9 +198,9 @@ impl Nap {
     }
 }
 
-/// How long a receive may sleep of the time that is left: at most half of it, since the kernel's coarse timers are late by an
-/// eighth, and a power of two of milliseconds, so that calls with equal deadlines do not set it anew. `None` if that is too
-/// short to be worth it: poll is exact.
+/// How long a receive may sleep of the time that is left: at most half of it, since the kernel's coarse timers are late
+/// by an eighth, and a power of two of milliseconds, so that calls with equal deadlines do not set it anew. `None` if
+/// that is too short to be worth it: poll is exact.
 fn receive_timeout(left: Duration) -> Option<Duration> {
     let half = u32::try_from(left.as_millis() / 2).unwrap_or(u32::MAX);
     (half >= 32).then(|| Duration::from_millis(1 << half.ilog2()))

@@ -1,9 +1,9 @@
 //! The async face: the same handshake, core and carriers, driven by tokio's reactor.
 //!
-//! Futures may be dropped at any time: a dropped `recv` loses nothing; a dropped `send` that was in the middle of a message
-//! leaves the session [`SessionError::Broken`]. Deadlines are [`::tokio::time::timeout`]. Only a thread can sleep on the futex of
-//! the shared-memory profile: a wait that outlasts a short spin is handed to a thread of this process that sleeps for up to 63
-//! sessions at once. No session occupies a thread of the runtime.
+//! Futures may be dropped at any time: a dropped `recv` loses nothing; a dropped `send` that was in the middle of a
+//! message leaves the session [`SessionError::Broken`]. Deadlines are [`::tokio::time::timeout`]. Only a thread can
+//! sleep on the futex of the shared-memory profile: a wait that outlasts a short spin is handed to a thread of this
+//! process that sleeps for up to 63 sessions at once. No session occupies a thread of the runtime.
 
 use crate::carrier::{self, Carrier, Link, Slot, Source};
 use crate::config::{ClientConfig, ServerConfig};
@@ -39,8 +39,8 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Takes the endpoint and listens. What may block, the lock of the run directory and the probe of a stale name, is done by
-    /// the runtime's blocking pool. A future that is dropped frees the name again.
+    /// Takes the endpoint and listens. What may block, the lock of the run directory and the probe of a stale name, is
+    /// done by the runtime's blocking pool. A future that is dropped frees the name again.
     ///
     /// # Errors
     /// As [`crate::Listener::bind`].

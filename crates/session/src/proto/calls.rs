@@ -1,4 +1,5 @@
-//! The calls of a session of layout 2 that have no final answer yet, at either end, and what both sides owe each other in them.
+//! The calls of a session of layout 2 that have no final answer yet, at either end, and what both sides owe each other
+//! in them.
 //!
 //! Ids rise, so a sorted array finds them by bisection whatever a peer chooses, and its size is bounded by the window.
 
@@ -105,7 +106,8 @@ impl Calls {
         self.abandoned -= usize::from(gone.abandoned.is_some());
     }
 
-    /// Nobody wants the answer of a call any more; it is due by `due`. False if there is no such call, or it was said before.
+    /// Nobody wants the answer of a call any more; it is due by `due`. False if there is no such call, or it was said
+    /// before.
     pub(super) fn abandon(&mut self, id: u64, due: Deadline) -> bool {
         let Some(call) = self.get(id).filter(|call| call.abandoned.is_none() && !call.answered) else { return false };
         call.abandoned = Some(due);

@@ -53,12 +53,13 @@ const DISCARD: usize = 4 << 10;
 /// 1. write: while [`Connection::poll_transmit`] has something and the carrier takes it, say how much
 ///    ([`Connection::transmitted`]);
 /// 2. take events until [`Connection::poll_event`] has none;
-/// 3. read: while [`Connection::wants_input`], receive into [`Connection::space`], say how much ([`Connection::handle`]), and go
-///    to 2;
-/// 4. sleep until the carrier has or takes something, or until [`Connection::poll_timeout`]; then [`Input::Tick`], and again.
+/// 3. read: while [`Connection::wants_input`], receive into [`Connection::space`], say how much
+///    ([`Connection::handle`]), and go to 2;
+/// 4. sleep until the carrier has or takes something, or until [`Connection::poll_timeout`]; then [`Input::Tick`], and
+///    again.
 ///
-/// It holds buffers only while something is in them; [`Connection::relax`] gives back the one that [`Connection::space`] lent to
-/// a carrier that had nothing.
+/// It holds buffers only while something is in them; [`Connection::relax`] gives back the one that
+/// [`Connection::space`] lent to a carrier that had nothing.
 #[derive(Debug)]
 pub struct Connection {
     pub(super) role: Role,
@@ -119,15 +120,15 @@ impl Connection {
 
     // ---- in ----
 
-    /// Messages travel over another carrier than the handshake did. To be said before the first of them: by a client when it
-    /// has attached what was agreed on, by a server with its acceptance.
+    /// Messages travel over another carrier than the handshake did. To be said before the first of them: by a client
+    /// when it has attached what was agreed on, by a server with its acceptance.
     pub fn set_framing(&mut self, framing: Framing) {
         self.framing = framing;
         self.inbound.set_framing(framing);
     }
 
-    /// Whether to receive now. Not while messages wait to be taken, nor (at a server) while its window is full: then the
-    /// peer's bytes stay where they are.
+    /// Whether to receive now. Not while messages wait to be taken, nor (at a server) while its window is full: then
+    /// the peer's bytes stay where they are.
     #[must_use]
     pub fn wants_input(&self) -> bool {
         if self.end.is_some() || self.hung_up {
@@ -140,8 +141,8 @@ impl Connection {
         }
     }
 
-    /// Where the next bytes go. A packet longer than this is a violation, so carriers must tell its real length. `due` is the
-    /// length of the message that the carrier has, if it can tell before it hands it out; else 0. Empty unless
+    /// Where the next bytes go. A packet longer than this is a violation, so carriers must tell its real length. `due`
+    /// is the length of the message that the carrier has, if it can tell before it hands it out; else 0. Empty unless
     /// [`Connection::wants_input`].
     pub fn space(&mut self, due: usize, pool: &mut Pool) -> &mut [u8] {
         if !self.wants_input() {
@@ -231,8 +232,8 @@ impl Connection {
     /// A lent message that is still queued (its driver gave up) is taken back first: see [`Connection::take_back`].
     ///
     /// # Errors
-    /// What makes it unfit for this session, or [`SessionError::Full`] if a client has too much on its way already; nothing
-    /// has changed then. [`SessionError::Broken`] after a message that was cut off.
+    /// What makes it unfit for this session, or [`SessionError::Full`] if a client has too much on its way already;
+    /// nothing has changed then. [`SessionError::Broken`] after a message that was cut off.
     pub fn send(&mut self, now: Instant, envelope: &Envelope, body: Body) -> Result<(), SessionError> {
         self.take_back();
         match self.phase {
@@ -308,7 +309,8 @@ impl Connection {
         room && self.outbox.bytes() < MAX_QUEUED
     }
 
-    /// What to write next, if anything. `lent` is the payload of the message that is queued as [`Body::Lent`], if one is.
+    /// What to write next, if anything. `lent` is the payload of the message that is queued as [`Body::Lent`], if one
+    /// is.
     #[must_use]
     pub fn poll_transmit<'a>(&'a self, lent: &'a [u8]) -> Option<Transmit<'a>> {
         self.outbox.transmit(lent)
@@ -341,8 +343,8 @@ impl Connection {
         }
     }
 
-    /// Takes back the message whose payload is lent, if one is queued: its driver gives up. If the peer has seen a part of
-    /// it, the session is [`SessionError::Broken`] from now on. In layout 2 its call is over then, whatever it was.
+    /// Takes back the message whose payload is lent, if one is queued: its driver gives up. If the peer has seen a part
+    /// of it, the session is [`SessionError::Broken`] from now on. In layout 2 its call is over then, whatever it was.
     pub fn take_back(&mut self) {
         let Some(left) = self.outbox.take_back_lent() else { return };
         if left.started {
@@ -437,9 +439,9 @@ impl Connection {
         self.early = gathered;
     }
 
-    /// Ends the session so that the peer still reads what is queued: nothing more is told of what arrives, [`Event::Flushed`]
-    /// comes when all is out, and [`End::HungUp`] or, after `patience`, [`End::Concluded`] is the end. A close with unread
-    /// bytes would reset the connection, which some peers see before the last message.
+    /// Ends the session so that the peer still reads what is queued: nothing more is told of what arrives,
+    /// [`Event::Flushed`] comes when all is out, and [`End::HungUp`] or, after `patience`, [`End::Concluded`] is the
+    /// end. A close with unread bytes would reset the connection, which some peers see before the last message.
     pub fn conclude(&mut self, now: Instant, patience: Duration, pool: &mut Pool) {
         self.take_back();
         self.phase = Phase::Concluding { flushed: false, until: Deadline::from(now, patience) };
@@ -472,8 +474,8 @@ impl Connection {
         self.role == Role::Client && self.unanswered_calls() > 0
     }
 
-    /// How many requests may be in flight: a client's [`Connection::send`] refuses more, a server takes no more. Without a
-    /// limit unless it is set; at least 1. In layout 2 the handshake decides, and this does nothing.
+    /// How many requests may be in flight: a client's [`Connection::send`] refuses more, a server takes no more.
+    /// Without a limit unless it is set; at least 1. In layout 2 the handshake decides, and this does nothing.
     pub fn set_window(&mut self, requests: usize) {
         self.window.set_limit(requests);
     }

@@ -1,5 +1,5 @@
-//! Layout 2: calls and what is said about them. The handshake's window and credit are kept by both sides, ids are chosen here, and
-//! a final answer is given once.
+//! Layout 2: calls and what is said about them. The handshake's window and credit are kept by both sides, ids are
+//! chosen here, and a final answer is given once.
 
 use super::admit::{MAX_LIST, needed};
 use super::calls::{Calls, OpenCall, Wants};
@@ -56,8 +56,8 @@ impl Connection {
         self.begin(now, &head, Some(nanos.to_ne_bytes()), body)
     }
 
-    /// Asks which of `methods` the server has, or for all it has if there are none: METHODS. Its id; the answer is a message whose
-    /// payload [`MethodHashes::parse`] reads.
+    /// Asks which of `methods` the server has, or for all it has if there are none: METHODS. Its id; the answer is a
+    /// message whose payload [`MethodHashes::parse`] reads.
     ///
     /// # Errors
     /// As [`Connection::call`].
@@ -94,8 +94,8 @@ impl Connection {
         self.push(now, head, prefix, body, false)
     }
 
-    /// Takes a call back: the server is told, and nothing more of it is told here. It stays in the window until its final answer.
-    /// False if it is over or was taken back before.
+    /// Takes a call back: the server is told, and nothing more of it is told here. It stays in the window until its
+    /// final answer. False if it is over or was taken back before.
     pub fn cancel(&mut self, now: Instant, id: u64) -> bool {
         let cancelled = self.give_up(now, id);
         if cancelled {
@@ -112,7 +112,8 @@ impl Connection {
         self.calls_of(Role::Client).is_ok_and(|calls| calls.abandon(id, due))
     }
 
-    /// Lets the server send `items` more items of a stream, because as many were read. 0 says nothing. False if the call is over.
+    /// Lets the server send `items` more items of a stream, because as many were read. 0 says nothing. False if the
+    /// call is over.
     pub fn grant(&mut self, now: Instant, id: u64, items: u32) -> bool {
         let Ok(calls) = self.calls_of(Role::Client) else { return false };
         let stream = |call: &&mut OpenCall| call.wants == Wants::Stream && call.abandoned.is_none();
@@ -133,7 +134,8 @@ impl Connection {
     /// Queues the response to a unary call, which must be a batch of as many items as the call.
     ///
     /// # Errors
-    /// A limit, or [`SessionError::NoCall`]: it has its final answer, is a stream, one-way, or never was. Nothing has changed then.
+    /// A limit, or [`SessionError::NoCall`]: it has its final answer, is a stream, one-way, or never was. Nothing has
+    /// changed then.
     pub fn respond(&mut self, now: Instant, id: u64, body: Body) -> Result<(), SessionError> {
         let call = self.open_call(id, Wants::Response)?;
         let (method, batch) = (call.method, call.batch);
@@ -144,7 +146,8 @@ impl Connection {
     /// Queues an item of a stream, or a batch of items.
     ///
     /// # Errors
-    /// As [`Connection::respond`]; [`SessionError::NoCredit`] if the client has not allowed as many: wait for [`Event::Credit`].
+    /// As [`Connection::respond`]; [`SessionError::NoCredit`] if the client has not allowed as many: wait for
+    /// [`Event::Credit`].
     pub fn item(&mut self, now: Instant, id: u64, batch: Option<u32>, body: Body) -> Result<(), SessionError> {
         let call = self.open_call(id, Wants::Stream)?;
         let (method, credit, items) = (call.method, call.credit, batch.unwrap_or(1));
@@ -208,8 +211,8 @@ impl Connection {
 
     // ---- both ----
 
-    /// Says that this side will leave, once. A server takes no further request: those that are on their way are dropped unseen, and
-    /// the client learns that they were not begun. A client sends none.
+    /// Says that this side will leave, once. A server takes no further request: those that are on their way are dropped
+    /// unseen, and the client learns that they were not begun. A client sends none.
     ///
     /// # Errors
     /// The session does not stand, or has layout 1.

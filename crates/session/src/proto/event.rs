@@ -55,11 +55,11 @@ pub enum Event {
     Established(HelloAck),
     /// The same of a session of layout 2, whose calls are those of [`Connection::call`] and its like.
     Established2(HelloAck2),
-    /// A request at a server, a response to a request in flight at a client. In layout 2 [`Received::head`] says what it is: a
-    /// request or a METHODS at a server; a response, an item, an end, an error or a METHODS_ACK at a client.
+    /// A request at a server, a response to a request in flight at a client. In layout 2 [`Received::head`] says what
+    /// it is: a request or a METHODS at a server; a response, an item, an end, an error or a METHODS_ACK at a client.
     Message(Received),
-    /// Layout 2, server: the client does not want the answer of this call any more. It takes a final answer all the same: what
-    /// there is, or CANCELLED.
+    /// Layout 2, server: the client does not want the answer of this call any more. It takes a final answer all the
+    /// same: what there is, or CANCELLED.
     Cancelled {
         /// The call, which has no final answer yet.
         id: u64,
@@ -71,8 +71,8 @@ pub enum Event {
         /// How many more items.
         items: u32,
     },
-    /// Layout 2: the peer will leave. At a client, calls above `last_id` were not begun and get no answer: they may be sent
-    /// elsewhere. At a server, the client sends no more requests.
+    /// Layout 2: the peer will leave. At a client, calls above `last_id` were not begun and get no answer: they may be
+    /// sent elsewhere. At a server, the client sends no more requests.
     GoAway {
         /// The last call that will be answered (of a server), or that was sent (of a client).
         last_id: u64,
@@ -96,8 +96,8 @@ pub enum End {
     Protocol(ProtocolError),
     /// Client: the server refused, or answered nonsense.
     Refused(Refusal),
-    /// Client: it proposed layout 2 to a server of layout 1, which told so or closed without an answer. To be greeted in layout 1
-    /// on a fresh connection.
+    /// Client: it proposed layout 2 to a server of layout 1, which told so or closed without an answer. To be greeted
+    /// in layout 1 on a fresh connection.
     FallBack,
     /// Server: the client was told that it is refused, and all of that is out.
     Dismissed,

@@ -1,7 +1,7 @@
 //! The handshake as decisions: bytes in, one verdict out, one function a field. No I/O, no clock.
 //!
-//! The first message of a connection is gathered before limits are known ([`Greeting`]); then a server judges it against its
-//! [`Offer`], and a client judges the answer against its own HELLO.
+//! The first message of a connection is gathered before limits are known ([`Greeting`]); then a server judges it
+//! against its [`Offer`], and a client judges the answer against its own HELLO.
 //!
 //! The order of the server's checks is the order in which the known servers make them: envelope, kind, layout,
 //! profiles, token, request limit, packet size.
@@ -291,7 +291,8 @@ impl Greeting {
         self.len == 0
     }
 
-    /// Length of the message as far as it is known. What is no envelope is complete as it stands: there is no more to say.
+    /// Length of the message as far as it is known. What is no envelope is complete as it stands: there is no more to
+    /// say.
     fn due(&self) -> usize {
         if self.len < ENVELOPE_LEN {
             return ENVELOPE_LEN;

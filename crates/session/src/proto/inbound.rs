@@ -1,11 +1,11 @@
-//! Bytes to messages. The driver asks where to put bytes, puts them there and says how many; a message comes out when it is
-//! complete, as a buffer of its own, so that it may outlive what follows it and move to another thread.
+//! Bytes to messages. The driver asks where to put bytes, puts them there and says how many; a message comes out when
+//! it is complete, as a buffer of its own, so that it may outlive what follows it and move to another thread.
 //!
-//! A message that fills a good part of the buffer in which it arrived leaves with that buffer. A small one is copied into a
-//! small buffer: what a request in flight holds is in proportion to what was sent.
+//! A message that fills a good part of the buffer in which it arrived leaves with that buffer. A small one is copied
+//! into a small buffer: what a request in flight holds is in proportion to what was sent.
 //!
-//! Memory follows what has really arrived, never what a peer announces: a buffer at most doubles at a time, unless the pool has
-//! a larger one lying about.
+//! Memory follows what has really arrived, never what a peer announces: a buffer at most doubles at a time, unless the
+//! pool has a larger one lying about.
 
 use super::admit::{Admit, Admitted};
 use super::pool::Pool;
@@ -22,7 +22,8 @@ pub enum Framing {
     Packets(u32),
     /// A stream of bytes: each envelope says where its message ends. No chunks.
     Stream,
-    /// A shared-memory slot: one whole message at a time, whose length the slot tells. The number is the longest to take.
+    /// A shared-memory slot: one whole message at a time, whose length the slot tells. The number is the longest to
+    /// take.
     Slot(u32),
 }
 
@@ -153,8 +154,9 @@ impl Inbound {
         !self.unread && !matches!(self.state, State::Ready(_))
     }
 
-    /// Where the next bytes go. A packet longer than this is a violation, so carriers must tell its real length. `due` is the
-    /// length of what the carrier has, if it can tell, or 0. Empty unless [`Inbound::has_space`], and for a slot that has none.
+    /// Where the next bytes go. A packet longer than this is a violation, so carriers must tell its real length. `due`
+    /// is the length of what the carrier has, if it can tell, or 0. Empty unless [`Inbound::has_space`], and for a slot
+    /// that has none.
     pub(super) fn space(&mut self, due: usize, pool: &mut Pool) -> &mut [u8] {
         if !self.has_space() {
             return &mut [];
@@ -282,7 +284,8 @@ impl Inbound {
         Received { envelope, head, deadline, bytes, payload: 0..len }
     }
 
-    /// When the client of the complete request gives up. It is relative on the wire, and counts from the request's beginning.
+    /// When the client of the complete request gives up. It is relative on the wire, and counts from the request's
+    /// beginning.
     fn deadline(&self) -> Deadline {
         let at = self.start + ENVELOPE_LEN;
         let Some(timeout) = self.buffer.get(at..at + self.begun.prefix).and_then(|bytes| bytes.try_into().ok()) else {
@@ -400,8 +403,8 @@ impl Inbound {
     }
 }
 
-/// Makes room for `needed` bytes, with some reserve but not beyond `useful`, or for all that is useful if that costs nothing.
-/// The bytes of `kept` stay where they are.
+/// Makes room for `needed` bytes, with some reserve but not beyond `useful`, or for all that is useful if that costs
+/// nothing. The bytes of `kept` stay where they are.
 fn grow(buffer: &mut Vec<u8>, kept: Range<usize>, needed: usize, useful: usize, pool: &mut Pool) {
     if buffer.len() >= needed {
         return;

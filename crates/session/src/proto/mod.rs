@@ -1,9 +1,9 @@
 //! The protocol without I/O: a session as a state machine that owns no socket and no clock.
 //!
 //! A [`Connection`] is one end of a session from its first byte to its last. A driver tells it what has happened
-//! ([`Connection::handle`]: bytes, a hang-up, the time), and it says what to write ([`Connection::poll_transmit`]), what has
-//! come of it ([`Connection::poll_event`]) and when to call again at the latest ([`Connection::poll_timeout`]). Blocking and
-//! async drivers, a reactor, tests and fuzzers drive the same one.
+//! ([`Connection::handle`]: bytes, a hang-up, the time), and it says what to write ([`Connection::poll_transmit`]),
+//! what has come of it ([`Connection::poll_event`]) and when to call again at the latest
+//! ([`Connection::poll_timeout`]). Blocking and async drivers, a reactor, tests and fuzzers drive the same one.
 
 mod admit;
 mod calls;
@@ -33,7 +33,8 @@ pub use pool::Pool;
 pub(crate) use timers::Pace;
 pub use timers::{Silence, Timing};
 
-/// Reads a shared-memory region's header and checks that what is accepted lies within a file of `len` bytes. For the fuzzers.
+/// Reads a shared-memory region's header and checks that what is accepted lies within a file of `len` bytes. For the
+/// fuzzers.
 #[cfg(fuzzing)]
 pub fn check_region_header(header: &[u8; 64], len: usize) {
     crate::shm::Layout::check(header, len);

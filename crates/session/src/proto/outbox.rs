@@ -1,5 +1,5 @@
-//! Messages on their way out: cut into packets, written as far as the carrier takes them, in the order in which they were
-//! queued. A message is never interleaved with another: the field's receivers allow no more.
+//! Messages on their way out: cut into packets, written as far as the carrier takes them, in the order in which they
+//! were queued. A message is never interleaved with another: the field's receivers allow no more.
 
 use super::pool::Pool;
 use ginnel_wire::{ENVELOPE_LEN, Packets, REQUEST_PREFIX_LEN};
@@ -11,8 +11,8 @@ use std::ops::Range;
 pub enum Body {
     /// Moved into the connection; it goes to the pool when it is sent.
     Owned(Vec<u8>),
-    /// This many bytes that stay with the caller, who lends them to every [`Connection::poll_transmit`] until the message is
-    /// out. Of these a connection holds one at a time, and nothing can be queued behind it.
+    /// This many bytes that stay with the caller, who lends them to every [`Connection::poll_transmit`] until the
+    /// message is out. Of these a connection holds one at a time, and nothing can be queued behind it.
     ///
     /// [`Connection::poll_transmit`]: super::Connection::poll_transmit
     Lent(usize),
@@ -67,8 +67,8 @@ impl Item {
 #[derive(Debug)]
 struct Outgoing {
     item: Item,
-    // The packet at hand, always there: a message is gone with its last packet. Its header, with what of the prefix is in it, and the
-    // range of the body.
+    // The packet at hand, always there: a message is gone with its last packet. Its header, with what of the prefix is
+    // in it, and the range of the body.
     header: [u8; ENVELOPE_LEN + PREFIX],
     header_len: usize,
     part: Range<usize>,

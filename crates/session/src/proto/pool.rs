@@ -1,5 +1,5 @@
-//! Memory for messages, used again and again: a connection takes it when bytes arrive and gives it back when they are read,
-//! so that one that is idle holds none.
+//! Memory for messages, used again and again: a connection takes it when bytes arrive and gives it back when they are
+//! read, so that one that is idle holds none.
 
 /// The smallest buffer: below it, sharing would cost more than it saves.
 const SMALLEST: usize = 256;
@@ -7,8 +7,8 @@ const CLASSES: usize = usize::BITS as usize;
 
 /// Buffers that nobody uses at the moment, by size. One pool serves all connections of a driver.
 ///
-/// A buffer is a plain `Vec<u8>`: whoever holds one may keep it, send it to another thread or drop it. What comes back is
-/// lent again; after the first messages nothing is allocated any more.
+/// A buffer is a plain `Vec<u8>`: whoever holds one may keep it, send it to another thread or drop it. What comes back
+/// is lent again; after the first messages nothing is allocated any more.
 ///
 /// ```
 /// use ginnel_session::proto::Pool;

@@ -35,8 +35,8 @@ pub enum Silence {
     Idle,
 }
 
-/// How much a message must gain before the time within it begins anew. So a peer that sends a byte now and then does not hold
-/// its session for long, and a slow one with a large message is not cut off.
+/// How much a message must gain before the time within it begins anew. So a peer that sends a byte now and then does
+/// not hold its session for long, and a slow one with a large message is not cut off.
 const STEP: usize = 64 << 10;
 
 /// The time limit within one message.

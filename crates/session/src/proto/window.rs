@@ -20,7 +20,8 @@ impl Hasher for IdHasher {
     }
 
     fn write_u64(&mut self, id: u64) {
-        // The golden ratio spreads counting ids over the high bits, which pick the bucket's tag, and the low ones alike.
+        // The golden ratio spreads counting ids over the high bits, which pick the bucket's tag, and the low ones
+        // alike.
         self.0 = (self.0 ^ id).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32);
     }
 }

@@ -1,7 +1,8 @@
 //! What wakes the sleeper of a ring session: a pipe, of which a byte is a ring.
 //!
-//! An eventfd would do with one descriptor, and lets a hostile peer block whoever rings it: both share one open file description, the
-//! peer clears its `O_NONBLOCK` and fills the counter, and no flag of a single write can help. On a pipe `RWF_NOWAIT` does.
+//! An eventfd would do with one descriptor, and lets a hostile peer block whoever rings it: both share one open file
+//! description, the peer clears its `O_NONBLOCK` and fills the counter, and no flag of a single write can help. On a
+//! pipe `RWF_NOWAIT` does.
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{FileType, OFlags};
@@ -24,7 +25,8 @@ pub(super) fn bell() -> Result<(Ear, OwnedFd), Errno> {
 #[derive(Debug)]
 pub(super) struct Ringer {
     write: OwnedFd,
-    /// Never read. A write into a pipe without a reader raises SIGPIPE, which would end this process for its peer's death.
+    /// Never read. A write into a pipe without a reader raises SIGPIPE, which would end this process for its peer's
+    /// death.
     _read: OwnedFd,
 }
 

@@ -34,11 +34,12 @@ pub fn send(socket: impl AsFd, packet: &[u8], fds: &[BorrowedFd<'_>]) -> Result<
     }
 }
 
-/// Receives a packet and the descriptors that came with it, all of them close-on-exec; length 0 is the end. `None` if it would
-/// block.
+/// Receives a packet and the descriptors that came with it, all of them close-on-exec; length 0 is the end. `None` if
+/// it would block.
 ///
 /// # Errors
-/// The system's; [`RingError::Cut`] if packet or descriptors were more than there is room for. Whatever came is closed then.
+/// The system's; [`RingError::Cut`] if packet or descriptors were more than there is room for. Whatever came is closed
+/// then.
 pub fn recv(socket: impl AsFd, space: &mut [u8]) -> Result<Option<(usize, Vec<OwnedFd>)>, RingError> {
     let mut room = [MaybeUninit::uninit(); ROOM];
     loop {

@@ -85,7 +85,8 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// One who only ever looks and never sleeps asks the socket for a hang-up after so many looks: a fraction of a millisecond.
+    /// One who only ever looks and never sleeps asks the socket for a hang-up after so many looks: a fraction of a
+    /// millisecond.
     const LOOKS: u32 = 1 << 14;
 
     /// The client's end: from what came with `ack`, whose rings may have `ring_limit` bytes each at most.
@@ -122,7 +123,8 @@ impl Ring {
         }
     }
 
-    /// The largest packet that the sending ring can take, in bytes. The session's packets are at most a quarter of the ring.
+    /// The largest packet that the sending ring can take, in bytes. The session's packets are at most a quarter of the
+    /// ring.
     #[must_use]
     pub fn max_packet(&self) -> usize {
         self.producer.shape().max_record()
@@ -221,8 +223,9 @@ impl Ring {
         self.consumer.peek().ok().flatten().map_or(0, |record| record.len())
     }
 
-    /// To be called right before a sleep: whatever comes after it makes [`bell`](Self::bell) or [`socket`](Self::socket)
-    /// readable. False if there is something already: a packet, room for the one that had none, or the end.
+    /// To be called right before a sleep: whatever comes after it makes [`bell`](Self::bell) or
+    /// [`socket`](Self::socket) readable. False if there is something already: a packet, room for the one that had
+    /// none, or the end.
     ///
     /// # Errors
     /// The peer sends on the socket, which carries nothing.

@@ -1,5 +1,5 @@
-//! The RING profile: a session's messages in two byte rings of one sealed memfd, a bell for each direction, and the socket of the
-//! handshake as the sign of life (`docs/spec/ginnel-wire-2.md`, chapter 3).
+//! The RING profile: a session's messages in two byte rings of one sealed memfd, a bell for each direction, and the
+//! socket of the handshake as the sign of life (`docs/spec/ginnel-wire-2.md`, chapter 3).
 //!
 //! ```text
 //! server                                              client
@@ -8,12 +8,13 @@
 //! offer.accept(socket) = Ring                         Ring::attach(socket, descriptors, &ack)
 //! ```
 //!
-//! A [`Ring`] carries packets, as a SEQPACKET socket does: a message that is larger than the session's packets goes in chunks
-//! ([`Packets`](ginnel_wire::Packets)), so it may be larger than the ring. Attempts never block. Before it sleeps, a side calls
-//! [`Ring::arm`] and then waits for both [`Ring::bell`] and [`Ring::socket`] to become readable; [`Ring::wait`] does that for
-//! threads, a reactor puts both into its epoll.
+//! A [`Ring`] carries packets, as a SEQPACKET socket does: a message that is larger than the session's packets goes in
+//! chunks ([`Packets`](ginnel_wire::Packets)), so it may be larger than the ring. Attempts never block. Before it
+//! sleeps, a side calls [`Ring::arm`] and then waits for both [`Ring::bell`] and [`Ring::socket`] to become readable;
+//! [`Ring::wait`] does that for threads, a reactor puts both into its epoll.
 //!
-//! Nothing here is waited for in memory alone: the death of the peer is the hang-up of the socket, whatever its memory says.
+//! Nothing here is waited for in memory alone: the death of the peer is the hang-up of the socket, whatever its memory
+//! says.
 
 mod bell;
 mod descriptors;

@@ -8,8 +8,8 @@
 //! 64 request area (client writes)   then, 64-aligned, the response area (server writes)
 //! ```
 //!
-//! Everything above offset 32 is written once by the server, before the client is told the name. Both sides keep private
-//! copies of offsets and capacities and never look at the shared ones again.
+//! Everything above offset 32 is written once by the server, before the client is told the name. Both sides keep
+//! private copies of offsets and capacities and never look at the shared ones again.
 
 use ginnel_wire::ENVELOPE_LEN;
 

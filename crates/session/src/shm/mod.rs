@@ -1,5 +1,5 @@
-//! The shared-memory profile 0x02/0x04: one region per session, one slot per direction, futex wake-ups; the socket stays
-//! open as liveness signal.
+//! The shared-memory profile 0x02/0x04: one region per session, one slot per direction, futex wake-ups; the socket
+//! stays open as liveness signal.
 
 mod layout;
 mod region;

@@ -73,8 +73,8 @@ pub(crate) fn create(
     if file.truncated() { Err(Errno::STALE) } else { Ok(owned) }
 }
 
-/// Attaches the region of a session that the server says is there. That the caller's own wait is over says nothing against
-/// the region.
+/// Attaches the region of a session that the server says is there. That the caller's own wait is over says nothing
+/// against the region.
 pub(crate) fn attach(path: &Path, wait: &Wait<'_>) -> Result<Arc<Region>, ConnectError> {
     let fail = |reason| ConnectError::SharedMemory { path: path.to_owned(), reason };
     let give_up = Deadline::after(ATTACH_TIMEOUT);
@@ -95,7 +95,8 @@ enum Attach {
 
 fn try_attach(path: &Path) -> Result<Region, Attach> {
     let file = ForeignFile::open(CWD, path, NARROW).map_err(|errno| match errno {
-        // An empty file is one whose size is still to come. An absent one never comes: it exists before its name is told.
+        // An empty file is one whose size is still to come. An absent one never comes: it exists before its name is
+        // told.
         Errno::INVAL => Attach::NotReady(errno.to_string()),
         errno => Attach::Never(errno.to_string()),
     })?;

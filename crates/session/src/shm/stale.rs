@@ -1,10 +1,10 @@
 //! Regions whose server died: told from live ones by proof, not by their pid alone.
 //!
-//! * Our own servers hold a `flock` on each region. The kernel drops it with the process, and it is visible in every pid
-//!   namespace: taken is alive, free is dead. A mark in `owner_generation` says that this rule holds for a region.
+//! * Our own servers hold a `flock` on each region. The kernel drops it with the process, and it is visible in every
+//!   pid namespace: taken is alive, free is dead. A mark in `owner_generation` says that this rule holds for a region.
 //! * For regions of other programs the pid counts, as in the contract: alive in our namespace, and started before the
-//!   region was made, so a reused pid is no proof. If the pid says nothing, the owner may live in another namespace: the
-//!   region is live as long as anybody holds it open for writing, which a read lease tells.
+//!   region was made, so a reused pid is no proof. If the pid says nothing, the owner may live in another namespace:
+//!   the region is live as long as anybody holds it open for writing, which a read lease tells.
 
 use super::layout::{AT_GENERATION, AT_MAGIC, AT_OWNER_PID, HEADER_LEN, MAGIC};
 use crate::sys::is_open_for_writing;
@@ -14,8 +14,8 @@ use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
 use std::time::Duration;
 
-/// Top byte of `owner_generation` of our regions. The known peers fill the field with seconds (of uptime, or since 1970),
-/// which do not reach it before the year 2100.
+/// Top byte of `owner_generation` of our regions. The known peers fill the field with seconds (of uptime, or since
+/// 1970), which do not reach it before the year 2100.
 const OURS: u32 = 0xf8 << 24;
 /// Clock ticks and adjustments blur when a process started.
 const BLUR: Duration = Duration::from_secs(2);

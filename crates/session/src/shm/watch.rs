@@ -1,8 +1,8 @@
 //! One thread per process that tells shared-memory sessions when their socket hangs up or their file is cut short.
 //!
-//! A thread that sleeps in `futex` cannot watch a socket, a file that shrinks under a mapping tells nobody, and 30-second surprises or 100 ms timers are what this crate is
-//! there to avoid. The thread sleeps in `epoll` without a timeout, starts with the first such session and stays. A forked
-//! child has no copy of it and starts its own.
+//! A thread that sleeps in `futex` cannot watch a socket, a file that shrinks under a mapping tells nobody, and
+//! 30-second surprises or 100 ms timers are what this crate is there to avoid. The thread sleeps in `epoll` without a
+//! timeout, starts with the first such session and stays. A forked child has no copy of it and starts its own.
 
 use rustix::event::epoll;
 use rustix::fs::inotify;
@@ -18,7 +18,8 @@ pub(crate) trait Target: Send + Sync + Debug {
     /// The peer is gone. Told once.
     fn hang_up(&self);
 
-    /// Somebody has written to the file or changed its size by a system call, which no peer does that keeps to the profile.
+    /// Somebody has written to the file or changed its size by a system call, which no peer does that keeps to the
+    /// profile.
     fn file_changed(&self);
 }
 

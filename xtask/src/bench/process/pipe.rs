@@ -47,8 +47,8 @@ fn drain(mut stream: impl Read, bytes: u64) -> Result<f64, String> {
     }
 }
 
-/// Both sides of every pipe are pinned, to the same two cores for both contenders, and turns are short and many: what the machine does
-/// meanwhile concerns pairs, so the ratio is taken of each pair.
+/// Both sides of every pipe are pinned, to the same two cores for both contenders, and turns are short and many: what
+/// the machine does meanwhile concerns pairs, so the ratio is taken of each pair.
 pub(crate) fn measure(plan: &mut Plan, bytes: u64, pairs: usize) -> Result<Pipe, String> {
     eprintln!("throughput of a pipe");
     plan.wait_for_quiet(true);

@@ -135,8 +135,8 @@ impl Plan {
     }
 
     /// Turn by turn, so that every contender meets the same machine. What it leaves for later (the
-    /// kernel clears away groups and namespaces some milliseconds after their last process has gone) is to meet the contender itself
-    /// and not the next one: so a turn is long, and its beginning is not counted.
+    /// kernel clears away groups and namespaces some milliseconds after their last process has gone) is to meet the
+    /// contender itself and not the next one: so a turn is long, and its beginning is not counted.
     pub(crate) fn measure(
         &mut self,
         mut contenders: Vec<Contender<'_>>,

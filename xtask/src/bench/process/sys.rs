@@ -75,7 +75,8 @@ struct CloneArgs {
     cgroup: u64,
 }
 
-/// The least that a child can cost: it shares our memory until it executes or ends (`CLONE_VM`, `CLONE_VFORK`), and is waited for.
+/// The least that a child can cost: it shares our memory until it executes or ends (`CLONE_VM`, `CLONE_VFORK`), and is
+/// waited for.
 pub(crate) fn bare(birth: Birth<'_>, body: Body<'_>) -> io::Result<()> {
     const STACK: usize = 16 * 1024;
     let mut stack = Vec::<u128>::with_capacity(STACK / size_of::<u128>());
@@ -97,8 +98,8 @@ pub(crate) fn bare(birth: Birth<'_>, body: Body<'_>) -> io::Result<()> {
         Birth::PidNamespace => args.flags |= libc::CLONE_NEWPID as u64,
         Birth::PidAndMounts => args.flags |= (libc::CLONE_NEWPID | libc::CLONE_NEWNS) as u64,
     }
-    // SAFETY: the child runs on its own stack in our memory while this thread stands still in the kernel; `stack` and `body` outlive
-    // that, and `child` makes system calls only.
+    // SAFETY: the child runs on its own stack in our memory while this thread stands still in the kernel; `stack` and
+    // `body` outlive that, and `child` makes system calls only.
     let pid = unsafe { clone3(&args, child, (&raw const body) as usize) };
     if pid < 0 {
         return Err(io::Error::from_raw_os_error(-pid as i32));
@@ -132,7 +133,8 @@ extern "C" fn child(body: usize) -> ! {
 #[cfg(target_arch = "x86_64")]
 unsafe fn clone3(args: &CloneArgs, entry: extern "C" fn(usize) -> !, data: usize) -> isize {
     let result: isize;
-    // SAFETY: the child comes back from the call on its own, 16-byte aligned stack, calls `entry`, and never passes the label.
+    // SAFETY: the child comes back from the call on its own, 16-byte aligned stack, calls `entry`, and never passes the
+    // label.
     unsafe {
         std::arch::asm!("syscall", "test rax, rax", "jnz 2f", "xor ebp, ebp", "mov rdi, r12", "call r13", "ud2", "2:",
             inlateout("rax") libc::SYS_clone3 as isize => result, in("rdi") ptr::from_ref(args),
@@ -146,7 +148,8 @@ unsafe fn clone3(args: &CloneArgs, entry: extern "C" fn(usize) -> !, data: usize
 #[cfg(target_arch = "aarch64")]
 unsafe fn clone3(args: &CloneArgs, entry: extern "C" fn(usize) -> !, data: usize) -> isize {
     let result: isize;
-    // SAFETY: the child comes back from the call on its own, 16-byte aligned stack, calls `entry`, and never passes the label.
+    // SAFETY: the child comes back from the call on its own, 16-byte aligned stack, calls `entry`, and never passes the
+    // label.
     unsafe {
         std::arch::asm!("svc #0", "cbnz x0, 2f", "mov x29, #0", "mov x0, x20", "blr x21", "brk #1", "2:",
             in("x8") libc::SYS_clone3, inlateout("x0") ptr::from_ref(args) as isize => result,
