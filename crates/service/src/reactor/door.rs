@@ -178,7 +178,7 @@ impl Reactor {
         let proposed = incoming.hello().map_or(0, |hello| hello.max_request_payload as usize);
         let (request, response) = self.shared.limits_for(proposed);
         let full = self.sessions.len() >= self.shared.options.max_sessions;
-        let no_words = self.on_words.len() >= super::MOST_ON_WORDS;
+        let no_words = self.on_words.len() >= super::hot::MOST_ON_WORDS;
         let offer = incoming.offer_mut();
         (offer.max_request_payload, offer.max_response_payload) = (request, response);
         if no_words {

@@ -13,123 +13,38 @@
 
 mod calls;
 mod door;
+mod hot;
+mod mail;
 mod poll;
 mod porter;
 mod session;
 mod table;
+mod turn;
 
 use self::door::Door;
+pub(crate) use self::mail::{Letter, Office};
 use self::poll::{Bell, Interest, Poll, Ready, Token};
 use self::porter::Porter;
 use self::session::{Next, Reason, Session};
 use self::table::Table;
+use self::turn::{Turn, budget};
 use crate::context::Context;
-use crate::dispatch::{self, Ran};
-use crate::responder::{Answer, CallKey, Responder, SessionKey};
+use crate::responder::SessionKey;
 use crate::server::Shared;
 use ginnel_base::{Deadline, Mailbox};
 use ginnel_memory::Spin;
-use ginnel_session::carrier::{Doorbell, Source};
-use ginnel_session::proto::{Pool, Received};
-use ginnel_session::{Agreement, Listener, Parts};
+use ginnel_session::carrier::Source;
+use ginnel_session::proto::Pool;
+use ginnel_session::{Listener, Parts};
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Memory that a reactor keeps for the next messages.
 const KEEP: usize = 16 << 20;
-
-/// How often the poll is looked at where there is no thread to watch it.
-const WITHOUT_PORTER: Duration = Duration::from_millis(20);
-/// Sessions over words of shared memory that one reactor serves: what the kernel waits for at one time. Who comes later
-/// gets a socket.
-pub(super) const MOST_ON_WORDS: usize = 127;
-
-/// What other threads tell a reactor.
-#[derive(Debug)]
-pub(crate) enum Letter {
-    /// A call is answered.
-    Answer(CallKey, Answer),
-    /// Accept nothing more, and end each session with its last answer.
-    Drain,
-    /// End sessions whether they are idle or not; handlers are told.
-    Stop,
-    /// Close whatever is left, and end.
-    End,
-}
-
-/// Where letters to a reactor are posted.
-#[derive(Debug)]
-pub(crate) struct Office(Mailbox<Letter, Bell>);
-
-impl Office {
-    /// Posts a letter. After the reactor's end it is dropped: nobody waits for it.
-    pub(crate) fn post(&self, letter: Letter) {
-        let _ = self.0.post(letter);
-    }
-}
-
-/// What a session needs of its reactor while it is driven.
-pub(super) struct Turn<'a> {
-    pub(super) pool: &'a mut Pool,
-    pub(super) shared: &'a Arc<Shared>,
-    pub(super) office: &'a Arc<Office>,
-    pub(super) now: Instant,
-    /// Nothing else is ready.
-    pub(super) alone: bool,
-    /// Calls that are on the executor.
-    pub(super) executing: &'a mut usize,
-    /// Bytes of requests that have no answer yet.
-    pub(super) held: &'a Arc<AtomicUsize>,
-    /// The memory of a call that is over.
-    pub(super) spare: &'a mut Option<Context>,
-}
-
-impl Turn<'_> {
-    /// The circumstances of a call of layout 1, which has no deadline.
-    pub(super) fn context(&mut self, agreement: Agreement) -> Context {
-        match self.spare.take() {
-            Some(mut context) => {
-                context.reuse(agreement, Deadline::NEVER);
-                context
-            }
-            None => Context::new(agreement, Deadline::NEVER),
-        }
-    }
-
-    /// Whether requests are to be left where they are, because too many bytes of them are under way.
-    pub(super) fn paused(&self) -> bool {
-        self.held.load(Ordering::Relaxed) >= budget(self.shared)
-    }
-
-    /// Runs a request: here, or on the executor. The answer if it is there already.
-    pub(super) fn dispatch(
-        &mut self,
-        call: CallKey,
-        message: Received,
-        context: Context,
-        agreement: &Agreement,
-    ) -> Option<Answer> {
-        let inline = self.alone && *self.executing == 0;
-        let responder = Responder::new(Arc::clone(self.office), call, context);
-        match dispatch::run(self.shared, message, responder, agreement, inline, self.pool, self.held) {
-            Ran::Answered(answer) => Some(answer),
-            Ran::Elsewhere => {
-                *self.executing += 1;
-                None
-            }
-        }
-    }
-}
-
-/// Bytes of requests that may be under way. With none at all no request would ever be taken: then it is one after the
-/// other.
-fn budget(shared: &Shared) -> usize {
-    shared.options.request_budget.max(1)
-}
 
 /// Whom a token or a timer is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -250,90 +165,6 @@ impl Reactor {
         }
         self.resume(now);
         self.finish_if_drained();
-    }
-
-    fn wait(&mut self, deadline: Deadline, ready: &mut Vec<Ready>) {
-        let on_words = !self.on_words.is_empty();
-        let bell = self.office.0.waker();
-        let rung = bell.word.count();
-        bell.sleeps_on_words(on_words);
-        let busy = !self.again.is_empty() || self.office.0.peek() || !self.office.0.arm();
-        let until = self.timers.first().map_or(Deadline::NEVER, |(at, _)| Deadline::at(*at)).min(deadline);
-        if on_words && !busy {
-            self.sleep_on_words(rung, until, ready);
-            return;
-        }
-        let timeout = if busy { Some(Duration::ZERO) } else { until.remaining() };
-        self.look(timeout, ready);
-        if on_words {
-            self.look_at_words(ready);
-        }
-    }
-
-    /// Waits for the poll.
-    fn look(&mut self, timeout: Option<Duration>, ready: &mut Vec<Ready>) {
-        match self.poll.wait(timeout) {
-            Ok(events) => ready.extend_from_slice(events),
-            // Out of memory, or a bug: without a pause this would be a spin.
-            Err(error) => {
-                tracing::error!(service = %self.shared.endpoint, %error, "the reactor cannot wait");
-                std::thread::sleep(Duration::from_millis(10));
-            }
-        }
-    }
-
-    /// Sleeps until a word of shared memory changes, or the bell rings: for a letter, a hang-up, or something in the
-    /// poll.
-    fn sleep_on_words(&mut self, rung: u32, until: Deadline, ready: &mut Vec<Ready>) {
-        // A peer that was just answered often asks again within microseconds. The budget adapts: quiet sessions are not
-        // spun for.
-        let Self { spin, on_words, sessions, office, porter, .. } = self;
-        let mut news = |key: &SessionKey| {
-            sessions.get_mut(*key).is_some_and(|session| session.listens() && !session.carrier.arm())
-        };
-        let _ = spin.until(|| {
-            let other = office.0.peek() || porter.as_ref().is_some_and(Porter::rang);
-            (other || on_words.iter().any(&mut news)).then_some(())
-        });
-        let bell = Arc::clone(&self.office.0.waker().word);
-        let mut doorbells = Vec::with_capacity(self.on_words.len());
-        for key in &self.on_words {
-            let Some(session) = self.sessions.get_mut(*key) else { continue };
-            // The doorbell of one that does not listen is of no use, and its region may be cut: no sleep is possible
-            // there.
-            if !session.listens() {
-                continue;
-            }
-            if !session.carrier.arm() {
-                ready.push(Ready::news(Whom::Session(*key).token()));
-            } else if let Source::Doorbell(doorbell) = session.carrier.source() {
-                doorbells.push(doorbell);
-            }
-        }
-        let porter = match &self.porter {
-            Some(porter) => {
-                porter.watch();
-                true
-            }
-            None => false,
-        };
-        if ready.is_empty() {
-            // Without a porter the poll is looked at now and then: slow, and better than not at all.
-            let timeout = if porter { until.remaining() } else { Some(WITHOUT_PORTER) };
-            Doorbell::sleep_on_any(&doorbells, &bell, rung, timeout);
-            self.look_at_words(ready);
-        }
-        if self.porter.as_ref().is_none_or(Porter::rang) {
-            self.look(Some(Duration::ZERO), ready);
-        }
-    }
-
-    fn look_at_words(&mut self, ready: &mut Vec<Ready>) {
-        for key in &self.on_words {
-            if self.sessions.get_mut(*key).is_some_and(|session| session.listens() && !session.carrier.arm()) {
-                ready.push(Ready::news(Whom::Session(*key).token()));
-            }
-        }
     }
 
     fn tell(&mut self, event: Ready, now: Instant, alone: bool) {
@@ -477,41 +308,6 @@ impl Reactor {
         }
         // Its first request may have come with the HELLO.
         self.drive(key, now, true, false);
-    }
-
-    fn read_letters(&mut self, now: Instant) {
-        if !self.office.0.peek() {
-            return;
-        }
-        let mut letters = std::mem::take(&mut self.letters);
-        self.office.0.take(&mut letters);
-        for letter in letters.drain(..) {
-            match letter {
-                Letter::Answer(call, answer) => {
-                    self.with_session(call.session, now, false, |session, turn| {
-                        if session.is_open(call.number) {
-                            *turn.executing -= 1;
-                        }
-                        session.answer(turn, call.number, answer);
-                        session.drive(turn, true)
-                    });
-                }
-                Letter::Drain => self.drain(now),
-                Letter::Stop => {
-                    self.drain(now);
-                    for key in self.sessions.keys() {
-                        self.sessions.get_mut(key).into_iter().for_each(|session| session.cancel_calls());
-                    }
-                }
-                Letter::End => {
-                    for key in self.sessions.keys() {
-                        self.remove(key, &Reason::Stopped);
-                    }
-                    self.end();
-                }
-            }
-        }
-        self.letters = letters;
     }
 
     fn drain(&mut self, now: Instant) {

@@ -1,0 +1,69 @@
+//! Letters to the reactor: the only way back in for other threads.
+
+use super::Reactor;
+use super::poll::Bell;
+use super::session::Reason;
+use crate::responder::{Answer, CallKey};
+use ginnel_base::Mailbox;
+use std::time::Instant;
+
+/// What other threads tell a reactor.
+#[derive(Debug)]
+pub(crate) enum Letter {
+    /// A call is answered.
+    Answer(CallKey, Answer),
+    /// Accept nothing more, and end each session with its last answer.
+    Drain,
+    /// End sessions whether they are idle or not; handlers are told.
+    Stop,
+    /// Close whatever is left, and end.
+    End,
+}
+
+/// Where letters to a reactor are posted.
+#[derive(Debug)]
+pub(crate) struct Office(pub(super) Mailbox<Letter, Bell>);
+
+impl Office {
+    /// Posts a letter. After the reactor's end it is dropped: nobody waits for it.
+    pub(crate) fn post(&self, letter: Letter) {
+        let _ = self.0.post(letter);
+    }
+}
+
+impl Reactor {
+    pub(super) fn read_letters(&mut self, now: Instant) {
+        if !self.office.0.peek() {
+            return;
+        }
+        let mut letters = std::mem::take(&mut self.letters);
+        self.office.0.take(&mut letters);
+        for letter in letters.drain(..) {
+            match letter {
+                Letter::Answer(call, answer) => {
+                    self.with_session(call.session, now, false, |session, turn| {
+                        if session.is_open(call.number) {
+                            *turn.executing -= 1;
+                        }
+                        session.answer(turn, call.number, answer);
+                        session.drive(turn, true)
+                    });
+                }
+                Letter::Drain => self.drain(now),
+                Letter::Stop => {
+                    self.drain(now);
+                    for key in self.sessions.keys() {
+                        self.sessions.get_mut(key).into_iter().for_each(|session| session.cancel_calls());
+                    }
+                }
+                Letter::End => {
+                    for key in self.sessions.keys() {
+                        self.remove(key, &Reason::Stopped);
+                    }
+                    self.end();
+                }
+            }
+        }
+        self.letters = letters;
+    }
+}

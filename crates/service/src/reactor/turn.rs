@@ -1,0 +1,72 @@
+//! What a session is lent while it is driven.
+
+use super::mail::Office;
+use crate::context::Context;
+use crate::dispatch::{self, Ran};
+use crate::responder::{Answer, CallKey, Responder};
+use crate::server::Shared;
+use ginnel_base::Deadline;
+use ginnel_session::Agreement;
+use ginnel_session::proto::{Pool, Received};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+/// What a session needs of its reactor while it is driven.
+pub(super) struct Turn<'a> {
+    pub(super) pool: &'a mut Pool,
+    pub(super) shared: &'a Arc<Shared>,
+    pub(super) office: &'a Arc<Office>,
+    pub(super) now: Instant,
+    /// Nothing else is ready.
+    pub(super) alone: bool,
+    /// Calls that are on the executor.
+    pub(super) executing: &'a mut usize,
+    /// Bytes of requests that have no answer yet.
+    pub(super) held: &'a Arc<AtomicUsize>,
+    /// The memory of a call that is over.
+    pub(super) spare: &'a mut Option<Context>,
+}
+
+impl Turn<'_> {
+    /// The circumstances of a call of layout 1, which has no deadline.
+    pub(super) fn context(&mut self, agreement: Agreement) -> Context {
+        match self.spare.take() {
+            Some(mut context) => {
+                context.reuse(agreement, Deadline::NEVER);
+                context
+            }
+            None => Context::new(agreement, Deadline::NEVER),
+        }
+    }
+
+    /// Whether requests are to be left where they are, because too many bytes of them are under way.
+    pub(super) fn paused(&self) -> bool {
+        self.held.load(Ordering::Relaxed) >= budget(self.shared)
+    }
+
+    /// Runs a request: here, or on the executor. The answer if it is there already.
+    pub(super) fn dispatch(
+        &mut self,
+        call: CallKey,
+        message: Received,
+        context: Context,
+        agreement: &Agreement,
+    ) -> Option<Answer> {
+        let inline = self.alone && *self.executing == 0;
+        let responder = Responder::new(Arc::clone(self.office), call, context);
+        match dispatch::run(self.shared, message, responder, agreement, inline, self.pool, self.held) {
+            Ran::Answered(answer) => Some(answer),
+            Ran::Elsewhere => {
+                *self.executing += 1;
+                None
+            }
+        }
+    }
+}
+
+/// Bytes of requests that may be under way. With none at all no request would ever be taken: then it is one after the
+/// other.
+pub(super) fn budget(shared: &Shared) -> usize {
+    shared.options.request_budget.max(1)
+}
