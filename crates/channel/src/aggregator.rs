@@ -1,9 +1,9 @@
 //! Many channels into one.
 
-use crate::codec::{Codec, Plain};
 use crate::error::{PublishError, RecvError};
 use crate::merged::{Interrupt, MergedReader};
 use crate::writer::Writer;
+use ginnel_codec::{Codec, Plain};
 use std::borrow::Borrow;
 use std::io;
 use std::sync::Arc;

@@ -1,6 +1,5 @@
 //! How channels are made and opened.
 
-use crate::codec::{Codec, Plain};
 use crate::discovery::{
     CONTROL_LAYOUT, Claimed, DATA, KIND_CONTROL, KIND_DATA, Permissions, Seat, address, control_file, making_file,
     socket_file, tie_to_name,
@@ -13,6 +12,7 @@ use crate::shrink::Files;
 use crate::tether::{self, Join, Tether};
 use crate::writer::{OnFull, Writer};
 use ginnel_base::Deadline;
+use ginnel_codec::{Codec, Plain};
 use ginnel_memory::identity::Identity;
 use ginnel_memory::ring::{Consumer, Control, Geometry, Mode, Producer, Start};
 use ginnel_memory::{Access, Expect, Name, RunDir, RunDirError, Segment, SegmentError, Spec, Spin, fence};

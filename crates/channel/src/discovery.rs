@@ -24,10 +24,10 @@
 //! directory's lock. A writer that leaves does not wait for it: nobody takes its name before its lock is gone, and its
 //! lock file goes last.
 
-use crate::codec::fnv;
 use crate::error::CreateError;
 use crate::shrink::Files;
 use crate::sys;
+use ginnel_codec::fnv1a;
 use ginnel_memory::identity::Identity;
 use ginnel_memory::ring::{Control, Geometry, Mode, SlotInfo};
 use ginnel_memory::{Access, DirLock, Expect, Header, Name, PARAMS, RunDir, RunDirError, Segment};
@@ -91,7 +91,7 @@ impl Permissions {
 const NAME_PARAM: usize = PARAMS - 1;
 
 fn name_hash(name: &str) -> u64 {
-    fnv([name.as_bytes()])
+    fnv1a(&[name.as_bytes()])
 }
 
 /// Ties a new data segment to `name`.

@@ -1,6 +1,6 @@
 //! Errors, one enum per family of operations.
 
-use crate::codec::{DecodeError, EncodeError};
+use ginnel_codec::{DecodeError, EncodeError};
 use ginnel_memory::identity::Identity;
 use ginnel_memory::ring::{Fault, GeometryError};
 use ginnel_memory::{NameError, RunDirError, SegmentError};

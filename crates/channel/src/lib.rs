@@ -32,7 +32,8 @@
 //!
 //! * plain memory: `Writer<T>` with `T: FromBytes + IntoBytes + Immutable` of [`zerocopy`], no encoding at all;
 //! * anything that serde knows: `Writer<T, Postcard>`;
-//! * bytes: `Writer<[u8]>`.
+//! * bytes: `Writer<[u8]>`;
+//! * whatever a [`Codec`] of your own makes of it: `Writer<T, MyCodec>`.
 //!
 //! # Finding each other
 //!
@@ -54,10 +55,8 @@
 #![deny(unsafe_code)]
 
 mod aggregator;
-mod bounded;
 mod builder;
 mod clock;
-mod codec;
 mod crier;
 mod discovery;
 mod env;
@@ -78,10 +77,10 @@ mod writer;
 
 pub use aggregator::{Aggregated, Aggregator};
 pub use builder::{ReaderBuilder, WriterBuilder};
-pub use codec::{Codec, DecodeCause, DecodeError, EncodeError, Plain, Postcard};
 pub use discovery::{ChannelInfo, Cleaned, Permissions, ReaderInfo, clean, half_made, inspect, list};
 pub use env::Inherit;
 pub use error::{CloseCause, Corruption, CreateError, EnvError, OpenError, PublishError, RecvError};
+pub use ginnel_codec::{Codec, DecodeCause, DecodeError, EncodeError, Plain, Postcard, Source};
 pub use ginnel_memory::identity::Identity;
 pub use ginnel_memory::ring::{Mode, Start};
 pub use ginnel_memory::{Spin, Trust};

@@ -1,11 +1,10 @@
 //! Records in place: lent to a writer before they are published, to a trusting reader afterwards.
 
-use crate::codec::Codec;
-use crate::codec::Plain;
 use crate::error::{PublishError, RecvError};
 use crate::hub::Hub;
 use crate::reader::Reader;
 use crate::writer::announce;
+use ginnel_codec::{Codec, Plain};
 use ginnel_memory::ring::Grant;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};

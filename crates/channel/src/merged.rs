@@ -1,11 +1,11 @@
 //! Many channels, one reader.
 
 use crate::clock;
-use crate::codec::{Codec, Plain};
 use crate::error::RecvError;
 use crate::reader::{Reader, Watch};
 use crate::tether;
 use ginnel_base::Deadline;
+use ginnel_codec::{Codec, Plain};
 use ginnel_memory::Spin;
 use rustix::event::epoll;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -1,11 +1,11 @@
 //! Two channels between a parent and its child.
 
 use crate::builder::{ReaderBuilder, WriterBuilder};
-use crate::codec::{Codec, Plain};
 use crate::env::Inherit;
 use crate::error::{CreateError, OpenError};
 use crate::reader::Reader;
 use crate::writer::Writer;
+use ginnel_codec::{Codec, Plain};
 use ginnel_memory::ring::Mode;
 
 /// One process's ends of a link: what it says and what it hears.

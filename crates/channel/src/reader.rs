@@ -2,13 +2,13 @@
 
 use crate::builder::ReaderBuilder;
 use crate::clock;
-use crate::codec::{Codec, Plain};
 use crate::discovery::Seat;
 use crate::error::{CloseCause, OpenError, RecvError};
 use crate::loan::Borrowed;
 use crate::shrink::{Alarm, Files};
 use crate::tether::Tether;
 use ginnel_base::Deadline;
+use ginnel_codec::{Codec, Plain, Source};
 use ginnel_memory::fence::{self, Heavy};
 use ginnel_memory::ring::{Consumer, Fault, Mode};
 use ginnel_memory::{Spin, Trust};
@@ -177,7 +177,7 @@ impl<T: ?Sized, C: Codec<T>> Reader<T, C> {
     fn next(&mut self, record: &mut Option<C::Owned>) -> Result<bool, RecvError> {
         let scratch = &mut self.scratch;
         match Self::take(&mut self.consumer, &mut self.tether, |consumer, len| {
-            C::decode(consumer, len, scratch, record)
+            C::decode_from(Announced { consumer, len }, scratch, record)
         })? {
             None => Ok(false),
             Some(decoded) => {
@@ -503,6 +503,26 @@ impl<T: FromBytes + IntoBytes + Immutable> Reader<T> {
 }
 
 /// The descriptor of [`Reader::watch`]. Only wait for it to be readable; never read from it.
+/// The record that a look into the ring has announced.
+struct Announced<'a> {
+    consumer: &'a mut Consumer,
+    len: usize,
+}
+
+impl Source for Announced<'_> {
+    type Fault = Fault;
+
+    #[inline(always)]
+    fn take_exact(self, out: &mut [u8]) -> Result<(), Fault> {
+        self.consumer.take(out)
+    }
+
+    #[inline(always)]
+    fn take(self, out: &mut Vec<u8>) -> Result<(), Fault> {
+        self.consumer.take_vec(self.len, out)
+    }
+}
+
 impl<T: ?Sized, C: Codec<T>> AsFd for Reader<T, C> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.tether.as_fd()

@@ -1,9 +1,9 @@
 //! One stream of records spread over several channels by key.
 
 use crate::builder::WriterBuilder;
-use crate::codec::{Codec, Plain};
 use crate::error::{CreateError, PublishError};
 use crate::writer::Writer;
+use ginnel_codec::{Codec, Plain};
 use std::hash::{Hash, Hasher};
 
 /// Writers of several channels, one of which each key belongs to: consumers share the work, and the records of a key

@@ -1,8 +1,8 @@
 //! Readers under tokio.
 
-use crate::codec::{Codec, Plain};
 use crate::error::{CloseCause, RecvError};
 use crate::reader::{Reader, Watch};
+use ginnel_codec::{Codec, Plain};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
 use std::future::poll_fn;

@@ -2,7 +2,6 @@
 
 use crate::builder::WriterBuilder;
 use crate::clock;
-use crate::codec::{Codec, Plain};
 use crate::discovery::Claimed;
 use crate::env::{Inherit, Parts, Role};
 use crate::error::{Corruption, CreateError, OpenError, PublishError};
@@ -10,6 +9,7 @@ use crate::hub::Hub;
 use crate::loan::Loan;
 use crate::tether::{self, Join};
 use ginnel_base::Deadline;
+use ginnel_codec::{Codec, Plain};
 use ginnel_memory::fence::{self, Heavy};
 use ginnel_memory::identity::Identity;
 use ginnel_memory::ring::{Admission, Blocked, Grant, Mode, Producer, Start};
@@ -175,7 +175,7 @@ impl<T: ?Sized, C: Codec<T>> Writer<T, C> {
     #[inline(always)]
     fn append(&mut self, record: &T, patience: Patience) -> Result<(), PublishError> {
         let len = {
-            let bytes = C::encode(record, &mut self.scratch)?;
+            let bytes = C::encoded(record, &mut self.scratch)?;
             if bytes.len() <= self.producer.geometry().max_record && self.producer.reserve(bytes.len()).is_ok() {
                 self.producer.push(bytes);
                 return Ok(());
@@ -188,7 +188,7 @@ impl<T: ?Sized, C: Codec<T>> Writer<T, C> {
     #[cold]
     fn append_in_time(&mut self, record: &T, len: usize, patience: Patience) -> Result<(), PublishError> {
         self.reserve(len, patience)?;
-        self.producer.push(C::encode(record, &mut self.scratch)?);
+        self.producer.push(C::encoded(record, &mut self.scratch)?);
         Ok(())
     }
 

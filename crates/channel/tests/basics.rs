@@ -1,7 +1,8 @@
 //! One process, both ends: what a channel promises, without the help of other processes.
 
 use ginnel_channel::{
-    CloseCause, CreateError, Mode, OnFull, OpenError, Postcard, PublishError, Reader, RecvError, Start, Watch, Writer,
+    CloseCause, Codec, CreateError, DecodeError, EncodeError, Mode, OnFull, OpenError, Postcard, PublishError, Reader,
+    RecvError, Start, Watch, Writer,
 };
 use std::path::PathBuf;
 use std::time::Duration;
@@ -197,6 +198,41 @@ fn serde_types_travel_as_postcard() {
     let record = ("name".to_owned(), vec![1, 2, 3]);
     writer.publish(&record).unwrap();
     assert_eq!(reader.recv().unwrap(), record);
+}
+
+/// Temperatures as text, as a program that uses channels might have it.
+enum Celsius {}
+
+impl Codec<f64> for Celsius {
+    type Owned = f64;
+    const KIND: &'static str = "celsius";
+
+    fn encode(value: &f64, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+        if value.is_nan() {
+            return Err(EncodeError::new::<f64>("it is no temperature"));
+        }
+        out.extend_from_slice(format!("{value} C").as_bytes());
+        Ok(())
+    }
+
+    fn decode(bytes: &[u8]) -> Result<f64, DecodeError> {
+        let number = std::str::from_utf8(bytes).ok().and_then(|text| text.strip_suffix(" C")?.parse().ok());
+        number.ok_or_else(|| DecodeError::malformed::<f64>(bytes.len(), "no number before the unit"))
+    }
+}
+
+#[test]
+fn a_codec_of_ones_own_carries_records_and_says_what_it_refuses() {
+    let dir = dir();
+    let mut writer: Writer<f64, Celsius> = Writer::builder().run_dir(&dir.run).create("heat").unwrap();
+    let mut reader: Reader<f64, Celsius> = Reader::builder().run_dir(&dir.run).open("heat").unwrap();
+    writer.publish(&21.5).unwrap();
+    assert_eq!(reader.recv().unwrap(), 21.5);
+    let refused = writer.publish(&f64::NAN).unwrap_err().to_string();
+    assert_eq!(refused, "a value of type f64 cannot be encoded: it is no temperature");
+    assert_eq!(reader.try_recv().unwrap(), None, "nothing of it was published");
+    let other = Reader::<f64>::builder().run_dir(&dir.run).open("heat").unwrap_err();
+    assert!(matches!(other, OpenError::WrongType { .. }), "another encoding of the same type: {other}");
 }
 
 #[test]

@@ -1,12 +1,12 @@
-//! A serde deserializer that a hostile record cannot exhaust: it bounds how deep values lie in each other, and how many
-//! of them take no bytes. What takes bytes is bounded by the record's length.
+//! A serde deserializer that hostile bytes cannot exhaust: it bounds how deep values lie in each other, and how many
+//! of them take no bytes. What takes bytes is bounded by their length.
 
 use serde::Deserializer;
 use serde::de::{DeserializeSeed, EnumAccess, Error, MapAccess, SeqAccess, VariantAccess, Visitor};
 use std::cell::Cell;
 use std::fmt;
 
-/// What is left of the bounds, shared by everything that one record is decoded with.
+/// What is left of the bounds, shared by everything that one value is decoded with.
 #[derive(Debug)]
 pub(crate) struct Budget<'a> {
     depth: Cell<usize>,
@@ -16,7 +16,7 @@ pub(crate) struct Budget<'a> {
     broken: Cell<Option<Bound>>,
 }
 
-/// A bound that a record has gone beyond.
+/// A bound that a value has gone beyond.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Bound {
     Depth,
