@@ -5,7 +5,7 @@ mod netipc_common;
 use ginnel_netipc::{
     AppsLookup, CacheRefresher, CgroupOutcome, CgroupsLookup, CgroupsSnapshot, NetipcError, ServiceClient, host::fnv1,
 };
-use ginnel_service::{CallError, ClientOptions, State};
+use ginnel_service::{BaselineError, BaselineOptions, State};
 use ginnel_session::Endpoint;
 use ginnel_wire::Profiles;
 use netipc_common::{Machine, RunDir, Serving, ginnel, until};
@@ -17,8 +17,8 @@ use std::time::Duration;
 
 const ID: &str = "f47ac10b-58cc-4372-a567-0e02b2c3d479";
 
-fn options(profile: Profiles) -> ClientOptions {
-    let mut options = ClientOptions::default();
+fn options(profile: Profiles) -> BaselineOptions {
+    let mut options = BaselineOptions::default();
     options.session.supported = profile | Profiles::BASELINE;
     options.session.preferred = profile;
     options
@@ -125,7 +125,7 @@ fn the_cache_keeps_its_data_while_the_provider_is_dead_and_goes_on_when_it_is_ba
     let mut reader = refresher.cache().reader();
 
     let absent = refresher.refresh().unwrap_err();
-    assert!(matches!(absent, NetipcError::Call(CallError::NotReady(State::NotFound))), "{absent}");
+    assert!(matches!(absent, NetipcError::Call(BaselineError::NotReady(State::NotFound))), "{absent}");
     let status = refresher.cache().status();
     assert_eq!((status.populated, status.failures, status.connection), (false, 1, State::NotFound));
 
@@ -178,7 +178,7 @@ fn a_wrong_token_is_refused_and_the_right_one_accepted() {
     assert!(said.contains("--token-from-env"), "the error says what to do: {said}");
 
     let mut client =
-        ServiceClient::<CgroupsLookup>::new(&endpoint(&run, "cgroups-lookup"), ClientOptions::default()).unwrap();
+        ServiceClient::<CgroupsLookup>::new(&endpoint(&run, "cgroups-lookup"), BaselineOptions::default()).unwrap();
     assert_eq!(client.refresh(), State::AuthFailed);
 
     let command =

@@ -4,7 +4,7 @@ use ginnel::channel::{Aggregator, MergedReader, Reader, Writer};
 use ginnel::process::Command;
 use ginnel_netipc::host::{Cgroups, Host};
 use ginnel_netipc::{AppsLookup, HostProvider, Lookup, ServiceClient, lookup_handler};
-use ginnel_service::{ClientOptions, Server, ServerOptions};
+use ginnel_service::{BaselineOptions, Server, ServerOptions};
 use ginnel_session::Endpoint;
 use ginnel_wire::Profiles;
 use rustix::process::Signal;
@@ -46,7 +46,7 @@ fn every_thread_of_a_process_that_uses_everything_has_all_signals_blocked() {
     let endpoint = Endpoint::seqpacket(dir.path(), AppsLookup::SERVICE).unwrap();
     let handler = lookup_handler::<AppsLookup, _>(move |dispatch| provider.apps(dispatch));
     let server = Server::start(&endpoint, options, AppsLookup::METHOD, handler).unwrap();
-    let mut options = ClientOptions::default();
+    let mut options = BaselineOptions::default();
     options.session.supported = profiles;
     let mut client = ServiceClient::<AppsLookup>::new(&endpoint, options).unwrap();
     assert!(client.refresh().is_ready(), "{:?}", client.base().last_error());

@@ -1,4 +1,4 @@
-//! Typed clients of the five services, on top of [`ginnel_service::Client`].
+//! Typed clients of the five services, on top of [`ginnel_service::BaselineClient`].
 //!
 //! A client is driven by [`ServiceClient::refresh`] and called when ready; absence, restart and growing limits are the
 //! base's business.
@@ -8,7 +8,7 @@ use crate::lookup::Lookup;
 use crate::plain::{decode_increment, decode_string, encode_increment, encode_string};
 use crate::snapshot::{Snapshot, encode_snapshot_request};
 use crate::split::{LookupAnswer, LookupCeilings, LookupError, LookupSplit, RequestLimits, Step};
-use ginnel_service::{BatchReply, CallError, Client, ClientOptions, Deadline, State};
+use ginnel_service::{BaselineClient, BaselineError, BaselineOptions, BatchReply, Deadline, State};
 use ginnel_session::Endpoint;
 use std::marker::PhantomData;
 use std::time::Duration;
@@ -32,7 +32,7 @@ pub const STRING_REVERSE_METHOD: u16 = 3;
 pub enum NetipcError {
     /// No response, or a status that is not OK.
     #[error(transparent)]
-    Call(#[from] CallError),
+    Call(#[from] BaselineError),
     /// A response that is none of this service.
     #[error("malformed response: {0}")]
     Response(#[from] DecodeError),
@@ -65,18 +65,18 @@ pub enum CgroupsSnapshot {}
 /// A client of service `S`: [`Increment`], [`StringReverse`], [`CgroupsSnapshot`],
 /// [`CgroupsLookup`](crate::CgroupsLookup) or [`AppsLookup`](crate::AppsLookup).
 ///
-/// Every call blocks at most for [`ClientOptions::call_timeout`], all requests and retries together, and fails at once
-/// while the client is not ready. One thread at a time.
+/// Every call blocks at most for [`BaselineOptions::call_timeout`], all requests and retries together, and fails at
+/// once while the client is not ready. One thread at a time.
 ///
 /// ```
 /// use ginnel_netipc::{INCREMENT_METHOD, Increment, ServiceClient, increment_handler};
-/// use ginnel_service::{ClientOptions, Server, ServerOptions};
+/// use ginnel_service::{BaselineOptions, Server, ServerOptions};
 /// use ginnel_session::Endpoint;
 ///
 /// let dir = tempfile::tempdir()?;
 /// let endpoint = Endpoint::seqpacket(dir.path(), "increment")?;
 /// let server = Server::start(&endpoint, ServerOptions::default(), INCREMENT_METHOD, increment_handler())?;
-/// let mut client = ServiceClient::<Increment>::new(&endpoint, ClientOptions::default())?;
+/// let mut client = ServiceClient::<Increment>::new(&endpoint, BaselineOptions::default())?;
 /// assert!(client.refresh().is_ready());
 /// assert_eq!(client.increment(41)?, 42);
 /// server.stop();
@@ -84,7 +84,7 @@ pub enum CgroupsSnapshot {}
 /// ```
 #[derive(Debug)]
 pub struct ServiceClient<S> {
-    base: Client,
+    base: BaselineClient,
     timeout: Duration,
     request: Vec<u8>,
     ceilings: LookupCeilings,
@@ -98,14 +98,14 @@ impl<S> ServiceClient<S> {
     ///
     /// # Errors
     /// If the process is out of file descriptors.
-    pub fn new(endpoint: &Endpoint, options: ClientOptions) -> std::io::Result<Self> {
+    pub fn new(endpoint: &Endpoint, options: BaselineOptions) -> std::io::Result<Self> {
         let timeout = options.call_timeout;
-        let base = Client::new(endpoint, options)?;
+        let base = BaselineClient::new(endpoint, options)?;
         let ceilings = LookupCeilings::default();
         Ok(Self { base, timeout, request: Vec::new(), ceilings, may_grow: true, service: PhantomData })
     }
 
-    /// Connects if that is due; see [`Client::refresh`].
+    /// Connects if that is due; see [`BaselineClient::refresh`].
     pub fn refresh(&mut self) -> State {
         let was_ready = self.base.state().is_ready();
         let state = self.base.refresh();
@@ -116,7 +116,7 @@ impl<S> ServiceClient<S> {
 
     /// The client below: state, agreement, counters, abort.
     #[must_use]
-    pub fn base(&self) -> &Client {
+    pub fn base(&self) -> &BaselineClient {
         &self.base
     }
 
@@ -184,7 +184,7 @@ impl ServiceClient<CgroupsSnapshot> {
         Ok(Snapshot::decode(self.snapshot_payload()?)?)
     }
 
-    pub(crate) fn snapshot_payload(&mut self) -> Result<&[u8], CallError> {
+    pub(crate) fn snapshot_payload(&mut self) -> Result<&[u8], BaselineError> {
         self.request.clear();
         encode_snapshot_request(&mut self.request);
         self.base.call(SNAPSHOT_METHOD, &self.request)
@@ -237,8 +237,8 @@ impl<L: Lookup> ServiceClient<L> {
                         split.answer(payload)?;
                         needed = 0;
                     }
-                    Err(CallError::RequestTooLarge { .. }) if self.may_grow && needed == 0 => self.may_grow = false,
-                    Err(CallError::RequestTooLarge { .. }) if needed > 0 => {
+                    Err(BaselineError::RequestTooLarge { .. }) if self.may_grow && needed == 0 => self.may_grow = false,
+                    Err(BaselineError::RequestTooLarge { .. }) if needed > 0 => {
                         split.cannot_grow(needed)?;
                         needed = 0;
                     }

@@ -2,7 +2,7 @@
 
 use crate::cache::CgroupCache;
 use crate::client::{CgroupsSnapshot, NetipcError, ServiceClient};
-use ginnel_service::ClientOptions;
+use ginnel_service::BaselineOptions;
 use ginnel_session::Endpoint;
 
 /// Refreshes a [`CgroupCache`] from a CGROUPS_SNAPSHOT service. Owned by one thread, which calls
@@ -10,12 +10,12 @@ use ginnel_session::Endpoint;
 ///
 /// ```no_run
 /// use ginnel_netipc::CacheRefresher;
-/// use ginnel_service::ClientOptions;
+/// use ginnel_service::BaselineOptions;
 /// use ginnel_session::Endpoint;
 /// use std::time::Duration;
 ///
 /// let endpoint = Endpoint::seqpacket("/run/netdata", "cgroups-snapshot")?;
-/// let mut refresher = CacheRefresher::new(&endpoint, ClientOptions::default())?;
+/// let mut refresher = CacheRefresher::new(&endpoint, BaselineOptions::default())?;
 /// let mut reader = refresher.cache().reader();
 /// std::thread::spawn(move || {
 ///     loop {
@@ -41,7 +41,7 @@ impl CacheRefresher {
     ///
     /// # Errors
     /// If the process is out of file descriptors.
-    pub fn new(endpoint: &Endpoint, options: ClientOptions) -> std::io::Result<Self> {
+    pub fn new(endpoint: &Endpoint, options: BaselineOptions) -> std::io::Result<Self> {
         Ok(Self { client: ServiceClient::new(endpoint, options)?, cache: CgroupCache::new(), failing: false })
     }
 

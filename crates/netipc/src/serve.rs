@@ -77,7 +77,7 @@ where
 /// ```
 /// use ginnel_netipc::host::{Cgroups, Host};
 /// use ginnel_netipc::{AppOutcome, AppsLookup, HostProvider, Lookup, ServiceClient, lookup_handler};
-/// use ginnel_service::{ClientOptions, Server, ServerOptions};
+/// use ginnel_service::{BaselineOptions, Server, ServerOptions};
 /// use ginnel_session::Endpoint;
 /// use std::{sync::Arc, time::Duration};
 ///
@@ -89,7 +89,7 @@ where
 /// let endpoint = Endpoint::seqpacket(dir.path(), AppsLookup::SERVICE)?;
 /// let server = Server::start(&endpoint, options, AppsLookup::METHOD, handler)?;
 ///
-/// let mut client = ServiceClient::<AppsLookup>::new(&endpoint, ClientOptions::default())?;
+/// let mut client = ServiceClient::<AppsLookup>::new(&endpoint, BaselineOptions::default())?;
 /// client.refresh();
 /// let answer = client.lookup(&[std::process::id()])?;
 /// let AppOutcome::Known(me) = answer.response().get(0).unwrap().outcome else { panic!("this process lives") };

@@ -2,7 +2,7 @@
 //! client.
 
 use ginnel_netipc::*;
-use ginnel_service::{CallError, ClientOptions, Failure, Handler, Request, Server, ServerOptions, State};
+use ginnel_service::{BaselineError, BaselineOptions, Failure, Handler, Request, Server, ServerOptions, State};
 use ginnel_session::Endpoint;
 use ginnel_wire::{Profiles, Status};
 use std::sync::Arc;
@@ -26,7 +26,7 @@ fn serve(code: u16, options: ServerOptions, handler: impl Handler) -> Service {
 
 impl Service {
     fn client<S>(&self, profile: Profiles) -> ServiceClient<S> {
-        let mut options = ClientOptions::default();
+        let mut options = BaselineOptions::default();
         options.session.supported = profile;
         options.session.request.max_items = 1000;
         let mut client = ServiceClient::new(self.server.endpoint(), options).unwrap();
@@ -76,11 +76,11 @@ fn malformed_requests_are_told_so_and_only_their_session_ends() {
         Ok(())
     });
     let service = serve(AppsLookup::METHOD, limits(0, 0), handler);
-    let mut raw = ginnel_service::Client::new(service.server.endpoint(), ClientOptions::default()).unwrap();
+    let mut raw = ginnel_service::BaselineClient::new(service.server.endpoint(), BaselineOptions::default()).unwrap();
     raw.refresh();
     let mut healthy = service.client::<AppsLookup>(Profiles::BASELINE);
     let error = raw.call(AppsLookup::METHOD, b"not a lookup").unwrap_err();
-    assert!(matches!(error, CallError::Status(Status::BAD_ENVELOPE)), "{error}");
+    assert!(matches!(error, BaselineError::Status(Status::BAD_ENVELOPE)), "{error}");
     assert_eq!(healthy.lookup(&[7]).unwrap().response().get(0).unwrap().outcome, AppOutcome::Unknown);
 }
 
@@ -125,7 +125,7 @@ fn restless(changes: u64) -> (Service, Arc<AtomicU64>) {
 }
 
 fn small_client(service: &Service) -> ServiceClient<AppsLookup> {
-    let mut options = ClientOptions::default();
+    let mut options = BaselineOptions::default();
     options.session.request.max_payload = 512;
     let mut client = ServiceClient::new(service.server.endpoint(), options).unwrap();
     assert_eq!(client.refresh(), State::Ready);
@@ -186,13 +186,13 @@ fn one_deadline_covers_all_requests_of_a_lookup() {
             Ok(())
         },
     );
-    let mut options = ClientOptions { call_timeout: slow * 5, ..Default::default() };
+    let mut options = BaselineOptions { call_timeout: slow * 5, ..Default::default() };
     options.session.request.max_payload = 512;
     let mut client = ServiceClient::<AppsLookup>::new(service.server.endpoint(), options).unwrap();
     assert_eq!(client.refresh(), State::Ready);
     let pids: Vec<u32> = (1..=1000).collect();
     let said = client.lookup(&pids).map(|_| ()).unwrap_err();
-    assert!(matches!(said, NetipcError::Call(CallError::TimedOut)), "{said:?}");
+    assert!(matches!(said, NetipcError::Call(BaselineError::TimedOut)), "{said:?}");
     // Of 33 requests at most as many were sent as have room until the deadline.
     assert!((1..=5).contains(&requests.load(Ordering::Relaxed)), "{requests:?}");
 }

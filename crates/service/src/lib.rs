@@ -1,10 +1,10 @@
 //! Clients and servers of netipc services, above the byte level of [`ginnel_session`].
 //!
-//! A [`Server`] answers one service on one endpoint with a [`Handler`], for many sessions at once. A [`Client`] finds
-//! the service, late or restarted as it may be, retries a call at most once, and learns the sizes it needs.
+//! A [`Server`] answers one service on one endpoint with a [`Handler`], for many sessions at once. A [`BaselineClient`]
+//! finds the service, late or restarted as it may be, retries a call at most once, and learns the sizes it needs.
 //!
 //! ```
-//! use ginnel_service::{Client, ClientOptions, Failure, Request, Server, ServerOptions};
+//! use ginnel_service::{BaselineClient, BaselineOptions, Failure, Request, Server, ServerOptions};
 //! use ginnel_session::Endpoint;
 //!
 //! let dir = tempfile::tempdir()?;
@@ -15,7 +15,7 @@
 //! };
 //! let server = Server::start(&endpoint, ServerOptions::default(), 7, shout)?;
 //!
-//! let mut client = Client::new(&endpoint, ClientOptions::default())?;
+//! let mut client = BaselineClient::new(&endpoint, BaselineOptions::default())?;
 //! assert!(client.refresh().is_ready());
 //! assert_eq!(client.call(7, b"hello")?, b"HELLO");
 //! server.stop();
@@ -36,7 +36,7 @@ mod server;
 mod state;
 mod sync;
 
-pub use client::{BatchReply, CallError, Client, ClientCounters, ClientOptions};
+pub use client::{BaselineClient, BaselineCounters, BaselineError, BaselineOptions, BatchReply};
 pub use context::Context;
 pub use dispatch::Execution;
 pub use executor::{Executor, Job, Pool, Rejected};

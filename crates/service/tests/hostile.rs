@@ -3,7 +3,7 @@
 mod common;
 
 use common::{CARRIERS, CODE, Carrier, PATIENCE, echo, eventually, ready};
-use ginnel_service::{CallError, Client, Failure, Request, Server, ServerOptions};
+use ginnel_service::{BaselineClient, BaselineError, Failure, Request, Server, ServerOptions};
 use ginnel_session::{Session, SessionError, Wait};
 use ginnel_wire::{Envelope, Hello, Packets, Profiles, Status};
 use std::io::Write;
@@ -44,7 +44,7 @@ fn lying_chunks(at: usize, value: u32) -> Vec<Vec<u8>> {
 /// A client of its own beside the liar.
 struct Bystander<'a> {
     server: &'a Server,
-    client: Client,
+    client: BaselineClient,
 }
 
 impl Bystander<'_> {
@@ -175,7 +175,7 @@ fn a_batch_of_more_items_than_the_server_takes_is_refused_whatever_was_agreed() 
         let server = Server::start(&carrier.endpoint(dir.path(), 0), options, CODE, handler).unwrap();
         let mut client = ready(server.endpoint(), carrier.client());
         let refused = client.call_batch(CODE, [&b"x"[..]; 5], common::soon());
-        assert!(matches!(refused, Err(CallError::ResponseTooLarge { .. })), "{carrier:?} {refused:?}");
+        assert!(matches!(refused, Err(BaselineError::ResponseTooLarge { .. })), "{carrier:?} {refused:?}");
         assert_eq!(calls.load(Ordering::Relaxed), 0, "{carrier:?}");
         client.refresh();
         assert_eq!(client.call_batch(CODE, [&b"x"[..]; 4], common::soon()).unwrap().len(), 4, "{carrier:?}");
@@ -207,7 +207,7 @@ fn a_stop_ends_a_batch_between_two_items() {
             // The handler goes with the last thread that could call it.
             eventually("the session ends", || Arc::strong_count(&calls) == 1);
             assert_eq!(calls.load(Ordering::Relaxed), 1, "{carrier:?}");
-            assert!(matches!(call.join().unwrap(), Err(CallError::Connect(_))), "{carrier:?}");
+            assert!(matches!(call.join().unwrap(), Err(BaselineError::Connect(_))), "{carrier:?}");
         });
     }
 }

@@ -4,7 +4,7 @@
 mod common;
 
 use common::{CODE, Carrier, Moments, Process, assert_quick, await_state, files, play, ready, size, soon};
-use ginnel_service::{CallError, State};
+use ginnel_service::{BaselineError, State};
 use ginnel_session::{Session, SessionError, Wait};
 use std::time::Instant;
 
@@ -43,7 +43,7 @@ fn a_killed_server_is_noticed_replaced_and_swept_up(carrier: Carrier) {
             let killed = Instant::now();
             // The call was tried again, for the 100 ms that a restart is given, and nobody was there.
             let lost = calls.join().unwrap();
-            assert!(matches!(lost, CallError::Connect(_) | CallError::Session(_)), "{lost:?}");
+            assert!(matches!(lost, BaselineError::Connect(_) | BaselineError::Session(_)), "{lost:?}");
             let (ended, when) = sleeping.join().unwrap();
             assert!(matches!(ended, SessionError::Closed), "{ended:?}");
             when.saturating_duration_since(killed)

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{CARRIERS, CODE, Carrier, Process, await_state, echo, eventually, play, ready};
-use ginnel_service::{Client, Server, State};
+use ginnel_service::{BaselineClient, Server, State};
 use ginnel_session::{ConnectError, Refusal, Session, SessionError, Wait};
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ fn a_server_without_descriptors_refuses_and_goes_on_when_it_has_some_again() {
         }
         assert!(sessions.len() >= 5 && refused > 0, "{carrier:?}: {} begin, {refused} are refused", sessions.len());
         drop(sessions);
-        let mut client = Client::new(&endpoint, carrier.client()).unwrap();
+        let mut client = BaselineClient::new(&endpoint, carrier.client()).unwrap();
         await_state(&mut client, State::Ready);
         assert_eq!(client.call(CODE, b"x").unwrap(), b"x");
         server.end();
@@ -77,7 +77,7 @@ fn a_session_that_is_in_use_makes_no_room() {
     std::thread::scope(|scope| {
         scope.spawn(move || busy.call(CODE, b"!hang").map(drop));
         eventually("the handler has it", || server.counters().requests == 1);
-        let mut newcomer = Client::new(server.endpoint(), Carrier::Seqpacket.client()).unwrap();
+        let mut newcomer = BaselineClient::new(server.endpoint(), Carrier::Seqpacket.client()).unwrap();
         assert_eq!(newcomer.refresh(), State::Disconnected);
         // Counted after the client was told.
         eventually("it was refused", || server.counters().refused == 1);
@@ -131,7 +131,7 @@ fn the_longest_duration_is_never_in_every_option() {
         (options.call_timeout, options.connect_timeout) = (Duration::MAX, Duration::MAX);
         let mut client = ready(server.endpoint(), options);
         assert_eq!(client.call(CODE, b"x").unwrap(), b"x");
-        let mut newcomer = Client::new(server.endpoint(), carrier.client()).unwrap();
+        let mut newcomer = BaselineClient::new(server.endpoint(), carrier.client()).unwrap();
         assert_eq!(newcomer.refresh(), State::Disconnected, "full, and nobody ever makes room");
         assert!(server.is_accepting());
         drop((client, silent));

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{CARRIERS, CODE, Carrier, Process, await_state, eventually, files, play, size};
-use ginnel_service::{CallError, Client, State};
+use ginnel_service::{BaselineClient, BaselineError, State};
 use ginnel_session::Limits;
 use std::time::{Duration, Instant};
 
@@ -19,8 +19,8 @@ fn server(carrier: Carrier, dir: &tempfile::TempDir, env: &[(&str, u64)]) -> Pro
     server
 }
 
-fn client(carrier: Carrier, dir: &tempfile::TempDir) -> Client {
-    Client::new(&carrier.endpoint(dir.path(), 0), carrier.client()).unwrap()
+fn client(carrier: Carrier, dir: &tempfile::TempDir) -> BaselineClient {
+    BaselineClient::new(&carrier.endpoint(dir.path(), 0), carrier.client()).unwrap()
 }
 
 #[test]
@@ -31,7 +31,7 @@ fn a_late_service_is_found_an_absent_one_missed_and_a_restarted_one_found_again(
         for _ in 0..3 {
             assert_eq!(client.refresh(), State::NotFound);
         }
-        assert!(matches!(client.call(CODE, b"x"), Err(CallError::NotReady(State::NotFound))));
+        assert!(matches!(client.call(CODE, b"x"), Err(BaselineError::NotReady(State::NotFound))));
 
         let first = server(carrier, &dir, &[]);
         assert_eq!(client.refresh(), State::Ready);
@@ -81,7 +81,7 @@ fn an_incompatible_service_is_tried_again_too() {
     let without = server(Carrier::Seqpacket, &dir, &[]);
     let mut options = Carrier::Shm.client();
     options.session.supported = ginnel_wire::Profiles::SHM_HYBRID;
-    let mut client = Client::new(&Carrier::Shm.endpoint(dir.path(), 0), options).unwrap();
+    let mut client = BaselineClient::new(&Carrier::Shm.endpoint(dir.path(), 0), options).unwrap();
     assert_eq!(client.refresh(), State::Incompatible);
     without.end();
     let with = server(Carrier::Shm, &dir, &[]);
@@ -97,7 +97,7 @@ fn requests_and_responses_that_do_not_fit_are_learned_by_both_sides() {
         let server = server(carrier, &dir, &[]);
         let mut client = client(carrier, &dir);
         assert_eq!(client.refresh(), State::Ready);
-        let granted = |client: &Client| {
+        let granted = |client: &BaselineClient| {
             let agreement = client.agreement().unwrap();
             (agreement.request.max_payload, agreement.response.max_payload)
         };
@@ -119,7 +119,10 @@ fn requests_and_responses_that_do_not_fit_are_learned_by_both_sides() {
             (counters.reconnects, counters.overflows)
         );
         // The ceiling of what is learned is one MiB.
-        assert!(matches!(client.call(CODE, b"!size 1048577"), Err(CallError::ResponseTooLarge { limit: 1_048_576 })));
+        assert!(matches!(
+            client.call(CODE, b"!size 1048577"),
+            Err(BaselineError::ResponseTooLarge { limit: 1_048_576 })
+        ));
         assert_eq!(client.call(CODE, b"!size 1048576").unwrap().len(), 1 << 20);
         server.end();
     }
@@ -139,9 +142,9 @@ fn a_client_that_has_learned_lives_with_a_server_that_takes_less_and_with_one_th
     await_state(&mut client, State::Ready);
     assert_eq!(client.call(CODE, &[1; 500]).unwrap(), [1; 500]);
     let refused = client.call(CODE, &[1; 60_000]);
-    assert!(matches!(refused, Err(CallError::RequestTooLarge { len: 60_000, .. })), "{refused:?}");
+    assert!(matches!(refused, Err(BaselineError::RequestTooLarge { len: 60_000, .. })), "{refused:?}");
     let refused = client.call(CODE, &[1; 4000]);
-    assert!(matches!(refused, Err(CallError::ResponseTooLarge { limit: 2048 })), "{refused:?}");
+    assert!(matches!(refused, Err(BaselineError::ResponseTooLarge { limit: 2048 })), "{refused:?}");
     assert_eq!(client.call(CODE, &[1; 2048]).unwrap(), [1; 2048]);
     small.end();
 
@@ -158,7 +161,7 @@ fn a_client_that_starts_above_a_server_s_limit_never_gets_a_session_and_says_so(
     let server = server(Carrier::Seqpacket, &dir, &[("GINNEL_TEST_REQUEST", 4096), ("GINNEL_TEST_RESPONSE", 4096)]);
     let mut options = Carrier::Seqpacket.client();
     options.session.request = Limits { max_payload: 8192, max_items: 1 };
-    let mut client = Client::new(&Carrier::Seqpacket.endpoint(dir.path(), 0), options).unwrap();
+    let mut client = BaselineClient::new(&Carrier::Seqpacket.endpoint(dir.path(), 0), options).unwrap();
     for _ in 0..3 {
         assert_eq!(client.refresh(), State::Disconnected);
     }

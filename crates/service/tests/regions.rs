@@ -4,7 +4,7 @@
 mod common;
 
 use common::{CODE, Carrier, await_state, echo, eventually, files, ready, soon};
-use ginnel_service::{CallError, Client, Server, State};
+use ginnel_service::{BaselineClient, BaselineError, Server, State};
 use ginnel_session::Endpoint;
 use ginnel_wire::{Hello, HelloAck, Profiles};
 use rustix::fd::OwnedFd;
@@ -117,7 +117,7 @@ fn a_server_that_cuts_the_region_under_a_call_does_not_hold_the_caller() {
     for leaves in [true, false] {
         let dir = tempfile::tempdir().unwrap();
         let server = server(&dir, 3);
-        let mut client = Client::new(server.endpoint(), Carrier::Shm.client()).unwrap();
+        let mut client = BaselineClient::new(server.endpoint(), Carrier::Shm.client()).unwrap();
         await_state(&mut client, State::Ready);
         let id = client.agreement().unwrap().session_id;
         let abort = client.abort_handle();
@@ -135,7 +135,7 @@ fn a_server_that_cuts_the_region_under_a_call_does_not_hold_the_caller() {
             }
             abort.raise();
             let said = calling.join().unwrap();
-            assert!(matches!(said, Err(CallError::Aborted | CallError::Session(_))), "{said:?}");
+            assert!(matches!(said, Err(BaselineError::Aborted | BaselineError::Session(_))), "{said:?}");
         });
     }
 }

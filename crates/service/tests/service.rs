@@ -3,7 +3,7 @@
 mod common;
 
 use common::{CARRIERS, CODE, Carrier, PATIENCE, await_state, echo, eventually, files, ready, soon};
-use ginnel_service::{CallError, Client, Drained, Failure, Request, Server, State};
+use ginnel_service::{BaselineClient, BaselineError, Drained, Failure, Request, Server, State};
 use ginnel_wire::Status;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -48,7 +48,7 @@ fn a_wrong_method_is_told_and_the_session_stays() {
         let dir = tempfile::tempdir().unwrap();
         let server = start(carrier, &dir);
         let mut client = ready(server.endpoint(), carrier.client());
-        assert!(matches!(client.call(CODE + 1, b"x"), Err(CallError::Status(Status::UNSUPPORTED))));
+        assert!(matches!(client.call(CODE + 1, b"x"), Err(BaselineError::Status(Status::UNSUPPORTED))));
         assert_eq!(client.call(CODE, b"x").unwrap(), b"x");
         assert_eq!((server.counters().sessions, client.counters().reconnects), (1, 0));
     }
@@ -61,12 +61,12 @@ fn a_panic_or_a_failure_costs_its_request_and_no_more() {
         let server = start(carrier, &dir);
         let mut client = ready(server.endpoint(), carrier.client());
         for bad in [&b"!panic"[..], b"!fail"] {
-            assert!(matches!(client.call(CODE, bad), Err(CallError::Status(Status::INTERNAL_ERROR))));
+            assert!(matches!(client.call(CODE, bad), Err(BaselineError::Status(Status::INTERNAL_ERROR))));
             assert_eq!(client.call(CODE, b"x").unwrap(), b"x");
         }
         let items = [&b"fine"[..], b"!panic"];
         let refused = client.call_batch(CODE, items, soon());
-        assert!(matches!(refused, Err(CallError::Status(Status::INTERNAL_ERROR))));
+        assert!(matches!(refused, Err(BaselineError::Status(Status::INTERNAL_ERROR))));
         assert_eq!((server.counters().sessions, server.counters().failures), (1, 3));
     }
 }
@@ -77,7 +77,7 @@ fn a_malformed_request_is_told_and_its_session_ends() {
         let dir = tempfile::tempdir().unwrap();
         let server = start(carrier, &dir);
         let mut client = ready(server.endpoint(), carrier.client());
-        assert!(matches!(client.call(CODE, b"!malformed"), Err(CallError::Status(Status::BAD_ENVELOPE))));
+        assert!(matches!(client.call(CODE, b"!malformed"), Err(BaselineError::Status(Status::BAD_ENVELOPE))));
         eventually("the session has ended", || server.counters().active == 0);
         // The next call finds it closed, and another one in its place.
         assert_eq!(client.call(CODE, b"x").unwrap(), b"x");
@@ -93,9 +93,9 @@ fn a_full_server_refuses_in_the_handshake_and_takes_the_client_when_there_is_roo
     let server = Server::start(&Carrier::Seqpacket.endpoint(dir.path(), 0), options, CODE, echo).unwrap();
     let first = ready(server.endpoint(), Carrier::Seqpacket.client());
     let mut second = ready(server.endpoint(), Carrier::Seqpacket.client());
-    let mut third = Client::new(server.endpoint(), Carrier::Seqpacket.client()).unwrap();
+    let mut third = BaselineClient::new(server.endpoint(), Carrier::Seqpacket.client()).unwrap();
     assert_eq!(third.refresh(), State::Disconnected);
-    assert!(matches!(third.call(CODE, b"x"), Err(CallError::NotReady(State::Disconnected))));
+    assert!(matches!(third.call(CODE, b"x"), Err(BaselineError::NotReady(State::Disconnected))));
     assert_eq!(second.call(CODE, b"x").unwrap(), b"x");
     drop(first);
     await_state(&mut third, State::Ready);
@@ -119,10 +119,10 @@ fn a_call_ends_at_its_deadline_and_the_client_recovers() {
         let mut client = ready(server.endpoint(), carrier.client());
         let begin = Instant::now();
         let late = client.call_until(CODE, b"hold", begin + Duration::from_millis(30));
-        assert!(matches!(late, Err(CallError::TimedOut)), "{late:?}");
+        assert!(matches!(late, Err(BaselineError::TimedOut)), "{late:?}");
         assert!(begin.elapsed() >= Duration::from_millis(30));
         assert_eq!((client.state(), client.counters().retries), (State::Broken, 0));
-        assert!(matches!(client.call(CODE, b"x"), Err(CallError::NotReady(State::Broken))));
+        assert!(matches!(client.call(CODE, b"x"), Err(BaselineError::NotReady(State::Broken))));
         assert_eq!(client.refresh(), State::Ready);
         assert_eq!(client.call(CODE, b"x").unwrap(), b"x");
         assert_eq!((client.counters().connects, client.counters().reconnects), (1, 1));
@@ -151,7 +151,7 @@ fn an_abort_ends_a_call_from_another_thread() {
                 abort.raise();
             });
             let ended = client.call_until(CODE, b"x", soon() + PATIENCE);
-            assert!(matches!(ended, Err(CallError::Aborted)), "{ended:?}");
+            assert!(matches!(ended, Err(BaselineError::Aborted)), "{ended:?}");
         });
         assert_eq!(client.state(), State::Broken);
         // It stays raised until it is cleared.
@@ -172,9 +172,9 @@ fn an_abort_between_calls_is_forgotten_when_cleared_and_no_request_is_executed_t
         let abort = client.abort_handle();
         abort.raise();
         let aborted = client.call(CODE, b"never");
-        assert!(matches!(aborted, Err(CallError::Aborted)), "{carrier:?}: {aborted:?}");
+        assert!(matches!(aborted, Err(BaselineError::Aborted)), "{carrier:?}: {aborted:?}");
         let aborted = client.pipeline(CODE, &[b"never"], 1, soon(), |_, _| {});
-        assert!(matches!(aborted, Err(CallError::NotReady(State::Broken))), "{carrier:?}: {aborted:?}");
+        assert!(matches!(aborted, Err(BaselineError::NotReady(State::Broken))), "{carrier:?}: {aborted:?}");
         abort.clear();
         assert_eq!(client.refresh(), State::Ready);
         abort.raise();
@@ -189,7 +189,7 @@ fn stop_ends_idle_sessions_at_once_and_frees_the_name() {
     for carrier in CARRIERS {
         let dir = tempfile::tempdir().unwrap();
         let server = start(carrier, &dir);
-        let mut clients: Vec<Client> = (0..5).map(|_| ready(server.endpoint(), carrier.client())).collect();
+        let mut clients: Vec<BaselineClient> = (0..5).map(|_| ready(server.endpoint(), carrier.client())).collect();
         eventually("all sessions are up", || server.counters().active == 5);
         server.stop();
         assert_eq!(files(dir.path()), [""; 0], "{carrier:?}");
@@ -221,7 +221,7 @@ fn drain_finishes_what_runs_refuses_what_comes_and_says_what_it_cut_off() {
             inside.recv_timeout(PATIENCE).unwrap();
             let draining = scope.spawn(|| server.drain(PATIENCE));
             eventually("the name is free", || {
-                Client::new(&endpoint, carrier.client()).unwrap().refresh() == State::NotFound
+                BaselineClient::new(&endpoint, carrier.client()).unwrap().refresh() == State::NotFound
             });
             assert!(!draining.is_finished(), "a request still runs");
             release.send(()).unwrap();
@@ -242,7 +242,7 @@ fn a_handler_that_hangs_cannot_hold_up_a_stop() {
         eventually("the handler runs", || server.counters().requests == 1);
         assert_eq!(server.drain(Duration::from_millis(20)), Drained { cut_off: 1, stuck: 1 });
         // The client is hung up on, although the handler's thread lives on.
-        assert!(matches!(call.join().unwrap(), Err(CallError::Connect(_))));
+        assert!(matches!(call.join().unwrap(), Err(BaselineError::Connect(_))));
     });
 }
 
@@ -262,7 +262,7 @@ fn a_client_that_is_refused_makes_no_region_of_the_others_larger() {
     };
     let mut wrong = large();
     wrong.session.token = 8;
-    assert_eq!(Client::new(&endpoint, wrong).unwrap().refresh(), State::AuthFailed);
+    assert_eq!(BaselineClient::new(&endpoint, wrong).unwrap().refresh(), State::AuthFailed);
     let client = ready(&endpoint, Carrier::Shm.client());
     assert!(region() < 1 << 20, "{}", region());
     drop(client);

@@ -6,7 +6,7 @@ use clap::ValueEnum;
 use ginnel_netipc::{
     AppsLookup, CgroupsLookup, CgroupsSnapshot, Increment, Lookup, NetipcError, ServiceClient, StringReverse,
 };
-use ginnel_service::{Client, ClientOptions, State};
+use ginnel_service::{BaselineClient, BaselineOptions, State};
 use serde_json::json;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -55,7 +55,8 @@ impl Question {
         connection: &Connection,
         timeout: Duration,
     ) -> Result<Self, String> {
-        let mut options = ClientOptions { call_timeout: timeout, connect_timeout: timeout, ..ClientOptions::default() };
+        let mut options =
+            BaselineOptions { call_timeout: timeout, connect_timeout: timeout, ..BaselineOptions::default() };
         (options.session.supported, options.session.preferred) = connection.profiles();
         options.session.token = connection.token()?;
         options.session.allow_writable_dir = connection.allow_writable_dir;
@@ -101,7 +102,7 @@ impl Question {
         }
     }
 
-    pub(crate) fn base(&self) -> &Client {
+    pub(crate) fn base(&self) -> &BaselineClient {
         match self {
             Self::Increment(client, _) => client.base(),
             Self::StringReverse(client, _) => client.base(),

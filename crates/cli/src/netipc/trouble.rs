@@ -3,7 +3,7 @@
 use super::ask::{Question, Service};
 use super::connection::Connection;
 use ginnel_netipc::NetipcError;
-use ginnel_service::{CallError, State};
+use ginnel_service::{BaselineError, State};
 use ginnel_session::{ConnectError, Refusal, SessionError};
 use serde_json::{Value, json};
 
@@ -81,11 +81,13 @@ impl From<&str> for Trouble {
 impl From<NetipcError> for Trouble {
     fn from(error: NetipcError) -> Self {
         let kind = match &error {
-            NetipcError::Call(CallError::TimedOut) => "timed-out",
-            NetipcError::Call(CallError::Aborted) => return Self::interrupted(),
-            NetipcError::Call(CallError::Status(_)) => "status",
+            NetipcError::Call(BaselineError::TimedOut) => "timed-out",
+            NetipcError::Call(BaselineError::Aborted) => return Self::interrupted(),
+            NetipcError::Call(BaselineError::Status(_)) => "status",
             NetipcError::Call(
-                CallError::RequestTooLarge { .. } | CallError::ResponseTooLarge { .. } | CallError::TooManyItems { .. },
+                BaselineError::RequestTooLarge { .. }
+                | BaselineError::ResponseTooLarge { .. }
+                | BaselineError::TooManyItems { .. },
             ) => "too-large",
             NetipcError::Call(_) => "no-session",
             NetipcError::Request(_) => "request",

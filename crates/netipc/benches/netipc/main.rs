@@ -13,7 +13,7 @@ use ginnel_netipc::{
     AppsLookup, CgroupCache, CgroupsLookup, CgroupsSnapshot, INCREMENT_METHOD, Increment, Lookup, ServiceClient,
     encode_increment,
 };
-use ginnel_service::ClientOptions;
+use ginnel_service::BaselineOptions;
 use ginnel_session::{Session, Wait};
 use ginnel_wire::{BatchBuilder, Envelope};
 use pace::{Pace, Span};
@@ -102,7 +102,7 @@ fn measure(row: &Row, span: Span) -> Result<(), String> {
 }
 
 fn drive(row: &Row, served: &Served, span: Span) -> Result<Driven, Failure> {
-    let mut options = ClientOptions::default();
+    let mut options = BaselineOptions::default();
     options.session.supported = profile(row);
     options.session.request.max_payload = limit(row);
     options.session.request.max_items = row.size as u32;

@@ -1,7 +1,7 @@
 //! What the tests of this crate share: every carrier, and real processes that serve and call.
 #![allow(dead_code, unreachable_pub)]
 
-use ginnel_service::{Client, ClientOptions, Failure, Request, Server, ServerOptions, State};
+use ginnel_service::{BaselineClient, BaselineOptions, Failure, Request, Server, ServerOptions, State};
 use ginnel_session::{Endpoint, Limits, ServerConfig};
 use ginnel_wire::Profiles;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -48,8 +48,8 @@ impl Carrier {
         ServerOptions { session, ..Default::default() }
     }
 
-    pub fn client(self) -> ClientOptions {
-        let mut options = ClientOptions::default();
+    pub fn client(self) -> BaselineOptions {
+        let mut options = BaselineOptions::default();
         options.session.supported = self.profiles();
         options.session.token = 7;
         options.session.request = Limits { max_payload: 1024, max_items: 65536 };
@@ -86,13 +86,13 @@ pub fn echo(request: &Request<'_>, response: &mut Vec<u8>) -> Result<(), Failure
     }
 }
 
-pub fn ready(endpoint: &Endpoint, options: ClientOptions) -> Client {
-    let mut client = Client::new(endpoint, options).unwrap();
+pub fn ready(endpoint: &Endpoint, options: BaselineOptions) -> BaselineClient {
+    let mut client = BaselineClient::new(endpoint, options).unwrap();
     await_state(&mut client, State::Ready);
     client
 }
 
-pub fn await_state(client: &mut Client, state: State) {
+pub fn await_state(client: &mut BaselineClient, state: State) {
     eventually(&format!("the client is {state}"), || client.refresh() == state);
 }
 

@@ -8,8 +8,8 @@ use std::sync::Arc;
 /// Why a call has no response.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum CallError {
-    /// There is no session. Nothing was tried: [`Client::refresh`](crate::Client::refresh) connects.
+pub enum BaselineError {
+    /// There is no session. Nothing was tried: [`BaselineClient::refresh`](crate::BaselineClient::refresh) connects.
     #[error("the service is not ready: {0}")]
     NotReady(State),
     /// The deadline passed; whether the request was executed is not known.

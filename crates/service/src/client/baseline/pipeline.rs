@@ -1,11 +1,11 @@
 //! Many calls of one method down one session, several of them under way at once.
 
-use super::{CallError, Client};
+use super::{BaselineClient, BaselineError};
 use ginnel_base::Deadline;
 use ginnel_session::{SessionError, Wait};
 use ginnel_wire::{Envelope, Status};
 
-impl Client {
+impl BaselineClient {
     /// Calls method `code` with each of `payloads`, with up to `depth` requests in flight, until `deadline`.
     /// `on_response` gets the index of each payload with its answer, in the order in which answers come.
     ///
@@ -13,8 +13,8 @@ impl Client {
     /// are negotiated anew, as for a single call and at any depth.
     ///
     /// # Errors
-    /// As [`Client::call_until`]; statuses go to `on_response`, LIMIT_EXCEEDED only when no larger limit is to be had.
-    /// Answers that came before an error were handed out.
+    /// As [`BaselineClient::call_until`]; statuses go to `on_response`, LIMIT_EXCEEDED only when no larger limit is to
+    /// be had. Answers that came before an error were handed out.
     pub fn pipeline(
         &mut self,
         code: u16,
@@ -22,7 +22,7 @@ impl Client {
         depth: usize,
         deadline: impl Into<Deadline>,
         mut on_response: impl FnMut(usize, Result<&[u8], Status>),
-    ) -> Result<(), CallError> {
+    ) -> Result<(), BaselineError> {
         let deadline = deadline.into();
         self.check_ready()?;
         let first = self.last_id + 1;
@@ -38,12 +38,12 @@ impl Client {
                 Ok(RoundEnd::Answered) => return Ok(()),
                 Ok(RoundEnd::Mismatch) => {
                     self.lose();
-                    Err(CallError::Mismatch)
+                    Err(BaselineError::Mismatch)
                 }
                 Ok(RoundEnd::ResponseOverflow(index)) => {
                     match self.grow_response(&mut open.requests[index].overflows, deadline) {
                         // There is a new session for the others.
-                        Err(CallError::ResponseTooLarge { .. }) => {
+                        Err(BaselineError::ResponseTooLarge { .. }) => {
                             open.answered(index);
                             self.counters.errors += 1;
                             on_response(index, Err(Status::LIMIT_EXCEEDED));

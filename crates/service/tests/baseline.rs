@@ -4,7 +4,7 @@
 mod common;
 
 use common::{CODE, Carrier, await_state, eventually, soon};
-use ginnel_service::{CallError, Client, ClientOptions, State};
+use ginnel_service::{BaselineClient, BaselineError, BaselineOptions, State};
 use ginnel_session::{Endpoint, Listener, ServerConfig, Session, Wait};
 use ginnel_wire::{Envelope, Hello, HelloAck, Profiles, Status};
 use rustix::fd::OwnedFd;
@@ -72,7 +72,7 @@ impl Script {
 }
 
 /// Runs `script` beside `calls`, which get a client that is ready.
-fn against<T: Send>(script: impl FnOnce(Script) -> T + Send, calls: impl FnOnce(&mut Client)) -> T {
+fn against<T: Send>(script: impl FnOnce(Script) -> T + Send, calls: impl FnOnce(&mut BaselineClient)) -> T {
     let dir = tempfile::tempdir().unwrap();
     let endpoint = endpoint(&dir);
     let listening = Script::listen(endpoint.path().unwrap());
@@ -81,7 +81,7 @@ fn against<T: Send>(script: impl FnOnce(Script) -> T + Send, calls: impl FnOnce(
         let mut options = Carrier::Seqpacket.client();
         // Small enough that a script which has ended is noticed.
         options.call_timeout = Duration::from_secs(20);
-        let mut client = Client::new(&endpoint, options).unwrap();
+        let mut client = BaselineClient::new(&endpoint, options).unwrap();
         assert_eq!(client.refresh(), State::Ready);
         calls(&mut client);
         drop(client);
@@ -113,7 +113,7 @@ fn a_retry_sends_exactly_the_bytes_of_the_first_try_and_there_is_only_one() {
             client.call(CODE, b"first").unwrap();
             // Lost twice: once tried again, then told.
             let lost = client.call(CODE, b"twice lost");
-            assert!(matches!(lost, Err(CallError::Session(_))), "{lost:?}");
+            assert!(matches!(lost, Err(BaselineError::Session(_))), "{lost:?}");
             assert_eq!((client.state(), client.counters().retries), (State::Broken, 1));
             assert_eq!(client.refresh(), State::Ready);
             assert_eq!(client.call(CODE, b"once lost").unwrap(), b"at last");
@@ -140,7 +140,7 @@ fn the_deadline_covers_connect_handshake_and_retry() {
         |client| {
             let begin = Instant::now();
             let late = client.call_until(CODE, b"x", begin + Duration::from_millis(60));
-            assert!(matches!(late, Err(CallError::TimedOut)), "{late:?}");
+            assert!(matches!(late, Err(BaselineError::TimedOut)), "{late:?}");
             assert!(begin.elapsed() >= Duration::from_millis(60));
         },
     );
@@ -166,7 +166,7 @@ fn a_server_may_close_after_an_error_or_stay() {
         |client| {
             for status in [Status::INTERNAL_ERROR, Status::INTERNAL_ERROR, Status::BAD_ENVELOPE] {
                 let failed = client.call(CODE, b"x");
-                assert!(matches!(failed, Err(CallError::Status(told)) if told == status), "{failed:?}");
+                assert!(matches!(failed, Err(BaselineError::Status(told)) if told == status), "{failed:?}");
                 assert_eq!(client.state(), State::Ready);
             }
             assert_eq!(client.call(CODE, b"x").unwrap(), b"fine");
@@ -187,11 +187,11 @@ fn a_request_that_the_server_takes_is_not_refused_because_a_power_of_two_is() {
         assert_eq!(client.call(CODE, &vec![1; len]).unwrap().len(), len);
     }
     // What was refused once is remembered: no session is given up for it again.
-    assert!(matches!(client.call(CODE, &[1; 52_097]), Err(CallError::RequestTooLarge { len: 52_097, .. })));
+    assert!(matches!(client.call(CODE, &[1; 52_097]), Err(BaselineError::RequestTooLarge { len: 52_097, .. })));
     let before = (client.counters().reconnects, server.counters().sessions);
     for len in [52_097, 52_100, 60_000, 500_000] {
         let refused = client.call(CODE, &vec![1; len]);
-        assert!(matches!(refused, Err(CallError::RequestTooLarge { .. })), "{refused:?}");
+        assert!(matches!(refused, Err(BaselineError::RequestTooLarge { .. })), "{refused:?}");
     }
     assert_eq!((client.counters().reconnects, server.counters().sessions), before);
     assert_eq!(client.call(CODE, &[1; 52_096]).unwrap().len(), 52_096);
@@ -207,7 +207,7 @@ fn a_refused_request_size_is_taken_back_and_the_service_stays() {
     for _ in 0..3 {
         // 1024 at first. 2048 is granted, 4096 is not.
         let refused = client.call(CODE, &[1; 3000]);
-        assert!(matches!(refused, Err(CallError::RequestTooLarge { len: 3000, .. })), "{refused:?}");
+        assert!(matches!(refused, Err(BaselineError::RequestTooLarge { len: 3000, .. })), "{refused:?}");
         assert_eq!(client.state(), State::Ready, "one large request costs nothing but itself");
         assert_eq!(client.call(CODE, &[1; 1000]).unwrap(), [1; 1000]);
     }
@@ -215,7 +215,7 @@ fn a_refused_request_size_is_taken_back_and_the_service_stays() {
     assert_eq!(client.agreement().unwrap().request.max_payload, 2048);
     // Beyond the ceiling nothing is tried.
     let before = client.counters().reconnects;
-    assert!(matches!(client.call(CODE, &vec![1; (1 << 20) + 1]), Err(CallError::RequestTooLarge { .. })));
+    assert!(matches!(client.call(CODE, &vec![1; (1 << 20) + 1]), Err(BaselineError::RequestTooLarge { .. })));
     assert_eq!((client.counters().reconnects, client.state()), (before, State::Ready));
 }
 
@@ -237,7 +237,7 @@ fn a_response_that_never_fits_ends_after_three_hellos_and_two_requests() {
         },
         |client| {
             let refused = client.call(CODE, b"too much");
-            assert!(matches!(refused, Err(CallError::ResponseTooLarge { limit: 1024 })), "{refused:?}");
+            assert!(matches!(refused, Err(BaselineError::ResponseTooLarge { limit: 1024 })), "{refused:?}");
             assert_eq!(client.state(), State::Ready);
         },
     );
@@ -255,7 +255,7 @@ fn a_response_to_another_method_ends_the_session() {
             assert_eq!(session.recv(), b"");
         },
         |client| {
-            assert!(matches!(client.call(CODE, b"x"), Err(CallError::Mismatch)));
+            assert!(matches!(client.call(CODE, b"x"), Err(BaselineError::Mismatch)));
             assert_eq!(client.state(), State::Broken);
         },
     );
@@ -277,7 +277,7 @@ fn a_response_to_another_method_in_a_pipeline_is_handed_to_nobody() {
             let mut answers = Vec::new();
             let payloads: [&[u8]; 2] = [b"x", b"y"];
             let said = client.pipeline(CODE, &payloads, 1, soon(), |_, answer| answers.push(answer.unwrap().to_vec()));
-            assert!(matches!(said, Err(CallError::Mismatch)), "{said:?}");
+            assert!(matches!(said, Err(BaselineError::Mismatch)), "{said:?}");
             assert_eq!(answers, [b"right"]);
             assert_eq!((client.state(), client.counters().calls, client.counters().errors), (State::Broken, 1, 1));
         },
@@ -321,7 +321,7 @@ fn a_region_that_cannot_be_attached_leads_to_a_fresh_session_without() {
                 without += 1;
             }
         });
-        let mut client = Client::new(&endpoint, Carrier::Shm.client()).unwrap();
+        let mut client = BaselineClient::new(&endpoint, Carrier::Shm.client()).unwrap();
         let mut proposed = false;
         eventually("shared memory is proposed again", || {
             assert_eq!(client.refresh(), State::Ready);
@@ -424,7 +424,7 @@ fn a_slot_taken_by_a_client_that_left_is_free_at_once() {
         let server =
             ginnel_service::Server::start(&carrier.endpoint(dir.path(), 0), options, CODE, common::echo).unwrap();
         for _ in 0..20 {
-            let mut client = Client::new(server.endpoint(), carrier.client()).unwrap();
+            let mut client = BaselineClient::new(server.endpoint(), carrier.client()).unwrap();
             await_state(&mut client, State::Ready);
             assert_eq!(client.call(CODE, b"x").unwrap(), b"x");
         }
@@ -558,7 +558,7 @@ fn a_client_without_a_session_says_why() {
     use ginnel_session::{ConnectError, Refusal, SessionError};
     let dir = tempfile::tempdir().unwrap();
     let endpoint = endpoint(&dir);
-    let mut client = Client::new(&endpoint, Carrier::Seqpacket.client()).unwrap();
+    let mut client = BaselineClient::new(&endpoint, Carrier::Seqpacket.client()).unwrap();
     assert!(client.last_error().is_none(), "not tried yet");
     client.refresh();
     assert!(matches!(client.last_error(), Some(ConnectError::NotFound { .. })), "{:?}", client.last_error());
@@ -577,8 +577,8 @@ fn a_client_without_a_session_says_why() {
 
     let _silent = Script::listen(endpoint.path().unwrap());
     for (timeout, abort) in [(Duration::ZERO, false), (Duration::from_millis(30), false), (Duration::MAX, true)] {
-        let options = ClientOptions { connect_timeout: timeout, ..Carrier::Seqpacket.client() };
-        let mut client = Client::new(&endpoint, options).unwrap();
+        let options = BaselineOptions { connect_timeout: timeout, ..Carrier::Seqpacket.client() };
+        let mut client = BaselineClient::new(&endpoint, options).unwrap();
         if abort {
             client.abort_handle().raise();
         }
