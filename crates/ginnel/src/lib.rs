@@ -14,10 +14,10 @@ pub use ginnel_process as process;
 
 /// What is printed there compiles.
 #[cfg(doctest)]
-#[doc = include_str!("../../../README.md")]
+#[doc = include_str!("../docs/front.md")]
 struct Readme;
 
 /// What is printed there compiles.
 #[cfg(doctest)]
-#[doc = include_str!("../../../docs/channels.md")]
+#[doc = include_str!("../docs/channels.md")]
 struct ChannelsGuide;

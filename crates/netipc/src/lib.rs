@@ -53,5 +53,5 @@ pub use split::{LookupAnswer, LookupCeilings, LookupError, LookupSplit, RequestL
 
 /// What is printed there compiles.
 #[cfg(doctest)]
-#[doc = include_str!("../../../docs/netipc.md")]
+#[doc = include_str!("../docs/netipc.md")]
 struct Guide;

@@ -95,5 +95,5 @@ pub use wait_any::wait_any;
 
 /// What is printed there compiles.
 #[cfg(doctest)]
-#[doc = include_str!("../../../docs/process.md")]
+#[doc = include_str!("../docs/process.md")]
 struct Guide;

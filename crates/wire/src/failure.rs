@@ -140,7 +140,9 @@ impl<'a> Failure<'a> {
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let room = MAX_FAILURE_LEN - FAILURE_HEAD_LEN;
-        let message = &self.message[..self.message.floor_char_boundary(room)];
+        let room = room.min(self.message.len());
+        let end = (0..=room).rev().find(|at| self.message.is_char_boundary(*at)).unwrap_or(0);
+        let message = &self.message[..end];
         let details_at = FAILURE_HEAD_LEN + align8(message.len() as u64) as usize;
         let details = if self.details.len() <= MAX_FAILURE_LEN - details_at { self.details } else { &[] };
         let mut out = alloc::vec![0; details_at + details.len()];
