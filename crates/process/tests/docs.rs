@@ -13,7 +13,7 @@ fn tests(dir: &Path) -> String {
 #[test]
 fn every_row_is_shown_by_a_test_that_exists() {
     rows_are_shown("What happens when");
-    rows_are_shown("What is wanted");
+    rows_are_shown("Which call for which task");
 }
 
 fn rows_are_shown(heading: &str) {
