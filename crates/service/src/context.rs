@@ -1,6 +1,6 @@
 //! What a handler knows of its call beside the payload: how long it has, whether it is still wanted, who asks.
 
-use crate::handler::Failure;
+use crate::failure::Failure;
 use crate::sync::lock;
 use ginnel_base::Deadline;
 use ginnel_session::Agreement;
@@ -13,6 +13,7 @@ use std::time::Instant;
 const WANTED: u8 = 0;
 const CANCELLED: u8 = 1;
 const REFUSED: u8 = 2;
+const EXPIRED: u8 = 3;
 
 /// What is to be done when the call is no longer wanted.
 type Hook = Box<dyn FnOnce() + Send>;
@@ -78,6 +79,7 @@ impl Context {
     pub fn check(&self) -> Result<(), Failure> {
         match self.shared.state.load(Ordering::Relaxed) {
             CANCELLED => Err(Failure::Cancelled),
+            EXPIRED => Err(Failure::DeadlineExceeded),
             _ if self.shared.deadline.passed_at(Instant::now()) => Err(Failure::DeadlineExceeded),
             _ => Ok(()),
         }
@@ -101,6 +103,11 @@ impl Context {
         self.end(CANCELLED);
     }
 
+    /// Its deadline has passed.
+    pub(crate) fn expire(&self) {
+        self.end(EXPIRED);
+    }
+
     /// The executor has no room for it.
     pub(crate) fn refuse(&self) {
         self.end(REFUSED);
@@ -111,6 +118,7 @@ impl Context {
         match self.shared.state.load(Ordering::Relaxed) {
             REFUSED => Failure::Unavailable,
             CANCELLED => Failure::Cancelled,
+            EXPIRED => Failure::DeadlineExceeded,
             _ => Failure::Aborted,
         }
     }

@@ -2,12 +2,15 @@
 
 use crate::context::Context;
 use crate::executor::Rejected;
-use crate::handler::{Failure, Handler, Request};
+use crate::failure::Failure;
+use crate::handler::{Handler, Request};
+use crate::request::{Held, OwnedRequest};
 use crate::responder::{Answer, Responder};
+use crate::router::{Method, Serve};
 use crate::server::Shared;
-use ginnel_session::Agreement;
+use crate::sink::{Flows, Sink};
 use ginnel_session::proto::{Pool, Received};
-use ginnel_wire::{Batch, BatchBuilder, Envelope, Message};
+use ginnel_wire::{Batch, BatchBuilder, Envelope, FrameKind, Message, Reply};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -61,87 +64,84 @@ impl Cost {
     }
 }
 
-/// One method of a server.
-pub(crate) struct Method {
-    pub(crate) code: u16,
-    pub(crate) handler: Box<dyn Handler>,
-    pub(crate) cost: Cost,
-}
-
 /// What became of a request.
 pub(crate) enum Ran {
     /// It ran here.
     Answered(Answer),
-    /// Its answer will come by letter.
-    Elsewhere,
+    /// Its answer will come by letter. `executed`: from the executor.
+    Later { executed: bool },
 }
 
-/// Bytes of a request that wait for an executor, or are used by it.
-struct Held {
-    bytes: usize,
-    total: Arc<AtomicUsize>,
-}
-
-impl Held {
-    fn new(bytes: usize, total: &Arc<AtomicUsize>) -> Self {
-        total.fetch_add(bytes, Ordering::Relaxed);
-        Self { bytes, total: Arc::clone(total) }
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.total.fetch_sub(self.bytes, Ordering::Relaxed);
-    }
+/// A request that is to be run.
+pub(crate) struct Task {
+    pub(crate) message: Received,
+    pub(crate) responder: Responder,
+    /// The streams of its session, if it is one.
+    pub(crate) flows: Option<Arc<Flows>>,
 }
 
 /// Runs a request. `alone`: nothing else waits for the reactor.
-pub(crate) fn run(
-    shared: &Arc<Shared>,
-    message: Received,
-    responder: Responder,
-    agreement: &Agreement,
-    alone: bool,
-    pool: &mut Pool,
-    held: &Arc<AtomicUsize>,
-) -> Ran {
-    let method = &shared.method;
-    let items = items(&message.envelope);
-    if message.envelope.code != method.code {
+pub(crate) fn run(shared: &Arc<Shared>, task: Task, alone: bool, pool: &mut Pool, held: &Arc<AtomicUsize>) -> Ran {
+    let Task { message, mut responder, flows } = task;
+    let method = shared.router.find(message.envelope.code).filter(|method| method.reply() == reply(&message));
+    let Some(method) = method else {
         responder.waive();
         pool.put(message.into_buffer());
         return Ran::Answered(Answer::Failed(Failure::Unsupported));
-    }
-    let inline = match shared.options.execution {
+    };
+    let inline = match method.execution.unwrap_or(shared.options.execution) {
         Execution::Inline => true,
         Execution::Executor => false,
+        // Its handler waits for the client.
+        Execution::Auto if matches!(method.serve, Serve::Stream(_)) => false,
         Execution::Auto => {
             let limit = if alone { shared.options.inline_budget.max(CHEAP) } else { CHEAP };
-            method.cost.of(items).is_some_and(|cost| cost <= limit)
+            method.cost.of(items(&message.envelope)).is_some_and(|cost| cost <= limit)
         }
     };
-    if inline {
-        let buffer = pool.take_empty();
-        let answer = measure(shared, &message.message(), responder.context(), agreement, buffer);
-        responder.waive();
-        pool.put(message.into_buffer());
-        return Ran::Answered(answer);
+    match &method.serve {
+        Serve::Handler(handler) | Serve::OneWay(handler) if inline => {
+            let buffer = pool.take_empty();
+            let answer = measure(shared, method, &**handler, &message.message(), responder.context(), buffer);
+            responder.waive();
+            pool.put(message.into_buffer());
+            return Ran::Answered(answer);
+        }
+        _ if inline => {
+            let held = Held::new(&message, held);
+            let request = OwnedRequest::new(message, responder.context().clone(), held);
+            begin(method, request, responder, flows);
+            return Ran::Later { executed: false };
+        }
+        _ => {}
     }
-    let held = Held::new(message.held(), held);
+    responder.set_executed();
+    let held = Held::new(&message, held);
     let context = responder.context().clone();
-    let (of_job, agreement) = (Arc::clone(shared), *agreement);
+    let (of_job, id) = (Arc::clone(shared), method.id);
     let job = move || {
         // A job that is dropped unrun drops what it owns in the order of these: the bytes are given back before the
         // letter.
         let (held, message) = (held, message);
-        let answer = match responder.context().check() {
-            Ok(()) => measure(&of_job, &message.message(), responder.context(), &agreement, Vec::new()),
-            Err(failure) => Answer::Failed(failure),
-        };
-        drop(message);
-        // Before the letter: the reactor may take further requests when it reads it.
-        drop(held);
-        responder.answer(answer);
+        let Some(method) = of_job.router.find(id) else { return };
+        if let Err(failure) = responder.context().check() {
+            drop((message, held));
+            return responder.fail(failure);
+        }
+        match &method.serve {
+            Serve::Handler(handler) | Serve::OneWay(handler) => {
+                let context = responder.context();
+                let answer = measure(&of_job, method, &**handler, &message.message(), context, Vec::new());
+                drop(message);
+                // Before the letter: the reactor may take further requests when it reads it.
+                drop(held);
+                responder.answer(answer);
+            }
+            Serve::Responder(_) | Serve::Stream(_) => {
+                let request = OwnedRequest::new(message, responder.context().clone(), held);
+                begin(method, request, responder, flows);
+            }
+        }
     };
     // Unwind safe: a job that is dropped on the way answers for itself.
     match catch_unwind(AssertUnwindSafe(|| shared.executor().execute(Box::new(job)))) {
@@ -153,7 +153,31 @@ pub(crate) fn run(
         }
         Err(_) => tracing::error!(service = %shared.endpoint, "the executor panicked"),
     }
-    Ran::Elsewhere
+    Ran::Later { executed: true }
+}
+
+/// What a request wants for an answer. In layout 1 that is always one.
+pub(crate) fn reply(message: &Received) -> Reply {
+    match message.head().map(|head| head.kind) {
+        Some(FrameKind::Request(reply)) => reply,
+        _ => Reply::One,
+    }
+}
+
+/// Hands a request over to a handler that answers by itself.
+fn begin(method: &Method, request: OwnedRequest, responder: Responder, flows: Option<Arc<Flows>>) {
+    let (started, session, batch) = (Instant::now(), request.session().session_id, request.batch());
+    // Unwind safe: what answers is dropped by the unwinding, which answers; a handler shares its state anyway.
+    let outcome = catch_unwind(AssertUnwindSafe(|| match (&method.serve, flows) {
+        (Serve::Responder(handler), _) => handler(request, responder),
+        (Serve::Stream(handler), Some(flows)) => handler(request, Sink::new(responder, flows)),
+        // A stream has its flows, and the others do not come here.
+        _ => responder.fail(Failure::Unsupported),
+    }));
+    if outcome.is_err() {
+        tracing::error!(session, method = %method.name, "the handler panicked");
+    }
+    method.cost.measured(started.elapsed(), batch.unwrap_or(1));
 }
 
 /// What a request costs is counted by these. A request that is no batch may say any number.
@@ -163,29 +187,31 @@ fn items(envelope: &Envelope) -> u32 {
 
 fn measure(
     shared: &Shared,
+    method: &Method,
+    handler: &dyn Handler,
     message: &Message<'_>,
     context: &Context,
-    agreement: &Agreement,
     buffer: Vec<u8>,
 ) -> Answer {
     let started = Instant::now();
-    let answer = answer(shared, message, context, agreement, buffer);
-    shared.method.cost.measured(started.elapsed(), items(&message.envelope));
+    let answer = answer(shared, handler, message, context, buffer);
+    method.cost.measured(started.elapsed(), items(&message.envelope));
     answer
 }
 
 /// Has the handler answer a message: item by item if it is a batch.
 fn answer(
     shared: &Shared,
+    handler: &dyn Handler,
     message: &Message<'_>,
     context: &Context,
-    agreement: &Agreement,
     mut response: Vec<u8>,
 ) -> Answer {
-    let limit = agreement.response.max_payload as usize;
+    let session = context.session();
+    let limit = session.response.max_payload as usize;
     let ask = |payload: &[u8], response: &mut Vec<u8>| {
-        let request = Request { payload, response_limit: limit, session: agreement, context };
-        let needed = call(&*shared.method.handler, &request, response)?;
+        let request = Request { payload, response_limit: limit, session, context };
+        let needed = call(handler, &request, response)?;
         if needed > limit { Err(Failure::Overflow { needed }) } else { Ok(()) }
     };
     let outcome = if message.envelope.batch && message.envelope.item_count >= 1 {
@@ -215,7 +241,7 @@ fn answer_batch(
     for item in batch {
         // A batch is as long as its client likes: it must not hold up a stop, nor go on for a client that has left.
         if context.is_cancelled() || shared.is_stopping() {
-            return Err(Failure::Cancelled);
+            return Err(context.check().err().unwrap_or(Failure::Cancelled));
         }
         item_response.clear();
         ask(item, &mut item_response)?;

@@ -1,8 +1,9 @@
 //! The right, and the duty, to answer one call.
 
 use crate::context::Context;
-use crate::handler::Failure;
+use crate::failure::Failure;
 use crate::reactor::{Letter, Office};
+use ginnel_wire::Batch;
 use std::fmt;
 use std::sync::Arc;
 
@@ -25,11 +26,16 @@ pub(crate) struct CallKey {
 pub(crate) enum Answer {
     /// The payload of its response; a batch of as many items as the request had, if that was one.
     Payload(Vec<u8>),
+    /// The end of its stream.
+    End,
+    /// Layout 2: the request is a batch of more items than the server takes. It was not begun.
+    TooMany,
     Failed(Failure),
 }
 
 /// Answers one call, exactly once: answering takes it, it cannot be copied, and one that is dropped unanswered answers
-/// [`Failure::Aborted`]. It may go to another thread, or wait in a table; the session goes on meanwhile.
+/// [`Failure::Aborted`], or [`Failure::Internal`] in a panic. It may go to another thread, or wait in a table; the
+/// session goes on meanwhile.
 ///
 /// Answering never blocks: the answer is handed to the reactor, which sends it. If the client has gone, it is dropped.
 ///
@@ -44,12 +50,16 @@ pub struct Responder {
     office: Arc<Office>,
     call: CallKey,
     context: Context,
+    /// Items of the request, if it is a batch.
+    batch: Option<u32>,
     answered: bool,
+    /// It is on the executor.
+    executed: bool,
 }
 
 impl Responder {
-    pub(crate) fn new(office: Arc<Office>, call: CallKey, context: Context) -> Self {
-        Self { office, call, context, answered: false }
+    pub(crate) fn new(office: Arc<Office>, call: CallKey, context: Context, batch: Option<u32>) -> Self {
+        Self { office, call, context, batch, answered: false, executed: false }
     }
 
     /// The circumstances of the call.
@@ -59,14 +69,21 @@ impl Responder {
     }
 
     /// Answers with `payload`. One that is larger than the session allows is told to the client as
-    /// [`Failure::Overflow`].
+    /// [`Failure::Overflow`]. A batch is answered by a [`Batch`](ginnel_wire::Batch) of as many items; anything else is
+    /// a defect of the handler, and told as [`Failure::Internal`].
     pub fn respond(self, payload: Vec<u8>) {
+        if let Some(items) = self.batch
+            && Batch::parse(&payload, items).is_err()
+        {
+            tracing::error!(items, "a batch was not answered by a batch of as many items");
+            return self.fail(Failure::Internal);
+        }
         self.answer(Answer::Payload(payload));
     }
 
     /// Answers that there is no answer.
-    pub fn fail(self, failure: Failure) {
-        self.answer(Answer::Failed(failure));
+    pub fn fail(self, failure: impl Into<Failure>) {
+        self.answer(Answer::Failed(failure.into()));
     }
 
     /// Answers with either.
@@ -77,6 +94,19 @@ impl Responder {
         }
     }
 
+    pub(crate) fn call(&self) -> CallKey {
+        self.call
+    }
+
+    pub(crate) fn office(&self) -> &Office {
+        &self.office
+    }
+
+    /// It goes to the executor now.
+    pub(crate) fn set_executed(&mut self) {
+        self.executed = true;
+    }
+
     /// The call is answered without a letter: by the reactor itself.
     pub(crate) fn waive(mut self) {
         self.answered = true;
@@ -84,14 +114,16 @@ impl Responder {
 
     pub(crate) fn answer(mut self, answer: Answer) {
         self.answered = true;
-        self.office.post(Letter::Answer(self.call, answer));
+        self.office.post(Letter::Answer { call: self.call, answer, executed: self.executed });
     }
 }
 
 impl Drop for Responder {
     fn drop(&mut self) {
         if !self.answered {
-            self.office.post(Letter::Answer(self.call, Answer::Failed(self.context.without_answer())));
+            let failure = if std::thread::panicking() { Failure::Internal } else { self.context.without_answer() };
+            let (call, executed) = (self.call, self.executed);
+            self.office.post(Letter::Answer { call, answer: Answer::Failed(failure), executed });
         }
     }
 }

@@ -1,13 +1,16 @@
 //! A server: one endpoint, one reactor, many sessions.
 
-use crate::dispatch::{Cost, Execution, Method};
+use crate::dispatch::Execution;
 use crate::executor::{Executor, Pool};
-use crate::handler::{Failure, Handler};
+use crate::failure::Failure;
+use crate::handler::Handler;
 use crate::learned::{DEFAULT_CEILING, Learned};
 use crate::reactor::{Letter, Office, Reactor};
+use crate::router::{Interface, Router};
 use crate::sync::lock;
 use ginnel_base::Deadline;
-use ginnel_session::{DEFAULT_MAX_PAYLOAD, Endpoint, ListenError, Listener, ServerConfig};
+use ginnel_session::{DEFAULT_MAX_PAYLOAD, Endpoint, ListenError, Listener, ServerConfig, ServerLayout2};
+use ginnel_wire::Profiles;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -50,11 +53,16 @@ pub struct ServerOptions {
 }
 
 impl Default for ServerOptions {
-    /// Learned limits, 64 sessions that make room after five idle seconds, batches of up to
+    /// Both layouts, learned limits, 64 sessions that make room after five idle seconds, batches of up to
     /// [`DEFAULT_MAX_BATCH_ITEMS`], 30 seconds, 64 requests under way for each session, 64 MiB of requests, 50
     /// microseconds inline.
     fn default() -> Self {
-        let session = ServerConfig { max_request_payload: 0, max_response_payload: 0, ..ServerConfig::default() };
+        let session = ServerConfig {
+            max_request_payload: 0,
+            max_response_payload: 0,
+            layout_2: Some(ServerLayout2::default()),
+            ..ServerConfig::default()
+        };
         Self {
             session,
             max_sessions: 64,
@@ -140,7 +148,7 @@ struct Stand {
 pub(crate) struct Shared {
     pub(crate) endpoint: Endpoint,
     pub(crate) options: ServerOptions,
-    pub(crate) method: Method,
+    pub(crate) router: Router,
     pub(crate) counters: Counters,
     executor: Arc<dyn Executor>,
     stopping: AtomicBool,
@@ -242,7 +250,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Takes the endpoint and serves requests of method `code` with `handler`.
+    /// Takes the endpoint and serves requests of method `code` with `handler`: [`serve`](Self::serve) with a single
+    /// method and an interface that says nothing of itself.
     ///
     /// # Errors
     /// Why the endpoint cannot be taken; see [`ListenError`].
@@ -252,8 +261,24 @@ impl Server {
         code: u16,
         handler: impl Handler,
     ) -> Result<Self, ListenError> {
-        // The reactor knows the calls of layout 1 only: clients of layout 2 are told so, and fall back.
-        let session = ServerConfig { layout_2: None, ..options.session.clone() };
+        Self::serve(endpoint, options, Router::new(Interface::default()).handler(code, "", handler))
+    }
+
+    /// Takes the endpoint and serves the methods of `router`, to clients of layout 1 and, if
+    /// [`ServerConfig::layout_2`] says so, of layout 2. What that says of the interface and of the window is replaced by
+    /// what the router and [`ServerOptions::window`] say.
+    ///
+    /// # Errors
+    /// Why the endpoint cannot be taken; see [`ListenError`].
+    pub fn serve(endpoint: &Endpoint, options: ServerOptions, router: Router) -> Result<Self, ListenError> {
+        let mut session = options.session.clone();
+        // The reactor does not wait for rings.
+        session.supported = session.supported.without(Profiles::RING);
+        if let Some(layout_2) = &mut session.layout_2 {
+            layout_2.interface_id = router.interface().id;
+            layout_2.schema_hash = router.interface().schema_hash;
+            layout_2.request_window = u32::try_from(options.window).unwrap_or(u32::MAX).max(1);
+        }
         let listener = Listener::bind(endpoint, session)?;
         let endpoint = listener.endpoint().clone();
         let failed = |doing| {
@@ -269,7 +294,7 @@ impl Server {
         let shared = Arc::new(Shared {
             endpoint: endpoint.clone(),
             options,
-            method: Method { code, handler: Box::new(handler), cost: Cost::new() },
+            router,
             counters: Counters::default(),
             executor,
             stopping: AtomicBool::new(false),
@@ -337,7 +362,7 @@ impl Server {
         let empty = |stand: &Stand| stand.closed && stand.sessions == 0;
         let mut cut_off = 0;
         if let Some(timeout) = patience {
-            self.office.post(Letter::Drain);
+            self.office.post(Letter::Drain(timeout));
             cut_off = shared.wait_for(Deadline::after(timeout), empty);
         }
         // Before the letter: a handler that runs on the reactor's own thread keeps it from reading.

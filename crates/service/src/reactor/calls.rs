@@ -2,14 +2,23 @@
 
 use crate::context::Context;
 use crate::responder::Answer;
-use ginnel_wire::Envelope;
+use ginnel_base::Deadline;
+use ginnel_wire::{Envelope, Reply};
 use std::collections::VecDeque;
+use std::time::Instant;
 
 /// One call.
 #[derive(Debug)]
 pub(super) struct Pending {
-    pub(super) envelope: Envelope,
+    pub(super) asked: Asked,
     pub(super) context: Context,
+}
+
+/// What is to be answered.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked {
+    pub(super) envelope: Envelope,
+    pub(super) reply: Reply,
 }
 
 #[derive(Debug)]
@@ -19,7 +28,7 @@ enum Slot {
     },
     Open(Pending),
     /// Answered, and waiting for its turn.
-    Answered(Envelope, Answer),
+    Answered(Asked, Answer),
 }
 
 #[derive(Debug)]
@@ -37,6 +46,8 @@ pub(super) struct Calls {
     open: usize,
     /// Numbers in the order of the requests, where answers leave in that order.
     order: Option<VecDeque<u64>>,
+    /// No open call has a deadline before this.
+    due: Deadline,
 }
 
 const NONE: u32 = u32::MAX;
@@ -44,7 +55,7 @@ const NONE: u32 = u32::MAX;
 impl Calls {
     /// `in_order`: answers leave in the order of the requests.
     pub(super) fn new(in_order: bool) -> Self {
-        Self { places: Vec::new(), free: NONE, open: 0, order: in_order.then(VecDeque::new) }
+        Self { places: Vec::new(), free: NONE, open: 0, order: in_order.then(VecDeque::new), due: Deadline::NEVER }
     }
 
     /// Calls without an answer.
@@ -65,6 +76,8 @@ impl Calls {
             self.free = next;
         }
         place.round = place.round.wrapping_add(1);
+        let due = pending.context.deadline();
+        self.due = if self.open == 0 { due } else { self.due.min(due) };
         place.slot = Slot::Open(pending);
         self.open += 1;
         let number = u64::from(place.round) << 32 | u64::from(index);
@@ -86,17 +99,42 @@ impl Calls {
         }
     }
 
-    /// A call is answered. Nothing happens if it was already, or never was.
-    pub(super) fn answer(&mut self, number: u64, answer: Answer) {
-        let Some(place) = self.place(number) else { return };
-        if let Slot::Open(pending) = &place.slot {
-            place.slot = Slot::Answered(pending.envelope, answer);
-            self.open -= 1;
-        }
+    /// A call is answered: what it was. Nothing happens if it was answered already, or never was.
+    pub(super) fn answer(&mut self, number: u64, answer: Answer) -> Option<Asked> {
+        let place = self.place(number)?;
+        let Slot::Open(pending) = &place.slot else { return None };
+        let asked = pending.asked;
+        place.slot = Slot::Answered(asked, answer);
+        self.open -= 1;
+        Some(asked)
     }
 
-    /// The next answer that may leave, with the envelope of its request. `number`: the call that was just answered.
-    pub(super) fn next(&mut self, number: u64) -> Option<(Envelope, Answer)> {
+    /// Layout 2: the open call with this id.
+    pub(super) fn find(&self, id: u64) -> Option<(u64, &Pending)> {
+        self.pending()
+            .find(|(_, pending)| pending.asked.envelope.message_id == id && pending.asked.reply != Reply::None)
+    }
+
+    /// When to look for calls whose time is over; maybe before there is one.
+    pub(super) fn due(&self) -> Deadline {
+        if self.open == 0 { Deadline::NEVER } else { self.due }
+    }
+
+    /// The open calls whose time is over.
+    pub(super) fn expired(&mut self, now: Instant) -> Vec<u64> {
+        if !self.due().passed_at(now) {
+            return Vec::new();
+        }
+        let over = |pending: &Pending| pending.context.deadline().passed_at(now);
+        let left = self.pending().filter(|(_, pending)| !over(pending));
+        let due = left.map(|(_, pending)| pending.context.deadline()).fold(Deadline::NEVER, Deadline::min);
+        let expired = self.pending().filter(|(_, pending)| over(pending)).map(|(number, _)| number).collect();
+        self.due = due;
+        expired
+    }
+
+    /// The next answer that may leave, with what was asked. `number`: the call that was just answered.
+    pub(super) fn next(&mut self, number: u64) -> Option<(Asked, Answer)> {
         let number = match &self.order {
             Some(order) => *order.front()?,
             None => number,
@@ -110,7 +148,7 @@ impl Calls {
             order.pop_front();
         }
         match answered? {
-            Slot::Answered(envelope, answer) => Some((envelope, answer)),
+            Slot::Answered(asked, answer) => Some((asked, answer)),
             _ => None,
         }
     }
@@ -147,13 +185,14 @@ mod tests {
     use crate::context::tests::context;
 
     fn pending(id: u64) -> Pending {
-        Pending { envelope: Envelope::request(1, id, 0), context: context() }
+        let asked = Asked { envelope: Envelope::request(1, id, 0), reply: Reply::One };
+        Pending { asked, context: context() }
     }
 
-    fn payload(answer: Option<(Envelope, Answer)>) -> Option<(u64, Vec<u8>)> {
-        let (envelope, answer) = answer?;
+    fn payload(answer: Option<(Asked, Answer)>) -> Option<(u64, Vec<u8>)> {
+        let (asked, answer) = answer?;
         let Answer::Payload(payload) = answer else { panic!("a payload") };
-        Some((envelope.message_id, payload))
+        Some((asked.envelope.message_id, payload))
     }
 
     #[test]
@@ -191,7 +230,7 @@ mod tests {
         assert_eq!((first as u32, first == second), (second as u32, false));
         calls.answer(first, Answer::Payload(vec![9]));
         assert!(calls.next(first).is_none());
-        assert_eq!(calls.get(second).map(|pending| pending.envelope.message_id), Some(2));
+        assert_eq!(calls.get(second).map(|pending| pending.asked.envelope.message_id), Some(2));
         assert_eq!((calls.open(), calls.pending().count()), (1, 1));
     }
 }

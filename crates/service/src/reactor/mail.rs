@@ -5,15 +5,17 @@ use super::poll::Bell;
 use super::session::Reason;
 use crate::responder::{Answer, CallKey};
 use ginnel_base::Mailbox;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What other threads tell a reactor.
 #[derive(Debug)]
 pub(crate) enum Letter {
-    /// A call is answered.
-    Answer(CallKey, Answer),
-    /// Accept nothing more, and end each session with its last answer.
-    Drain,
+    /// A call is answered; from the executor, or from elsewhere.
+    Answer { call: CallKey, answer: Answer, executed: bool },
+    /// An item of a stream.
+    Item { call: CallKey, item: Vec<u8> },
+    /// Accept nothing more, and end each session with its last answer. Clients are told how long that may take.
+    Drain(Duration),
     /// End sessions whether they are idle or not; handlers are told.
     Stop,
     /// Close whatever is left, and end.
@@ -40,20 +42,24 @@ impl Reactor {
         self.office.0.take(&mut letters);
         for letter in letters.drain(..) {
             match letter {
-                Letter::Answer(call, answer) => {
+                Letter::Answer { call, answer, executed } => {
                     self.with_session(call.session, now, false, |session, turn| {
-                        if session.is_open(call.number) {
-                            *turn.executing -= 1;
-                        }
+                        session.returned(turn, executed);
                         session.answer(turn, call.number, answer);
                         session.drive(turn, true)
                     });
                 }
-                Letter::Drain => self.drain(now),
+                Letter::Item { call, item } => {
+                    self.with_session(call.session, now, false, |session, turn| {
+                        session.item(turn, call.number, item);
+                        session.drive(turn, false)
+                    });
+                }
+                Letter::Drain(within) => self.drain(now, within),
                 Letter::Stop => {
-                    self.drain(now);
+                    self.drain(now, Duration::ZERO);
                     for key in self.sessions.keys() {
-                        self.sessions.get_mut(key).into_iter().for_each(|session| session.cancel_calls());
+                        self.sessions.get_mut(key).into_iter().for_each(|session| session.cancel_calls(true));
                     }
                 }
                 Letter::End => {

@@ -36,12 +36,13 @@ use ginnel_memory::Spin;
 use ginnel_session::carrier::Source;
 use ginnel_session::proto::Pool;
 use ginnel_session::{Listener, Parts};
+use std::cell::Cell;
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Memory that a reactor keeps for the next messages.
 const KEEP: usize = 16 << 20;
@@ -75,6 +76,30 @@ impl Whom {
             2 => Self::Guest(key),
             _ => Self::Session(key),
         }
+    }
+}
+
+thread_local! {
+    static HERE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this thread is in a turn of a reactor: whoever blocks it blocks every session.
+pub(crate) fn is_here() -> bool {
+    HERE.get()
+}
+
+struct Here;
+
+impl Here {
+    fn enter() -> Self {
+        HERE.set(true);
+        Self
+    }
+}
+
+impl Drop for Here {
+    fn drop(&mut self) {
+        HERE.set(false);
     }
 }
 
@@ -148,6 +173,7 @@ impl Reactor {
 
     /// Does what is due; waits for it until `deadline` at most.
     pub(crate) fn turn(&mut self, deadline: Deadline) {
+        let _here = Here::enter();
         let mut ready = std::mem::take(&mut self.ready);
         self.wait(deadline, &mut ready);
         let now = Instant::now();
@@ -208,7 +234,7 @@ impl Reactor {
         };
         match act(session, &mut turn) {
             Next::Wait => {
-                let paused = turn.paused();
+                let paused = turn.paused() && !session.must_listen();
                 self.settle(key, paused);
             }
             Next::Again => {
@@ -223,8 +249,8 @@ impl Reactor {
     /// Tells the poll and the timers what a session waits for now.
     fn settle(&mut self, key: SessionKey, paused: bool) {
         let Some(session) = self.sessions.get_mut(key) else { return };
-        if paused && session.wants(false).read && !session.paused {
-            session.paused = true;
+        if paused && session.wants(false).read && !session.is_paused() {
+            session.pause();
             self.paused.push(key);
         }
         let wants = session.wants(paused);
@@ -247,8 +273,8 @@ impl Reactor {
 
     fn remove(&mut self, key: SessionKey, reason: &Reason) {
         let Some(session) = self.sessions.remove(key) else { return };
-        session.cancel_calls();
-        self.executing -= session.open_calls().min(self.executing);
+        session.cancel_calls(false);
+        self.executing -= session.executing.min(self.executing);
         if session.interest.is_some() {
             self.poll.remove(session.carrier.socket());
         } else {
@@ -310,7 +336,7 @@ impl Reactor {
         self.drive(key, now, true, false);
     }
 
-    fn drain(&mut self, now: Instant) {
+    fn drain(&mut self, now: Instant, within: Duration) {
         if std::mem::replace(&mut self.draining, true) {
             return;
         }
@@ -324,7 +350,7 @@ impl Reactor {
         self.shared.has_closed();
         for key in self.sessions.keys() {
             self.with_session(key, now, false, |session, turn| {
-                session.close_when_idle();
+                session.close_when_idle(turn.now, within);
                 session.drive(turn, false)
             });
         }
@@ -349,11 +375,11 @@ impl Reactor {
             self.timers.pop_first();
             match whom {
                 Whom::Session(key) => {
-                    if let Some(session) = self.sessions.get_mut(key) {
+                    self.with_session(key, now, false, |session, turn| {
                         session.timer = None;
-                        session.tick(now);
-                    }
-                    self.drive(key, now, false, false);
+                        session.tick(turn);
+                        session.drive(turn, false)
+                    });
                 }
                 Whom::Guest(key) => self.forget_guest(key),
                 Whom::Door => self.reopen_door(now),
@@ -369,7 +395,7 @@ impl Reactor {
         }
         for key in std::mem::take(&mut self.paused) {
             if let Some(session) = self.sessions.get_mut(key) {
-                session.paused = false;
+                session.resume(now);
                 self.drive(key, now, true, false);
             }
         }

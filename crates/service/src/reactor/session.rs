@@ -5,15 +5,18 @@
 //! waiting.
 
 use super::Turn;
-use super::calls::{Calls, Pending};
+use super::calls::{Asked, Calls, Pending};
 use super::poll::Interest;
-use crate::handler::Failure;
+use crate::dispatch::{self, Ran};
+use crate::failure::Failure;
 use crate::responder::{Answer, CallKey, SessionKey};
+use crate::sink::Flows;
 use ginnel_base::Deadline;
 use ginnel_session::carrier::{Carrier, Source};
 use ginnel_session::proto::{Body, Connection, End, Event, Input, Received, Transmit};
 use ginnel_session::{Agreement, Parts, ProtocolError, SessionError};
-use ginnel_wire::{Envelope, Status};
+use ginnel_wire::{Envelope, FrameKind, MethodList, Reply, Status};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long a client gets to read the last word before the connection is closed under it.
@@ -56,6 +59,13 @@ pub(super) struct Session {
     pub(super) carrier: Box<dyn Carrier>,
     pub(super) agreement: Agreement,
     calls: Calls,
+    /// Its session has layout 2.
+    layout_2: bool,
+    /// The streams that it answers with; none before the first.
+    flows: Option<Arc<Flows>>,
+    /// Responders that have not answered, be it that their calls are over, and those of them that are on the executor.
+    out: usize,
+    pub(super) executing: usize,
     /// What the poll was told last; nothing of a carrier that is not waited for there.
     pub(super) interest: Option<Interest>,
     /// The entry in the reactor's timers.
@@ -67,7 +77,7 @@ pub(super) struct Session {
     /// Nobody is at the other end any more: it ends with this turn.
     gone: bool,
     /// It is in the list of those that wait for room.
-    pub(super) paused: bool,
+    paused: bool,
     /// It is in the list of those that have more to do: never twice, or a flood would get a larger share each turn.
     pub(super) again: bool,
     /// No request is taken any more; the session ends with its last answer.
@@ -82,13 +92,18 @@ impl Session {
     pub(super) fn new(key: SessionKey, parts: Parts, window: usize, now: Instant) -> Self {
         let Parts { mut connection, carrier, agreement, .. } = parts;
         connection.set_window(window);
+        let layout_2 = connection.layout_2().is_some();
         Self {
             key,
             connection,
             carrier,
             agreement,
             // Peers of layout 1 may count on it.
-            calls: Calls::new(true),
+            calls: Calls::new(!layout_2),
+            layout_2,
+            flows: None,
+            out: 0,
+            executing: 0,
             interest: None,
             timer: None,
             blocked: false,
@@ -104,26 +119,52 @@ impl Session {
 
     /// Whether it has nothing under way.
     pub(super) fn is_idle(&self) -> bool {
-        self.connection.in_flight() == 0 && self.connection.queued() == 0
+        self.connection.in_flight() == 0 && self.calls.open() == 0 && self.connection.poll_transmit(&[]).is_none()
     }
 
-    /// Calls whose handler has not answered.
-    pub(super) fn open_calls(&self) -> usize {
-        self.calls.open()
+    /// Whether nothing more is read: a client of layout 1 is not asked for requests once its session closes. In layout
+    /// 2 it was told, and goes on to say what concerns its open calls.
+    fn is_deaf(&self) -> bool {
+        self.closing && !self.layout_2
     }
 
     /// Whether it may be asked for requests, as far as it is concerned.
     pub(super) fn listens(&self) -> bool {
-        !self.paused && !self.closing && self.connection.wants_input()
+        !self.paused && !self.is_deaf() && self.connection.wants_input()
     }
 
     /// What to be told of the carrier's descriptor.
     pub(super) fn wants(&self, paused: bool) -> Interest {
-        Interest { read: self.connection.wants_input() && !paused && !self.closing, write: self.blocked }
+        Interest { read: self.connection.wants_input() && !paused && !self.is_deaf(), write: self.blocked }
+    }
+
+    /// Whether it waits for room.
+    pub(super) fn is_paused(&self) -> bool {
+        self.paused
+    }
+
+    /// It is not read from until there is room: how long its client takes for a message does not count meanwhile.
+    pub(super) fn pause(&mut self) {
+        self.paused = true;
+        self.connection.hold();
+    }
+
+    /// It is read from again.
+    pub(super) fn resume(&mut self, now: Instant) {
+        self.paused = false;
+        if !self.is_deaf() {
+            self.connection.resume(now);
+        }
+    }
+
+    /// Whether it is read from whatever the budget is: streams that hold requests go on only when their client's credit
+    /// is heard.
+    pub(super) fn must_listen(&self) -> bool {
+        self.flows.as_ref().is_some_and(|flows| flows.any())
     }
 
     pub(super) fn timeout(&self) -> Deadline {
-        self.connection.poll_timeout()
+        self.connection.poll_timeout().min(self.calls.due())
     }
 
     /// The other end is gone altogether. What it sent before may still be taken, in the turn that follows; its answers
@@ -132,20 +173,27 @@ impl Session {
         self.gone = true;
     }
 
-    /// Whether the call has no answer yet.
-    pub(super) fn is_open(&mut self, number: u64) -> bool {
-        self.calls.get(number).is_some()
-    }
-
-    pub(super) fn cancel_calls(&self) {
+    /// Nobody wants the answers any more. One-way calls go on, unless the server stops: nobody wanted theirs before.
+    pub(super) fn cancel_calls(&self, stop: bool) {
         for (_, call) in self.calls.pending() {
-            call.context.cancel();
+            if stop || call.asked.reply != Reply::None {
+                call.context.cancel();
+            }
+        }
+        if let Some(flows) = &self.flows {
+            flows.close_all();
         }
     }
 
-    /// No further request is taken.
-    pub(super) fn close_when_idle(&mut self) {
+    /// No further request is taken. A client of layout 2 is told, and that the session ends `within` that time.
+    pub(super) fn close_when_idle(&mut self, now: Instant, within: Duration) {
         self.closing = true;
+        if self.layout_2 {
+            // Nobody to tell if it fails.
+            let _ = self.connection.go_away(now, (!within.is_zero()).then_some(within));
+        } else {
+            self.connection.hold();
+        }
     }
 
     /// Does what can be done now. `readable`: an attempt to receive is worth making.
@@ -163,11 +211,22 @@ impl Session {
                     Event::Message(message) => {
                         received += 1;
                         self.active = turn.now;
-                        if let Some(next) = self.request(turn, message) {
-                            return next;
-                        }
+                        self.request(turn, message);
                         if let Err(error) = self.flush(turn) {
                             return self.failed(error);
+                        }
+                    }
+                    Event::Cancelled { id } => {
+                        if let Some((number, call)) = self.calls.find(id) {
+                            call.context.cancel();
+                            self.answer(turn, number, Answer::Failed(Failure::Cancelled));
+                        }
+                    }
+                    Event::Credit { id, items } => {
+                        if let Some((number, _)) = self.calls.find(id)
+                            && let Some(flows) = &self.flows
+                        {
+                            flows.add_credit(number, items);
                         }
                     }
                     Event::Flushed => {
@@ -188,7 +247,8 @@ impl Session {
             if received >= FAIR_SHARE {
                 return Next::Again;
             }
-            if !may_receive || turn.paused() || self.closing || !self.connection.wants_input() {
+            let paused = turn.paused() && !self.must_listen();
+            if !may_receive || paused || self.is_deaf() || !self.connection.wants_input() {
                 break;
             }
             if receives >= FAIR_RECEIVES {
@@ -219,7 +279,7 @@ impl Session {
     }
 
     fn failed(&mut self, error: SessionError) -> Next {
-        self.cancel_calls();
+        self.cancel_calls(false);
         Next::Over(match error {
             SessionError::Closed => Reason::Left,
             error => Reason::Failed(error),
@@ -237,6 +297,9 @@ impl Session {
                     break;
                 }
             }
+        }
+        if let Some(flows) = &self.flows {
+            flows.set_queued(self.connection.queued());
         }
         Ok(())
     }
@@ -261,13 +324,13 @@ impl Session {
             }
             End::Protocol(
                 ProtocolError::PayloadTooLarge { envelope, .. } | ProtocolError::TooManyItems { envelope, .. },
-            ) => {
-                self.cancel_calls();
+            ) if !self.layout_2 => {
+                self.cancel_calls(false);
                 self.last_word(turn, &Envelope::response_to(&envelope, Status::LIMIT_EXCEEDED, 0));
                 None
             }
             end => {
-                self.cancel_calls();
+                self.cancel_calls(false);
                 Some(Next::Over(if end == End::Concluded {
                     Reason::Dismissed(None)
                 } else {
@@ -285,37 +348,150 @@ impl Session {
         self.connection.conclude(turn.now, LAST_WORD, turn.pool);
     }
 
-    /// A request has come.
-    fn request(&mut self, turn: &mut Turn<'_>, message: Received) -> Option<Next> {
+    /// A request, or a question about the methods, has come.
+    fn request(&mut self, turn: &mut Turn<'_>, message: Received) {
+        if message.head().is_some_and(|head| head.kind == FrameKind::Methods) {
+            return self.tell_methods(turn, message);
+        }
         turn.shared.counters.requests.add(1);
-        let envelope = message.envelope;
-        let context = turn.context(self.agreement);
+        let (envelope, reply) = (message.envelope, dispatch::reply(&message));
+        let context = turn.context(self.agreement, message.deadline());
         // A request that is no batch is one item, and no batch is what 0 allows.
-        if envelope.item_count > turn.shared.options.max_batch_items.max(u32::from(!envelope.batch)) {
+        let too_many = envelope.item_count > turn.shared.options.max_batch_items.max(u32::from(!envelope.batch));
+        if too_many && !self.layout_2 {
             turn.shared.counters.failures.add(1);
-            self.last_word(turn, &Envelope::response_to(&envelope, Status::LIMIT_EXCEEDED, 0));
-            return None;
+            return self.last_word(turn, &Envelope::response_to(&envelope, Status::LIMIT_EXCEEDED, 0));
         }
-        let number = self.calls.enter(Pending { envelope, context: context.clone() });
+        let asked = Asked { envelope, reply };
+        let number = self.calls.enter(Pending { asked, context: context.clone() });
+        if self.layout_2
+            && let Some(refused) = self.refuse(turn, &message, too_many)
+        {
+            turn.pool.put(message.into_buffer());
+            return self.answer(turn, number, refused);
+        }
+        let flows = (reply == Reply::Stream).then(|| {
+            let credit = self.connection.credit(envelope.message_id);
+            let flows = self.flows.get_or_insert_default();
+            flows.open(number, credit);
+            Arc::clone(flows)
+        });
         let call = CallKey { session: self.key, number };
-        if let Some(answer) = turn.dispatch(call, message, context.clone(), &self.agreement) {
-            self.answer(turn, number, answer);
-            *turn.spare = Some(context);
+        match turn.dispatch(call, message, context.clone(), flows) {
+            Ran::Answered(answer) => {
+                self.answer(turn, number, answer);
+                *turn.spare = Some(context);
+            }
+            Ran::Later { executed } => {
+                self.out += 1;
+                self.executing += usize::from(executed);
+            }
         }
-        None
+    }
+
+    /// Layout 2: why a request is not begun, if it is not.
+    fn refuse(&self, turn: &Turn<'_>, message: &Received, too_many: bool) -> Option<Answer> {
+        if too_many {
+            return Some(Answer::TooMany);
+        }
+        if message.deadline().passed_at(turn.now) {
+            return Some(Answer::Failed(Failure::DeadlineExceeded));
+        }
+        // Calls that were cancelled have left the window, and their handlers may run on: not without end.
+        let overrun = self.out >= 2 * self.connection.window();
+        (overrun || turn.paused() && self.must_listen()).then_some(Answer::Failed(Failure::Unavailable))
+    }
+
+    fn tell_methods(&mut self, turn: &mut Turn<'_>, message: Received) {
+        let id = message.envelope.message_id;
+        let asked = MethodList::parse(message.payload(), message.envelope.item_count);
+        let asked: Vec<u16> = asked.iter().flat_map(MethodList::iter).collect();
+        let methods = turn.shared.router.hashes(&asked);
+        turn.pool.put(message.into_buffer());
+        // More methods than one answer can tell.
+        if let Err(SessionError::PayloadTooLarge { .. }) = self.connection.tell_methods(turn.now, id, &methods) {
+            let _ = self.connection.fail(turn.now, id, Status::LIMIT_EXCEEDED, None);
+        }
+    }
+
+    /// A responder has answered, or was dropped; its call may be over.
+    pub(super) fn returned(&mut self, turn: &mut Turn<'_>, executed: bool) {
+        self.out -= 1;
+        self.executing -= usize::from(executed);
+        *turn.executing -= usize::from(executed);
+    }
+
+    /// An item of a stream. Nothing happens if that is over.
+    pub(super) fn item(&mut self, turn: &mut Turn<'_>, number: u64, item: Vec<u8>) {
+        if let Some(flows) = &self.flows {
+            flows.arrived(item.len());
+        }
+        let Some(call) = self.calls.get(number) else { return };
+        let id = call.asked.envelope.message_id;
+        if let Err(error) = self.connection.item(turn.now, id, None, Body::Owned(item)) {
+            tracing::warn!(session = self.agreement.session_id, %error, "an item cannot be sent");
+            self.answer(turn, number, Answer::Failed(Failure::Internal));
+        }
     }
 
     /// A call is answered; whatever may leave now is queued. The caller drives the session afterwards.
     pub(super) fn answer(&mut self, turn: &mut Turn<'_>, number: u64, answer: Answer) {
-        self.calls.answer(number, answer);
-        while let Some((request, answer)) = self.calls.next(number) {
-            self.queue(turn, &request, answer);
+        if let Some(asked) = self.calls.answer(number, answer)
+            && asked.reply == Reply::Stream
+            && let Some(flows) = &self.flows
+        {
+            flows.close(number);
+        }
+        while let Some((asked, answer)) = self.calls.next(number) {
+            if self.layout_2 {
+                self.queue_2(turn, &asked, answer);
+            } else {
+                self.queue(turn, &asked.envelope, answer);
+            }
             if self.concluding {
                 return;
             }
         }
     }
 
+    /// Queues an answer of layout 2.
+    fn queue_2(&mut self, turn: &mut Turn<'_>, asked: &Asked, answer: Answer) {
+        let (id, now) = (asked.envelope.message_id, turn.now);
+        let sent = match (asked.reply, answer) {
+            (Reply::None, Answer::Failed(failure)) => return turn.shared.failed(&failure),
+            (Reply::None, Answer::TooMany) => return turn.shared.counters.failures.add(1),
+            (Reply::None, _) => return,
+            (_, Answer::Payload(payload)) => {
+                let needed = payload.len();
+                match self.connection.respond(now, id, Body::Owned(payload)) {
+                    Err(SessionError::PayloadTooLarge { .. }) => self.fail(turn, id, &Failure::Overflow { needed }),
+                    Err(SessionError::TooManyItems { .. }) => self.fail(turn, id, &Failure::Overflow { needed: 0 }),
+                    sent => sent,
+                }
+            }
+            (_, Answer::End) => self.connection.end_stream(now, id),
+            (_, Answer::Failed(failure)) => self.fail(turn, id, &failure),
+            (_, Answer::TooMany) => {
+                turn.shared.counters.failures.add(1);
+                self.connection.fail(now, id, Status::LIMIT_EXCEEDED, None)
+            }
+        };
+        match sent {
+            // The session has ended meanwhile.
+            Ok(()) | Err(SessionError::Closed | SessionError::Broken | SessionError::NotEstablished) => {}
+            Err(error) => {
+                tracing::warn!(session = self.agreement.session_id, %error, "an answer cannot be sent");
+                let _ = self.fail(turn, id, &Failure::Internal);
+            }
+        }
+    }
+
+    fn fail(&mut self, turn: &mut Turn<'_>, id: u64, failure: &Failure) -> Result<(), SessionError> {
+        turn.shared.failed(failure);
+        self.connection.fail(turn.now, id, failure.status(), failure.structured().as_ref())
+    }
+
+    /// Queues an answer of layout 1.
     fn queue(&mut self, turn: &mut Turn<'_>, request: &Envelope, answer: Answer) {
         if self.concluding {
             return;
@@ -338,11 +514,13 @@ impl Session {
             }
             Answer::Payload(payload) => Failure::Overflow { needed: payload.len() },
             Answer::Failed(failure) => failure,
+            // Layout 1 has no streams, and refuses too many items before they are a call.
+            Answer::End | Answer::TooMany => Failure::Unsupported,
         };
         turn.shared.failed(&failure);
-        let status = Envelope::response_to(request, failure.status(), 0);
+        let status = Envelope::response_to(request, failure.status_in_layout_1(), 0);
         if failure.ends_session() {
-            self.cancel_calls();
+            self.cancel_calls(false);
             self.last_word(turn, &status);
         } else {
             let _ = self.connection.send(turn.now, &status, Body::Owned(Vec::new()));
@@ -350,7 +528,13 @@ impl Session {
     }
 
     /// Time has passed.
-    pub(super) fn tick(&mut self, now: Instant) {
-        self.connection.handle(now, Input::Tick);
+    pub(super) fn tick(&mut self, turn: &mut Turn<'_>) {
+        self.connection.handle(turn.now, Input::Tick);
+        for number in self.calls.expired(turn.now) {
+            if let Some(call) = self.calls.get(number) {
+                call.context.expire();
+            }
+            self.answer(turn, number, Answer::Failed(Failure::DeadlineExceeded));
+        }
     }
 }

@@ -2,9 +2,11 @@
 
 use super::mail::Office;
 use crate::context::Context;
-use crate::dispatch::{self, Ran};
-use crate::responder::{Answer, CallKey, Responder};
+use crate::dispatch::{self, Ran, Task};
+use crate::request::batch;
+use crate::responder::{CallKey, Responder};
 use crate::server::Shared;
+use crate::sink::Flows;
 use ginnel_base::Deadline;
 use ginnel_session::Agreement;
 use ginnel_session::proto::{Pool, Received};
@@ -29,14 +31,14 @@ pub(super) struct Turn<'a> {
 }
 
 impl Turn<'_> {
-    /// The circumstances of a call of layout 1, which has no deadline.
-    pub(super) fn context(&mut self, agreement: Agreement) -> Context {
+    /// The circumstances of a call.
+    pub(super) fn context(&mut self, agreement: Agreement, deadline: Deadline) -> Context {
         match self.spare.take() {
             Some(mut context) => {
-                context.reuse(agreement, Deadline::NEVER);
+                context.reuse(agreement, deadline);
                 context
             }
-            None => Context::new(agreement, Deadline::NEVER),
+            None => Context::new(agreement, deadline),
         }
     }
 
@@ -45,23 +47,21 @@ impl Turn<'_> {
         self.held.load(Ordering::Relaxed) >= budget(self.shared)
     }
 
-    /// Runs a request: here, or on the executor. The answer if it is there already.
+    /// Runs a request: here, or on the executor.
     pub(super) fn dispatch(
         &mut self,
         call: CallKey,
         message: Received,
         context: Context,
-        agreement: &Agreement,
-    ) -> Option<Answer> {
-        let inline = self.alone && *self.executing == 0;
-        let responder = Responder::new(Arc::clone(self.office), call, context);
-        match dispatch::run(self.shared, message, responder, agreement, inline, self.pool, self.held) {
-            Ran::Answered(answer) => Some(answer),
-            Ran::Elsewhere => {
-                *self.executing += 1;
-                None
-            }
+        flows: Option<Arc<Flows>>,
+    ) -> Ran {
+        let alone = self.alone && *self.executing == 0;
+        let responder = Responder::new(Arc::clone(self.office), call, context, batch(&message));
+        let ran = dispatch::run(self.shared, Task { message, responder, flows }, alone, self.pool, self.held);
+        if let Ran::Later { executed: true } = ran {
+            *self.executing += 1;
         }
+        ran
     }
 }
 

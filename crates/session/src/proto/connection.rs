@@ -79,6 +79,8 @@ pub struct Connection {
     pub(super) hung_up: bool,
     // A message was cut off in the middle: whatever is sent after it would be taken for its rest.
     pub(super) broken: bool,
+    // The driver does not receive for reasons of its own.
+    held: bool,
     pub(super) framing: Framing,
     // Layout 2: what was granted, and the calls that are open.
     pub(super) calls: Option<Box<Calls>>,
@@ -104,6 +106,7 @@ impl Connection {
             told_end: false,
             hung_up: false,
             broken: false,
+            held: false,
             framing: Framing::Stream,
             calls: None,
             facts: None,
@@ -200,7 +203,7 @@ impl Connection {
             if until.passed_at(now) {
                 self.end = Some(End::Concluded);
             }
-        } else if let Some(silence) = self.timers.expired(now, self.is_busy()) {
+        } else if let Some(silence) = self.timers.expired(now, self.is_busy(), self.is_reading()) {
             self.end = Some(End::Silent(silence));
         } else if self.calls.as_ref().is_some_and(|calls| calls.answer_due().passed_at(now)) {
             self.end = Some(End::Silent(Silence::Unanswered));
@@ -216,9 +219,27 @@ impl Connection {
             Phase::Concluding { until, .. } => *until,
             _ => {
                 let due = self.calls.as_ref().map_or(Deadline::NEVER, |calls| calls.answer_due());
-                self.timers.next(self.is_busy()).min(due)
+                self.timers.next(self.is_busy(), self.is_reading()).min(due)
             }
         }
+    }
+
+    /// The driver will not receive for a while, whatever [`Connection::wants_input`] says. The time within a message
+    /// does not pass meanwhile, because the peer may have sent the rest.
+    pub fn hold(&mut self) {
+        self.held = true;
+    }
+
+    /// The driver receives again.
+    pub fn resume(&mut self, now: Instant) {
+        if std::mem::take(&mut self.held) {
+            self.timers.reading_again(now);
+        }
+    }
+
+    /// Whether the peer's silence is its own.
+    fn is_reading(&self) -> bool {
+        !self.held && self.wants_input()
     }
 
     fn is_busy(&self) -> bool {
@@ -319,7 +340,11 @@ impl Connection {
     /// The carrier took `len` bytes of [`Connection::poll_transmit`].
     pub fn transmitted(&mut self, now: Instant, len: usize, pool: &mut Pool) {
         if let Some(left) = self.outbox.transmitted(len, pool) {
+            let full = !self.may_take();
             self.left(left);
+            if full && self.may_take() {
+                self.timers.reading_again(now);
+            }
         }
         self.timers.sent(now, !self.outbox.is_empty());
         if !self.outbox.is_empty() {

@@ -65,6 +65,13 @@ impl Pace {
         }
     }
 
+    /// From now on it counts again.
+    fn restart(&mut self, now: Instant) {
+        if self.due != Deadline::NEVER {
+            (self.due, self.gained) = (after(now, self.limit), 0);
+        }
+    }
+
     /// The peer is between messages.
     pub(crate) fn rest(&mut self) {
         (self.due, self.gained) = (Deadline::NEVER, 0);
@@ -119,6 +126,12 @@ impl Timers {
         }
     }
 
+    /// The peer is read from again: what it has sent since then is not known yet.
+    pub(super) fn reading_again(&mut self, now: Instant) {
+        self.arrived = now;
+        self.within_message.restart(now);
+    }
+
     /// When the peer must have taken something of what waits.
     pub(super) fn stalled(&self) -> Deadline {
         self.stalled
@@ -141,17 +154,19 @@ impl Timers {
         }
     }
 
-    /// The next moment at which a silence is too long. `busy` connections are not idle, however quiet.
-    pub(super) fn next(&self, busy: bool) -> Deadline {
+    /// The next moment at which a silence is too long. `busy` connections are not idle, however quiet. Who is not
+    /// `reading` cannot know how far the peer's message is.
+    pub(super) fn next(&self, busy: bool, reading: bool) -> Deadline {
         let idle = if busy { Deadline::NEVER } else { self.idle };
-        self.handshake.min(self.within_message.due()).min(self.stalled).min(idle)
+        let within_message = if reading { self.within_message.due() } else { Deadline::NEVER };
+        self.handshake.min(within_message).min(self.stalled).min(idle)
     }
 
     /// The silence that is too long at `now`.
-    pub(super) fn expired(&self, now: Instant, busy: bool) -> Option<Silence> {
+    pub(super) fn expired(&self, now: Instant, busy: bool, reading: bool) -> Option<Silence> {
         if self.handshake.passed_at(now) {
             Some(Silence::Handshake)
-        } else if self.within_message.due().passed_at(now) {
+        } else if reading && self.within_message.due().passed_at(now) {
             Some(Silence::WithinMessage)
         } else if self.stalled.passed_at(now) {
             Some(Silence::Stalled)

@@ -102,3 +102,41 @@ fn without_a_limit_nothing_is_ever_too_long() {
     assert!(pair.server.told.is_empty());
     assert_eq!(pair.server.connection.poll_timeout().instant(), None);
 }
+
+#[test]
+fn a_client_whose_server_does_not_read_is_not_silent() {
+    let mut pair = open();
+    pair.up.piece = 40;
+    pair.ask(1, &pattern(20, 0));
+    pair.server.read_once(pair.now, &mut pair.up);
+    pair.server.connection.hold();
+    assert_eq!(pair.server.connection.poll_timeout().instant().map(|at| at - pair.now), Some(9 * SECOND), "idle alone");
+    pair.pass(5 * SECOND);
+    pair.server.connection.resume(pair.now);
+    pair.pass(2 * SECOND - Duration::from_millis(1));
+    assert!(pair.server.told.is_empty(), "its time begins anew");
+    pair.read_both();
+    assert_eq!(pair.server.message().payload(), pattern(20, 0));
+}
+
+#[test]
+fn what_follows_a_request_that_fills_the_window_has_its_time_from_when_there_is_room() {
+    let mut pair = open();
+    pair.server.connection.set_window(1);
+    pair.ask(1, b"x");
+    pair.ask(2, &pattern(20, 0));
+    // A message, and half of the next.
+    pair.up.queue = [pair.up.queue.drain(..).collect::<Vec<_>>().concat()].into();
+    pair.up.piece = 33 + 40;
+    pair.server.read_once(pair.now, &mut pair.up);
+    pair.server.take_events();
+    pair.server.message();
+    pair.pass(20 * SECOND);
+    assert!(pair.server.told.is_empty(), "the handler takes its time");
+    pair.answer(1, b"y");
+    pair.server.take_events();
+    pair.pass(2 * SECOND - Duration::from_millis(1));
+    assert!(pair.server.told.is_empty());
+    pair.server.read(pair.now, &mut pair.up);
+    assert_eq!(pair.server.message().payload(), pattern(20, 0));
+}

@@ -1,0 +1,109 @@
+//! A request that may outlive the handler that got it.
+
+use crate::context::Context;
+use crate::handler::Request;
+use ginnel_session::Agreement;
+use ginnel_session::proto::Received;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// What each request counts for beside its own bytes: a flood of empty ones must not be free.
+const OVERHEAD: usize = 256;
+
+/// Bytes of a request that waits for an executor, or is used by it.
+pub(crate) struct Held {
+    bytes: usize,
+    total: Arc<AtomicUsize>,
+}
+
+impl Held {
+    pub(crate) fn new(message: &Received, total: &Arc<AtomicUsize>) -> Self {
+        let bytes = message.held() + OVERHEAD;
+        total.fetch_add(bytes, Ordering::Relaxed);
+        Self { bytes, total: Arc::clone(total) }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.total.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// A request in memory of its own, for a handler that answers later or from another thread.
+///
+/// While it lives, its bytes count against [`ServerOptions::request_budget`](crate::ServerOptions::request_budget): drop
+/// it when it has been read.
+pub struct OwnedRequest {
+    message: Received,
+    context: Context,
+    // After the message: its bytes are given back when they are gone.
+    _held: Held,
+}
+
+impl OwnedRequest {
+    pub(crate) fn new(message: Received, context: Context, held: Held) -> Self {
+        Self { message, context, _held: held }
+    }
+
+    /// Its bytes. They are a private copy: nothing changes them.
+    #[must_use]
+    pub fn payload(&self) -> &[u8] {
+        self.message.payload()
+    }
+
+    /// How many items it has, if it is a batch: then the payload is a [`Batch`](ginnel_wire::Batch).
+    #[must_use]
+    pub fn batch(&self) -> Option<u32> {
+        batch(&self.message)
+    }
+
+    /// The method that was asked for.
+    #[must_use]
+    pub fn method(&self) -> u16 {
+        self.message.envelope.code
+    }
+
+    /// Most bytes that the response, or an item of the stream, may have.
+    #[must_use]
+    pub fn response_limit(&self) -> usize {
+        self.session().response.max_payload as usize
+    }
+
+    /// The session it came by.
+    #[must_use]
+    pub fn session(&self) -> &Agreement {
+        self.context.session()
+    }
+
+    /// How long the client waits, and whether it still does.
+    #[must_use]
+    pub fn context(&self) -> &Context {
+        &self.context
+    }
+
+    /// The same, as a [`Handler`](crate::Handler) gets it.
+    #[must_use]
+    pub fn as_request(&self) -> Request<'_> {
+        Request {
+            payload: self.payload(),
+            response_limit: self.response_limit(),
+            session: self.session(),
+            context: &self.context,
+        }
+    }
+}
+
+impl fmt::Debug for OwnedRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let len = self.payload().len();
+        f.debug_struct("OwnedRequest").field("method", &self.method()).field("len", &len).finish_non_exhaustive()
+    }
+}
+
+/// Items of a batch.
+pub(crate) fn batch(message: &Received) -> Option<u32> {
+    let envelope = &message.envelope;
+    (envelope.batch && envelope.item_count >= 1).then_some(envelope.item_count)
+}
