@@ -1,38 +1,20 @@
 //! The snapshot cache: the last good cgroups snapshot, looked up by (hash, name).
 //!
 //! ```text
-//! slots    [ {hash, entry+1} ][ {0, 0} ][ {hash, entry+1} ] ...   2n rounded up to a power of two, probed linearly
-//!                  |
+//! index    hash -> entry                                          see `ginnel_service::Index`
 //! entries  [ {hash, options, enabled, where in the arena} ] ...
 //!                                        |
 //! arena    [ name path name path ... ]                            every string of the snapshot, one allocation
 //! ```
 //!
-//! One table is never changed once it is published: a refresh builds the next one beside it and swaps a pointer.
-//! Readers hold the table they started with and never wait. A [`CacheReader`] keeps it between lookups, so that a
-//! lookup costs one atomic load, one slot, one entry and one comparison of names.
-//!
-//! A snapshot comes from another process and its hashes are that process's choice. Names whose hashes all collide would
-//! turn linear probing into a linear scan; an entry that finds no slot near its home goes to an ordered index instead,
-//! which no choice of hashes can slow down.
+//! A lookup costs one atomic load, one slot, one entry and one comparison of names. A snapshot comes from another
+//! process and its hashes are that process's choice: the index stands that.
 
 use crate::error::{DecodeError, Fault};
 use crate::snapshot::{Cgroup, Snapshot};
-use arc_swap::ArcSwap;
-use ginnel_service::State;
-use std::sync::atomic::{AtomicU64, Ordering};
+use ginnel_service::{Cache, Index, State};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
-
-/// Slots that a lookup visits before it turns to the index. A table at most half full rarely needs three.
-const PROBES: usize = 16;
-
-#[derive(Debug, Clone, Copy, Default)]
-struct Slot {
-    hash: u32,
-    /// Index into the entries plus one; 0 is a free slot.
-    entry: u32,
-}
+use std::time::Duration;
 
 #[derive(Debug, Clone, Copy)]
 struct Entry {
@@ -45,15 +27,12 @@ struct Entry {
     path_len: u32,
 }
 
-/// One snapshot, built for lookup. Immutable.
-#[derive(Debug)]
+/// One snapshot, built for lookup. Immutable. The default one is empty.
+#[derive(Debug, Default)]
 pub struct CgroupTable {
-    slots: Box<[Slot]>,
-    shift: u32,
+    index: Index,
     entries: Box<[Entry]>,
     arena: Box<[u8]>,
-    /// Entries without a slot, ordered by (hash, name).
-    crowded: Box<[u32]>,
     systemd_enabled: u32,
     generation: u64,
 }
@@ -70,16 +49,8 @@ impl CgroupTable {
         if strings > message {
             return Err(DecodeError::new(0, Fault::Amplified { strings, message }));
         }
-        let slots = (snapshot.len() * 2).next_power_of_two().max(16);
-        let mut table = Self {
-            slots: vec![Slot::default(); slots].into_boxed_slice(),
-            shift: u64::BITS - slots.trailing_zeros(),
-            entries: Box::default(),
-            arena: Box::default(),
-            crowded: Box::default(),
-            systemd_enabled: snapshot.systemd_enabled(),
-            generation: snapshot.generation(),
-        };
+        let mut table =
+            Self { systemd_enabled: snapshot.systemd_enabled(), generation: snapshot.generation(), ..Self::default() };
         let mut arena = Vec::with_capacity(strings as usize);
         let mut entries = Vec::with_capacity(snapshot.len());
         for item in snapshot.iter() {
@@ -97,49 +68,16 @@ impl CgroupTable {
         }
         table.arena = arena.into_boxed_slice();
         table.entries = entries.into_boxed_slice();
-        let mut crowded: Vec<u32> = (0..table.entries.len() as u32).filter(|index| !table.place(*index)).collect();
-        // Stable: of equal keys the first stays in front, and is the one found.
-        crowded.sort_by(|one, other| table.key(*one).cmp(&table.key(*other)));
-        table.crowded = crowded.into_boxed_slice();
+        table.index = Index::new(
+            table.entries.len(),
+            |row| table.entries[row as usize].hash,
+            |one, other| table.name(&table.entries[one as usize]).cmp(table.name(&table.entries[other as usize])),
+        );
         Ok(table)
     }
 
-    fn empty() -> Self {
-        Self {
-            slots: vec![Slot::default(); 16].into_boxed_slice(),
-            shift: u64::BITS - 4,
-            entries: Box::default(),
-            arena: Box::default(),
-            crowded: Box::default(),
-            systemd_enabled: 0,
-            generation: 0,
-        }
-    }
-
-    /// Fibonacci hashing: the high bits of the product spread any 32-bit hash, good or bad, over the slots.
-    #[inline]
-    fn home(&self, hash: u32) -> usize {
-        (u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> self.shift) as usize
-    }
-
-    /// Files entry `index` in the nearest free slot; false if none is near.
-    fn place(&mut self, index: u32) -> bool {
-        let mask = self.slots.len() - 1;
-        let hash = self.entries[index as usize].hash;
-        let home = self.home(hash);
-        for probe in 0..PROBES {
-            let slot = &mut self.slots[(home + probe) & mask];
-            if slot.entry == 0 {
-                *slot = Slot { hash, entry: index + 1 };
-                return true;
-            }
-        }
-        false
-    }
-
-    fn key(&self, index: u32) -> (u32, &[u8]) {
-        let entry = &self.entries[index as usize];
-        (entry.hash, self.name(entry))
+    pub(crate) fn decode(payload: &[u8]) -> Result<Self, DecodeError> {
+        Self::new(&Snapshot::decode(payload)?)
     }
 
     #[inline]
@@ -158,29 +96,10 @@ impl CgroupTable {
     #[inline]
     #[must_use]
     pub fn get(&self, hash: u32, name: &[u8]) -> Option<Cgroup<'_>> {
-        let mask = self.slots.len() - 1;
-        let home = self.home(hash);
-        for probe in 0..PROBES {
-            let slot = self.slots[(home + probe) & mask];
-            if slot.entry == 0 {
-                return None;
-            }
-            if slot.hash == hash {
-                let found = self.view(&self.entries[slot.entry as usize - 1]);
-                if same(found.name, name) {
-                    return Some(found);
-                }
-            }
-        }
-        self.crowded_get(hash, name)
-    }
-
-    /// The rare case, out of line.
-    #[cold]
-    fn crowded_get(&self, hash: u32, name: &[u8]) -> Option<Cgroup<'_>> {
-        let first = self.crowded.partition_point(|index| self.key(*index) < (hash, name));
-        let index = *self.crowded.get(first)?;
-        (self.key(index) == (hash, name)).then(|| self.view(&self.entries[index as usize]))
+        let entry = |row: u32| &self.entries[row as usize];
+        let is = |row| same(self.name(entry(row)), name);
+        let row = self.index.find(hash, is, |row| self.name(entry(row)).cmp(name))?;
+        Some(self.view(entry(row)))
     }
 
     /// Number of cgroups.
@@ -253,18 +172,6 @@ pub struct CacheStatus {
     pub connection: State,
 }
 
-#[derive(Debug)]
-struct Shared {
-    table: ArcSwap<CgroupTable>,
-    successes: AtomicU64,
-    failures: AtomicU64,
-    /// Nanoseconds from `born` to the last success, plus one; 0 before the first.
-    refreshed: AtomicU64,
-    born: Instant,
-    /// Locked for the length of a copy, and never by a lookup.
-    connection: Mutex<State>,
-}
-
 /// The cache: hands out readers, takes snapshots. Clones share one table; all methods may be called from any thread.
 ///
 /// ```
@@ -286,7 +193,9 @@ struct Shared {
 /// ```
 #[derive(Debug, Clone)]
 pub struct CgroupCache {
-    shared: Arc<Shared>,
+    cache: Cache<CgroupTable>,
+    /// Locked for the length of a copy, and never by a lookup.
+    connection: Arc<Mutex<State>>,
 }
 
 impl Default for CgroupCache {
@@ -299,17 +208,8 @@ impl CgroupCache {
     /// An empty cache: finds nothing until its first snapshot.
     #[must_use]
     pub fn new() -> Self {
-        let table = ArcSwap::from_pointee(CgroupTable::empty());
-        let zero = || AtomicU64::new(0);
-        let shared = Shared {
-            table,
-            successes: zero(),
-            failures: zero(),
-            refreshed: zero(),
-            born: Instant::now(),
-            connection: Mutex::new(State::Disconnected),
-        };
-        Self { shared: Arc::new(shared) }
+        let connection = Arc::new(Mutex::new(State::Disconnected));
+        Self { cache: Cache::new(CgroupTable::default()), connection }
     }
 
     /// Takes over a snapshot payload: checks it, builds a table beside the current one, swaps. A payload at fault
@@ -318,91 +218,72 @@ impl CgroupCache {
     /// # Errors
     /// What is wrong with the payload.
     pub fn apply(&self, payload: &[u8]) -> Result<(), DecodeError> {
-        match Snapshot::decode(payload).and_then(|snapshot| CgroupTable::new(&snapshot)) {
-            Ok(table) => {
-                self.shared.table.store(Arc::new(table));
-                let since = u64::try_from(self.shared.born.elapsed().as_nanos()).unwrap_or(u64::MAX - 1);
-                self.shared.refreshed.store(since + 1, Ordering::Relaxed);
-                self.shared.successes.fetch_add(1, Ordering::Relaxed);
-                Ok(())
-            }
-            Err(error) => {
-                self.fail();
-                Err(error)
-            }
-        }
+        self.refresh(|| CgroupTable::decode(payload))
+    }
+
+    /// Takes over what `source` brings, or counts its failure and changes nothing.
+    pub(crate) fn refresh<E: std::fmt::Display>(
+        &self,
+        source: impl FnOnce() -> Result<CgroupTable, E>,
+    ) -> Result<(), E> {
+        self.cache.refresh(source)
     }
 
     /// Counts a refresh that brought nothing. The data stays.
     pub fn fail(&self) {
-        self.shared.failures.fetch_add(1, Ordering::Relaxed);
+        self.cache.fail();
     }
 
     pub(crate) fn note_connection(&self, state: State) {
-        *self.shared.connection.lock().unwrap_or_else(PoisonError::into_inner) = state;
+        *self.connection.lock().unwrap_or_else(PoisonError::into_inner) = state;
     }
 
     /// Whether any snapshot was ever taken over.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.shared.successes.load(Ordering::Relaxed) > 0
+        self.cache.is_ready()
     }
 
     /// The current table, for as long as the caller keeps it.
     #[must_use]
     pub fn table(&self) -> Arc<CgroupTable> {
-        self.shared.table.load_full()
+        self.cache.load()
     }
 
     /// A reader for one thread: the cheapest way to many lookups.
     #[must_use]
     pub fn reader(&self) -> CacheReader {
-        CacheReader { cached: arc_swap::Cache::new(SharedTable(Arc::clone(&self.shared))) }
+        CacheReader { reader: self.cache.reader() }
     }
 
     /// Counters and age.
     #[must_use]
     pub fn status(&self) -> CacheStatus {
-        let table = self.shared.table.load();
-        let refreshed = self.shared.refreshed.load(Ordering::Relaxed);
-        let successes = self.shared.successes.load(Ordering::Relaxed);
+        let (table, counters) = (self.cache.load(), self.cache.counters());
         CacheStatus {
-            populated: successes > 0,
+            populated: counters.successes > 0,
             items: table.len(),
             systemd_enabled: table.systemd_enabled,
             generation: table.generation,
-            successes,
-            failures: self.shared.failures.load(Ordering::Relaxed),
-            age: refreshed
-                .checked_sub(1)
-                .map(|since| self.shared.born.elapsed().saturating_sub(Duration::from_nanos(since))),
-            connection: *self.shared.connection.lock().unwrap_or_else(PoisonError::into_inner),
+            successes: counters.successes,
+            failures: counters.failures,
+            age: counters.age,
+            connection: *self.connection.lock().unwrap_or_else(PoisonError::into_inner),
         }
-    }
-}
-
-#[derive(Debug, Clone)]
-struct SharedTable(Arc<Shared>);
-
-impl std::ops::Deref for SharedTable {
-    type Target = ArcSwap<CgroupTable>;
-
-    fn deref(&self) -> &Self::Target {
-        &self.0.table
     }
 }
 
 /// Looks up in the newest table. Keeps a table between calls; the old one is freed once every reader moved on.
 #[derive(Debug, Clone)]
 pub struct CacheReader {
-    cached: arc_swap::Cache<SharedTable, Arc<CgroupTable>>,
+    reader: ginnel_service::CacheReader<CgroupTable>,
 }
 
 impl CacheReader {
     /// The newest table, to be used for several lookups that must agree.
     #[inline]
     pub fn table(&mut self) -> &CgroupTable {
-        self.cached.load()
+        self.reader.load()
     }
 
     /// The cgroup of this hash and name in the newest table. Allocates nothing and never waits.

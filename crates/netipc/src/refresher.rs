@@ -1,6 +1,6 @@
 //! Keeps a snapshot cache fed from a service.
 
-use crate::cache::CgroupCache;
+use crate::cache::{CgroupCache, CgroupTable};
 use crate::client::{CgroupsSnapshot, NetipcError, ServiceClient};
 use ginnel_service::BaselineOptions;
 use ginnel_session::Endpoint;
@@ -32,8 +32,6 @@ use ginnel_session::Endpoint;
 pub struct CacheRefresher {
     client: ServiceClient<CgroupsSnapshot>,
     cache: CgroupCache,
-    /// Whether the last refresh failed: only changes are worth an event.
-    failing: bool,
 }
 
 impl CacheRefresher {
@@ -42,7 +40,7 @@ impl CacheRefresher {
     /// # Errors
     /// If the process is out of file descriptors.
     pub fn new(endpoint: &Endpoint, options: BaselineOptions) -> std::io::Result<Self> {
-        Ok(Self { client: ServiceClient::new(endpoint, options)?, cache: CgroupCache::new(), failing: false })
+        Ok(Self { client: ServiceClient::new(endpoint, options)?, cache: CgroupCache::new() })
     }
 
     /// The cache that is refreshed. Clones share its data.
@@ -63,20 +61,8 @@ impl CacheRefresher {
     /// Why there is no new data; the cache keeps what it has, and counts the failure.
     pub fn refresh(&mut self) -> Result<(), NetipcError> {
         self.client.refresh();
-        let outcome = match self.client.snapshot_payload() {
-            Ok(payload) => self.cache.apply(payload).map_err(NetipcError::from),
-            Err(error) => {
-                self.cache.fail();
-                Err(error.into())
-            }
-        };
+        let outcome = self.cache.refresh(|| Ok(CgroupTable::decode(self.client.snapshot_payload()?)?));
         self.cache.note_connection(self.client.base().state());
-        match &outcome {
-            Err(error) if !self.failing => tracing::warn!(%error, "no new snapshot; the cache keeps what it has"),
-            Ok(()) if self.failing => tracing::info!("snapshots come again"),
-            _ => {}
-        }
-        self.failing = outcome.is_err();
         outcome
     }
 }

@@ -23,6 +23,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod cache;
 mod client;
 mod context;
 mod dispatch;
@@ -40,6 +41,7 @@ mod sink;
 mod state;
 mod sync;
 
+pub use cache::{Cache, CacheCounters, CacheReader, Index, Keyed, Refresher, Table};
 pub use client::{BaselineClient, BaselineCounters, BaselineError, BaselineOptions, BatchReply};
 pub use context::Context;
 pub use dispatch::Execution;
