@@ -22,6 +22,7 @@ pub struct Bell {
 impl Bell {
     /// How often it has been rung so far; wraps around.
     #[must_use]
+    #[inline]
     pub fn count(&self) -> u32 {
         self.count.load(Ordering::Acquire)
     }
@@ -55,6 +56,7 @@ impl Bell {
         futex::wait_beside((&self.count, rung), words, timeout)
     }
 
+    #[inline]
     pub(crate) fn word(&self) -> &AtomicU32 {
         &self.count
     }

@@ -78,6 +78,7 @@ impl ForeignFile {
 
     /// Bytes of the file when it was mapped.
     #[must_use]
+    #[inline]
     pub fn len(&self) -> usize {
         self.len
     }
@@ -90,12 +91,14 @@ impl ForeignFile {
 
     /// The file was cut short by somebody: what is read now are zeros, not data.
     #[must_use]
+    #[inline]
     pub fn truncated(&self) -> bool {
         self.words.truncated()
     }
 
     /// The file.
     #[must_use]
+    #[inline]
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
@@ -199,6 +202,7 @@ impl ForeignFile {
     ///
     /// # Panics
     /// As [`ForeignFile::load_u64`].
+    #[inline]
     pub fn futex_wake(&self, at: usize, count: i32) -> Result<usize> {
         futex::wake(self.u32_at(at), count)
     }
@@ -267,6 +271,7 @@ impl ForeignFile {
         self.u32_at(at)
     }
 
+    #[inline]
     fn u32_at(&self, at: usize) -> &AtomicU32 {
         assert!(at.is_multiple_of(4) && self.has(at, 4), "word outside its file");
         assert!(self.narrow.contains(&at), "a 32-bit access to 64-bit words");

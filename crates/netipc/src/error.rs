@@ -158,6 +158,7 @@ impl DecodeError {
     }
 
     /// Fails unless `have` bytes suffice for a structure of `needed` that starts at `offset`.
+    #[inline]
     pub(crate) fn need(have: usize, needed: usize, offset: usize) -> Result<(), Self> {
         if have < needed {
             return Err(Self::new(offset, Fault::Truncated { needed: needed as u64, have: have as u64 }));

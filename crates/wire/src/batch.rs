@@ -98,12 +98,14 @@ impl<'a> Batch<'a> {
 
     /// Number of items.
     #[must_use]
+    #[inline]
     pub fn len(&self) -> usize {
         self.directory.len() / ENTRY
     }
 
     /// Whether there are none.
     #[must_use]
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.directory.is_empty()
     }
@@ -121,6 +123,7 @@ impl<'a> Batch<'a> {
 
     /// All items in order.
     #[must_use]
+    #[inline]
     pub fn iter(&self) -> BatchIter<'a> {
         BatchIter { batch: *self, next: 0 }
     }
@@ -165,6 +168,7 @@ impl<'a> Iterator for BatchIter<'a> {
         Some(item)
     }
 
+    #[inline]
     fn size_hint(&self) -> (usize, Option<usize>) {
         let left = self.batch.len() - self.next;
         (left, Some(left))
@@ -228,18 +232,21 @@ impl BatchBuilder {
 
     /// Items pushed so far.
     #[must_use]
+    #[inline]
     pub fn len(&self) -> usize {
         self.items
     }
 
     /// Whether nothing was pushed.
     #[must_use]
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.items == 0
     }
 
     /// Payload bytes that [`BatchBuilder::finish`] would yield now.
     #[must_use]
+    #[inline]
     pub fn payload_len(&self) -> usize {
         self.bytes.len() - (self.reserved - self.items) * ENTRY
     }

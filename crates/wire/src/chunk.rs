@@ -196,6 +196,7 @@ impl Packets {
     /// Cuts a message for packets of `packet_size` bytes, or `None` if that is below [`MIN_PACKET_SIZE`] or the whole
     /// message would exceed 2^32-1 bytes.
     #[must_use]
+    #[inline]
     pub fn new(envelope: &Envelope, packet_size: u32) -> Option<Self> {
         if packet_size < MIN_PACKET_SIZE || envelope.total_len() > u64::from(u32::MAX) {
             return None;
@@ -207,6 +208,7 @@ impl Packets {
 
     /// Packets of the whole message, at least 1.
     #[must_use]
+    #[inline]
     pub fn count(&self) -> u32 {
         self.count
     }
@@ -215,6 +217,7 @@ impl Packets {
 impl Iterator for Packets {
     type Item = Packet;
 
+    #[inline]
     fn next(&mut self) -> Option<Packet> {
         if self.index == self.count {
             return None;
@@ -259,6 +262,7 @@ impl Assembler {
     ///
     /// # Panics
     /// If `packet_size` is below [`MIN_PACKET_SIZE`] or `len` below 32: both are the caller's, never the peer's.
+    #[inline]
     pub fn new(envelope: &Envelope, len: usize, packet_size: u32) -> Result<Self, ChunkError> {
         assert!(packet_size >= MIN_PACKET_SIZE && len >= ENVELOPE_LEN);
         let total = envelope.total_len();
@@ -274,12 +278,14 @@ impl Assembler {
 
     /// Payload bytes that have not arrived.
     #[must_use]
+    #[inline]
     pub fn missing(&self) -> u32 {
         self.missing
     }
 
     /// Length of the next packet, header included; 0 when the message is complete.
     #[must_use]
+    #[inline]
     pub fn next_packet_len(&self) -> usize {
         match self.missing.min(self.budget) {
             0 => 0,

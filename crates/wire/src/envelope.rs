@@ -66,6 +66,7 @@ impl Status {
 
     /// Whether this is [`Status::OK`].
     #[must_use]
+    #[inline]
     pub const fn is_ok(self) -> bool {
         self.0 == 0
     }
@@ -150,12 +151,14 @@ pub enum EnvelopeError {
 impl Envelope {
     /// A single request.
     #[must_use]
+    #[inline]
     pub const fn request(code: u16, message_id: u64, payload_len: u32) -> Self {
         Self { kind: Kind::Request, batch: false, code, status: Status::OK, payload_len, item_count: 1, message_id }
     }
 
     /// The single response to `request`: same code, same id.
     #[must_use]
+    #[inline]
     pub const fn response_to(request: &Self, status: Status, payload_len: u32) -> Self {
         let (code, message_id) = (request.code, request.message_id);
         Self { kind: Kind::Response, batch: false, code, status, payload_len, item_count: 1, message_id }
@@ -163,18 +166,21 @@ impl Envelope {
 
     /// The same envelope for a payload that is a batch of `item_count` items.
     #[must_use]
+    #[inline]
     pub const fn with_batch(self, item_count: u32) -> Self {
         Self { batch: true, item_count, ..self }
     }
 
     /// Envelope and payload together, in bytes.
     #[must_use]
+    #[inline]
     pub const fn total_len(&self) -> u64 {
         ENVELOPE_LEN as u64 + self.payload_len as u64
     }
 
     /// The 32 bytes.
     #[must_use]
+    #[inline]
     pub fn encode(&self) -> [u8; ENVELOPE_LEN] {
         let mut out = [0; ENVELOPE_LEN];
         put(&mut out, 0, MAGIC.to_ne_bytes());
@@ -194,6 +200,7 @@ impl Envelope {
     ///
     /// # Errors
     /// The first check that fails, in the order of [`EnvelopeError`].
+    #[inline]
     pub fn decode(bytes: &[u8]) -> Result<Self, EnvelopeError> {
         if bytes.len() < ENVELOPE_LEN {
             return Err(EnvelopeError::Truncated { len: bytes.len() });
@@ -243,6 +250,7 @@ impl<'a> Message<'a> {
     ///
     /// # Errors
     /// Those of [`Envelope::decode`].
+    #[inline]
     pub fn decode(bytes: &'a [u8]) -> Result<Self, EnvelopeError> {
         Ok(Self { envelope: Envelope::decode(bytes)?, payload: &bytes[ENVELOPE_LEN..] })
     }

@@ -15,6 +15,7 @@ pub(crate) fn wait(word: &AtomicU32, expected: u32, timeout: Option<Duration>) -
 }
 
 /// Wakes at most `count` sleepers and says how many.
+#[inline]
 pub(crate) fn wake(word: &AtomicU32, count: c_int) -> Result<usize, Errno> {
     // SAFETY: the kernel only uses the address, which the borrow keeps mapped.
     let result = unsafe { syscall(SYS_futex, word.as_ptr(), FUTEX_WAKE, count) };

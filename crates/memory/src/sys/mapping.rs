@@ -111,10 +111,12 @@ impl Mapping {
         let _ = unsafe { madvise(self.base.as_ptr().cast::<c_void>(), self.len, advice) };
     }
 
+    #[inline]
     pub(crate) fn base(&self) -> NonNull<u8> {
         self.base
     }
 
+    #[inline]
     pub(crate) fn len(&self) -> usize {
         self.len
     }
