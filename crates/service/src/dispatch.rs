@@ -64,6 +64,32 @@ impl Cost {
     }
 }
 
+/// How long the answers of a method have been lately, in bytes. A longer one counts at once, a shorter one by an eighth.
+#[derive(Debug)]
+pub(crate) struct Room(AtomicUsize);
+
+impl Room {
+    /// What a buffer for an answer is given at most before there is anything in it.
+    const MOST: usize = 1 << 20;
+
+    pub(crate) const fn new() -> Self {
+        Self(AtomicUsize::new(0))
+    }
+
+    fn get(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn used(&self, len: usize) {
+        // Lost updates of other threads do not matter: it is an estimate.
+        let before = self.get();
+        let after = if len >= before { len.min(Self::MOST) } else { before - (before - len).div_ceil(8) };
+        if after != before {
+            self.0.store(after, Ordering::Relaxed);
+        }
+    }
+}
+
 /// What became of a request.
 pub(crate) enum Ran {
     /// It ran here.
@@ -78,11 +104,13 @@ pub(crate) struct Task {
     pub(crate) responder: Responder,
     /// The streams of its session, if it is one.
     pub(crate) flows: Option<Arc<Flows>>,
+    /// Few requests wait for the executor.
+    pub(crate) may_hold: bool,
 }
 
 /// Runs a request. `alone`: nothing else waits for the reactor.
 pub(crate) fn run(shared: &Arc<Shared>, task: Task, alone: bool, pool: &mut Pool, held: &Arc<AtomicUsize>) -> Ran {
-    let Task { message, mut responder, flows } = task;
+    let Task { message, mut responder, flows, may_hold } = task;
     let method = shared.router.find(message.envelope.code).filter(|method| method.reply() == reply(&message));
     let Some(method) = method else {
         responder.waive();
@@ -101,11 +129,11 @@ pub(crate) fn run(shared: &Arc<Shared>, task: Task, alone: bool, pool: &mut Pool
     };
     match &method.serve {
         Serve::Handler(handler) | Serve::OneWay(handler) if inline => {
-            let buffer = pool.take_empty();
+            let buffer = pool.take_empty(method.room.get());
             let answer = measure(shared, method, &**handler, &message.message(), responder.context(), buffer);
             responder.waive();
             pool.put(message.into_buffer());
-            return Ran::Answered(answer);
+            return Ran::Answered(fitting(answer, pool));
         }
         _ if inline => {
             let held = Held::new(&message, held);
@@ -116,6 +144,8 @@ pub(crate) fn run(shared: &Arc<Shared>, task: Task, alone: bool, pool: &mut Pool
         _ => {}
     }
     responder.set_executed();
+    // Memory that goes to a thread comes back with its answer. A long queue must not hold memory for answers.
+    let buffer = if may_hold { pool.take_empty(method.room.get()) } else { Vec::new() };
     let held = Held::new(&message, held);
     let context = responder.context().clone();
     let (of_job, id) = (Arc::clone(shared), method.id);
@@ -131,7 +161,7 @@ pub(crate) fn run(shared: &Arc<Shared>, task: Task, alone: bool, pool: &mut Pool
         match &method.serve {
             Serve::Handler(handler) | Serve::OneWay(handler) => {
                 let context = responder.context();
-                let answer = measure(&of_job, method, &**handler, &message.message(), context, Vec::new());
+                let answer = shrunk(measure(&of_job, method, &**handler, &message.message(), context, buffer));
                 drop(message);
                 // Before the letter: the reactor may take further requests when it reads it.
                 drop(held);
@@ -180,6 +210,34 @@ fn begin(method: &Method, request: OwnedRequest, responder: Responder, flows: Op
     method.cost.measured(started.elapsed(), batch.unwrap_or(1));
 }
 
+/// An answer in a buffer that is not much larger than it: a client that does not read holds as much as it was sent.
+fn fitting(answer: Answer, pool: &mut Pool) -> Answer {
+    match answer {
+        Answer::Payload(payload) if is_lost_in(&payload) => {
+            let mut fitting = pool.take_empty(payload.len());
+            fitting.extend_from_slice(&payload);
+            pool.put(payload);
+            Answer::Payload(fitting)
+        }
+        answer => answer,
+    }
+}
+
+/// The same, away from the pool.
+fn shrunk(answer: Answer) -> Answer {
+    match answer {
+        Answer::Payload(mut payload) if is_lost_in(&payload) => {
+            payload.shrink_to_fit();
+            Answer::Payload(payload)
+        }
+        answer => answer,
+    }
+}
+
+fn is_lost_in(payload: &Vec<u8>) -> bool {
+    payload.capacity() > 4 << 10 && payload.len() < payload.capacity() / 8
+}
+
 /// What a request costs is counted by these. A request that is no batch may say any number.
 fn items(envelope: &Envelope) -> u32 {
     if envelope.batch { envelope.item_count } else { 1 }
@@ -194,34 +252,47 @@ fn measure(
     buffer: Vec<u8>,
 ) -> Answer {
     let started = Instant::now();
-    let answer = answer(shared, handler, message, context, buffer);
+    let answer = answer(shared, method, handler, message, context, buffer);
     method.cost.measured(started.elapsed(), items(&message.envelope));
     answer
 }
 
-/// Has the handler answer a message: item by item if it is a batch.
+/// Has the handler answer a message: item by item if it is a batch. A panic ends the request, not the session, and
+/// certainly not the server.
 fn answer(
     shared: &Shared,
+    method: &Method,
     handler: &dyn Handler,
     message: &Message<'_>,
     context: &Context,
-    mut response: Vec<u8>,
+    response: Vec<u8>,
 ) -> Answer {
     let session = context.session();
     let limit = session.response.max_payload as usize;
     let ask = |payload: &[u8], response: &mut Vec<u8>| {
-        let request = Request { payload, response_limit: limit, session, context };
-        let needed = call(handler, &request, response)?;
+        handler.handle(&Request { payload, response_limit: limit, session, context }, response)?;
+        let needed = response.len();
         if needed > limit { Err(Failure::Overflow { needed }) } else { Ok(()) }
     };
-    let outcome = if message.envelope.batch && message.envelope.item_count >= 1 {
-        answer_batch(shared, message, context, limit, ask, response)
-    } else {
-        ask(message.payload, &mut response).map(|()| response)
+    let work = move || {
+        let mut response = response;
+        if message.envelope.batch && message.envelope.item_count >= 1 {
+            answer_batch(shared, message, context, limit, ask, response)
+        } else {
+            ask(message.payload, &mut response).map(|()| response)
+        }
     };
-    match outcome {
-        Ok(payload) => Answer::Payload(payload),
-        Err(failure) => Answer::Failed(failure),
+    // Unwind safe: the response is dropped after a panic, and a handler shares its state with other threads anyway.
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(Ok(payload)) => {
+            method.room.used(payload.len());
+            Answer::Payload(payload)
+        }
+        Ok(Err(failure)) => Answer::Failed(failure),
+        Err(_) => {
+            tracing::error!(session = session.session_id, method = %method.name, "the handler panicked");
+            Answer::Failed(Failure::Internal)
+        }
     }
 }
 
@@ -250,21 +321,23 @@ fn answer_batch(
     Ok(builder.finish())
 }
 
-/// A panic ends the request, not the session, and certainly not the server.
-fn call(handler: &dyn Handler, request: &Request<'_>, response: &mut Vec<u8>) -> Result<usize, Failure> {
-    // Unwind safe: the response is dropped after a panic, and a handler shares its state with other threads anyway.
-    match catch_unwind(AssertUnwindSafe(|| handler.handle(request, response))) {
-        Ok(outcome) => outcome.map(|()| response.len()),
-        Err(_) => {
-            tracing::error!(session = request.session.session_id, "the handler panicked");
-            Err(Failure::Internal)
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_buffer_is_as_large_as_the_answers_of_late_within_a_bound() {
+        let room = Room::new();
+        room.used(100);
+        room.used(16_000);
+        assert_eq!(room.get(), 16_000);
+        for _ in 0..200 {
+            room.used(100);
+        }
+        assert_eq!(room.get(), 100);
+        room.used(usize::MAX);
+        assert_eq!(room.get(), Room::MOST);
+    }
 
     #[test]
     fn one_slow_call_counts_at_once_and_is_forgotten_slowly() {

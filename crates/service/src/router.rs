@@ -1,6 +1,6 @@
 //! Which code answers which method, and where it runs.
 
-use crate::dispatch::{Cost, Execution};
+use crate::dispatch::{Cost, Execution, Room};
 use crate::failure::Failure;
 use crate::handler::{Handler, Request};
 use crate::request::OwnedRequest;
@@ -43,6 +43,7 @@ pub(crate) struct Method {
     pub(crate) serve: Serve,
     pub(crate) execution: Option<Execution>,
     pub(crate) cost: Cost,
+    pub(crate) room: Room,
     hash: u64,
 }
 
@@ -176,7 +177,7 @@ impl Router {
     }
 
     fn add(mut self, id: u16, name: Cow<'static, str>, serve: Serve) -> Self {
-        let method = Method { id, name, serve, execution: None, cost: Cost::new(), hash: 0 };
+        let method = Method { id, name, serve, execution: None, cost: Cost::new(), room: Room::new(), hash: 0 };
         match self.place(id) {
             Ok(at) => panic!("method {id} is {:?} already, and cannot be {:?}", self.methods[at].name, method.name),
             Err(at) => self.methods.insert(at, method),

@@ -14,6 +14,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
+/// Calls that go to the executor with a buffer for their answer. What waits behind them gets one when it runs.
+const MOST_WITH_BUFFER: usize = 8;
+
 /// What a session needs of its reactor while it is driven.
 pub(super) struct Turn<'a> {
     pub(super) pool: &'a mut Pool,
@@ -57,7 +60,9 @@ impl Turn<'_> {
     ) -> Ran {
         let alone = self.alone && *self.executing == 0;
         let responder = Responder::new(Arc::clone(self.office), call, context, batch(&message));
-        let ran = dispatch::run(self.shared, Task { message, responder, flows }, alone, self.pool, self.held);
+        let may_hold = *self.executing < MOST_WITH_BUFFER;
+        let task = Task { message, responder, flows, may_hold };
+        let ran = dispatch::run(self.shared, task, alone, self.pool, self.held);
         if let Ran::Later { executed: true } = ran {
             *self.executing += 1;
         }

@@ -70,12 +70,22 @@ impl Pool {
         }
     }
 
-    /// An empty buffer to write to: one that came back, if there is one.
+    /// An empty buffer with room for `room` bytes: one that came back, if there is one. It costs nothing to make it as
+    /// large as what was written last, and one that starts small is moved each time that it grows.
     #[must_use]
-    pub fn take_empty(&mut self) -> Vec<u8> {
-        let mut buffer = self.take(SMALLEST);
-        buffer.clear();
-        buffer
+    pub fn take_empty(&mut self, room: usize) -> Vec<u8> {
+        let class = class_of(room);
+        match self.free[class].pop() {
+            Some(mut buffer) => {
+                self.kept -= buffer.capacity();
+                buffer.clear();
+                buffer
+            }
+            None => {
+                self.made += 1;
+                Vec::with_capacity(1 << class)
+            }
+        }
     }
 
     /// Gives a buffer back, whoever made it.
@@ -115,6 +125,18 @@ mod tests {
         let again = pool.take(512);
         assert_eq!((again.as_ptr(), again.len(), pool.kept()), (address, 512, 0));
         assert_eq!(pool.take(512).len(), 512);
+    }
+
+    #[test]
+    fn a_buffer_to_write_to_is_empty_and_has_the_room_that_was_asked_for() {
+        let mut pool = Pool::new(1 << 20);
+        let mut buffer = pool.take_empty(5000);
+        assert!(buffer.is_empty() && buffer.capacity() >= 5000);
+        buffer.extend([7; 5000]);
+        let address = buffer.as_ptr();
+        pool.put(buffer);
+        let again = pool.take_empty(4097);
+        assert_eq!((again.as_ptr(), again.len(), pool.made()), (address, 0, 1));
     }
 
     #[test]
