@@ -3,7 +3,6 @@
 use super::poll::Ready;
 use super::porter::Porter;
 use super::{Reactor, Whom};
-use crate::responder::SessionKey;
 use ginnel_base::Deadline;
 use ginnel_session::carrier::{Doorbell, Source};
 use std::sync::Arc;
@@ -15,9 +14,19 @@ const WITHOUT_PORTER: Duration = Duration::from_millis(20);
 /// gets a socket.
 pub(super) const MOST_ON_WORDS: usize = 127;
 
+/// Sessions that are asked for news in one look of a spin.
+const SESSIONS_A_LOOK: usize = 4;
+
 impl Reactor {
     pub(super) fn wait(&mut self, deadline: Deadline, ready: &mut Vec<Ready>) {
         let on_words = !self.on_words.is_empty();
+        if on_words && self.again.is_empty() && self.spin_on_words() {
+            self.look_at_words(ready);
+            if self.porter.as_ref().is_none_or(Porter::rang) {
+                self.look(Some(Duration::ZERO), ready);
+            }
+            return;
+        }
         let bell = self.office.0.waker();
         let rung = bell.word.count();
         bell.sleeps_on_words(on_words);
@@ -46,19 +55,31 @@ impl Reactor {
         }
     }
 
+    /// Looks for a while whether anything has come, because a peer that was just answered often asks again within
+    /// microseconds. The budget adapts: quiet sessions are not spun for. Nobody who brings something pays for a wake
+    /// meanwhile.
+    fn spin_on_words(&mut self) -> bool {
+        let Self { spin, on_words, sessions, office, porter, .. } = self;
+        if let Some(porter) = porter {
+            porter.watch();
+        }
+        // However many sessions there are, a look takes about as long.
+        let mut next = 0;
+        let found = spin.until(|| {
+            let mut news = office.0.peek() || porter.as_ref().is_some_and(Porter::rang);
+            for _ in 0..on_words.len().min(SESSIONS_A_LOOK) {
+                next = if next < on_words.len() { next } else { 0 };
+                news = news || sessions.get_mut(on_words[next]).is_some_and(|session| session.has_news());
+                next += 1;
+            }
+            news.then_some(())
+        });
+        found.is_some()
+    }
+
     /// Sleeps until a word of shared memory changes, or the bell rings: for a letter, a hang-up, or something in the
     /// poll.
     fn sleep_on_words(&mut self, rung: u32, until: Deadline, ready: &mut Vec<Ready>) {
-        // A peer that was just answered often asks again within microseconds. The budget adapts: quiet sessions are not
-        // spun for.
-        let Self { spin, on_words, sessions, office, porter, .. } = self;
-        let mut news = |key: &SessionKey| {
-            sessions.get_mut(*key).is_some_and(|session| session.listens() && !session.carrier.arm())
-        };
-        let _ = spin.until(|| {
-            let other = office.0.peek() || porter.as_ref().is_some_and(Porter::rang);
-            (other || on_words.iter().any(&mut news)).then_some(())
-        });
         let bell = Arc::clone(&self.office.0.waker().word);
         let mut doorbells = Vec::with_capacity(self.on_words.len());
         for key in &self.on_words {
@@ -94,7 +115,7 @@ impl Reactor {
 
     fn look_at_words(&mut self, ready: &mut Vec<Ready>) {
         for key in &self.on_words {
-            if self.sessions.get_mut(*key).is_some_and(|session| session.listens() && !session.carrier.arm()) {
+            if self.sessions.get_mut(*key).is_some_and(|session| session.has_news()) {
                 ready.push(Ready::news(Whom::Session(*key).token()));
             }
         }

@@ -133,6 +133,11 @@ impl Session {
         !self.paused && !self.is_deaf() && self.connection.wants_input()
     }
 
+    /// Whether something has come, where shared memory tells.
+    pub(super) fn has_news(&mut self) -> bool {
+        self.listens() && self.carrier.has_news() == Some(true)
+    }
+
     /// What to be told of the carrier's descriptor.
     pub(super) fn wants(&self, paused: bool) -> Interest {
         Interest { read: self.connection.wants_input() && !paused && !self.is_deaf(), write: self.blocked }
