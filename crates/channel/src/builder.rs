@@ -6,6 +6,7 @@ use crate::discovery::{
 };
 use crate::env::{self, Inherit, Parts, Role, Source};
 use crate::error::{CreateError, EnvError, OpenError};
+use crate::glimpse::Glimpse;
 use crate::hub::Hub;
 use crate::reader::Reader;
 use crate::shrink::Files;
@@ -22,6 +23,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// Skips the check of who created a channel; set by a parent that trusts what its children meet.
 const NO_CHECK: &str = "GINNEL_DISABLE_IPC_PERMISSIONS";
@@ -46,6 +48,7 @@ pub struct WriterBuilder<T: ?Sized, C: Codec<T> = Plain> {
     from_env: bool,
     type_name: String,
     label: String,
+    lock_patience: Duration,
     _types: PhantomData<fn(&T) -> C>,
 }
 
@@ -63,6 +66,7 @@ impl<T: ?Sized, C: Codec<T>> Default for WriterBuilder<T, C> {
             from_env: false,
             type_name: C::type_name().to_owned(),
             label: "ginnel-channel".to_owned(),
+            lock_patience: RunDir::LOCK_DEADLINE,
             _types: PhantomData,
         }
     }
@@ -135,6 +139,13 @@ impl<T: ?Sized, C: Codec<T>> WriterBuilder<T, C> {
         self
     }
 
+    /// How long [`create`](Self::create) may wait for the directory's lock, which others hold while they create there:
+    /// well under a millisecond, unless one of them is stuck. Default: five seconds. Zero does not wait at all.
+    pub fn lock_patience(mut self, patience: Duration) -> Self {
+        self.lock_patience = patience;
+        self
+    }
+
     /// Creates the channel `name` in the runtime directory. Refused while another writer has it; taken over from a dead
     /// one.
     pub fn create(self, name: &str) -> Result<Writer<T, C>, CreateError> {
@@ -151,7 +162,7 @@ impl<T: ?Sized, C: Codec<T>> WriterBuilder<T, C> {
         let explicit = self.run_dir.is_some();
 
         tie_to_name(&mut spec.params, &name);
-        let claimed = Claimed::take(dir, name, spec.instance)?;
+        let claimed = Claimed::take(dir, name, spec.instance, self.lock_patience)?;
         let control_spec = control_spec(&geometry, spec.instance);
         let about = |error: SegmentError| error.about(claimed.name().as_str());
         // The file that readers look for comes first, under the name that marks an unfinished one, and gets its own
@@ -399,7 +410,8 @@ impl<T: ?Sized, C: Codec<T>> ReaderBuilder<T, C> {
         }
     }
 
-    fn try_open(&self, name: &Name) -> Result<Opened, OpenError> {
+    /// The directory and the data segment of the channel `name`, and its owner, after all checks.
+    fn open_data(&self, name: &Name) -> Result<(RunDir, Segment, u32), OpenError> {
         let uid = rustix::process::geteuid().as_raw();
         let unchecked = std::env::var_os(NO_CHECK).is_some_and(|value| value == "1");
         let trusted: Vec<u32> = [uid, 0].into_iter().chain(self.creator).collect();
@@ -414,10 +426,10 @@ impl<T: ?Sized, C: Codec<T>> ReaderBuilder<T, C> {
             }
             other => other.into(),
         })?;
-        let at = |segment: SegmentError| self.explain(name, uid, &dir, segment);
         let layout = C::layout(&self.type_name);
         let expect = Expect { kind: KIND_DATA, layout: Some(layout), instance: None, owner: None };
-        let data = Segment::open(&dir, &format!("{name}{DATA}"), Access::Read, &expect).map_err(at)?;
+        let data = Segment::open(&dir, &format!("{name}{DATA}"), Access::Read, &expect)
+            .map_err(|error| self.explain(name, uid, &dir, error))?;
         let owner = data.uid()?.as_raw();
         if unchecked {
             tracing::warn!(name = name.as_str(), owner, "{NO_CHECK}=1: the channel's creator is not checked");
@@ -425,6 +437,13 @@ impl<T: ?Sized, C: Codec<T>> ReaderBuilder<T, C> {
             let expected = self.creator.unwrap_or(uid);
             return Err(SegmentError::Owner { name: name.as_str().to_owned(), found: owner, expected }.into());
         }
+        Ok((dir, data, owner))
+    }
+
+    fn try_open(&self, name: &Name) -> Result<Opened, OpenError> {
+        let uid = rustix::process::geteuid().as_raw();
+        let (dir, data, owner) = self.open_data(name)?;
+        let at = |segment: SegmentError| self.explain(name, uid, &dir, segment);
         let instance = data.header().instance;
         let expect =
             Expect { kind: KIND_CONTROL, layout: Some(CONTROL_LAYOUT), instance: Some(instance), owner: Some(owner) };
@@ -436,6 +455,24 @@ impl<T: ?Sized, C: Codec<T>> ReaderBuilder<T, C> {
             source => OpenError::System { what: "connect to the channel's writer", source },
         })?;
         Ok(Opened { data, control, socket })
+    }
+
+    /// Looks at the state channel `name` ([`Mode::Latest`]) from outside, without becoming one of its readers.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), except that a dead writer is none; [`OpenError::Mode`] if it is no state channel.
+    pub fn glimpse(self, name: &str) -> Result<Glimpse<T, C>, OpenError>
+    where
+        T: Sized + FromBytes + IntoBytes + Immutable,
+        C: Codec<T, Owned = T>,
+    {
+        let name: Name = name.parse()?;
+        let (_, data, _) = self.open_data(&name)?;
+        let geometry = geometry_of::<T, C>(name.as_str(), &data)?;
+        if geometry.mode != Mode::Latest {
+            return Err(OpenError::Mode { name: name.as_str().to_owned(), found: geometry.mode });
+        }
+        Ok(Glimpse::new(geometry, data))
     }
 
     fn explain(&self, name: &Name, uid: u32, dir: &RunDir, error: SegmentError) -> OpenError {
@@ -484,15 +521,7 @@ impl<T: ?Sized, C: Codec<T>> ReaderBuilder<T, C> {
     }
 
     fn geometry(&self, name: &str, data: &Segment, control: &Segment) -> Result<(Geometry, Control), OpenError> {
-        let geometry = Geometry::from_params(&data.header().params, data.header().data)
-            .map_err(|source| OpenError::Geometry { name: name.to_owned(), source })?;
-        if geometry.fixed != C::LEN {
-            let found = geometry.fixed.map_or(u64::MAX, |len| len as u64);
-            let expected = C::LEN.map_or(u64::MAX, |len| len as u64);
-            return Err(
-                SegmentError::Mismatch { name: name.to_owned(), field: "record length", found, expected }.into()
-            );
-        }
+        let geometry = geometry_of::<T, C>(name, data)?;
         let found = control.header().data as u64;
         let expected = Control::bytes(geometry.max_readers) as u64;
         let slots = Control::new(control.data_mut(), geometry.max_readers);
@@ -604,6 +633,18 @@ impl<T: ?Sized, C: Codec<T>> ReaderBuilder<T, C> {
         parts.export(command, variable, Role::Writer);
         Ok(Reader::new(consumer, tether, Files::of(data, control), None, self.spin))
     }
+}
+
+/// The shape that a channel's data segment claims, if it is one for these records.
+fn geometry_of<T: ?Sized, C: Codec<T>>(name: &str, data: &Segment) -> Result<Geometry, OpenError> {
+    let geometry = Geometry::from_params(&data.header().params, data.header().data)
+        .map_err(|source| OpenError::Geometry { name: name.to_owned(), source })?;
+    if geometry.fixed != C::LEN {
+        let found = geometry.fixed.map_or(u64::MAX, |len| len as u64);
+        let expected = C::LEN.map_or(u64::MAX, |len| len as u64);
+        return Err(SegmentError::Mismatch { name: name.to_owned(), field: "record length", found, expected }.into());
+    }
+    Ok(geometry)
 }
 
 /// What opening a named channel yields before a slot is claimed.

@@ -38,6 +38,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Connections that wait for the writer's next look. Those of readers that have left again count too, so it is far more
 /// than the readers that a channel can have (and what `net.core.somaxconn` allows by default).
@@ -179,8 +180,8 @@ pub(crate) struct Claimed {
 impl Claimed {
     /// Takes `name` for a new writer, removing what a dead one left. Holds the directory's lock until
     /// [`created`](Self::created).
-    pub(crate) fn take(dir: RunDir, name: Name, instance: u64) -> Result<Self, CreateError> {
-        let creating = dir.lock()?;
+    pub(crate) fn take(dir: RunDir, name: Name, instance: u64, patience: Duration) -> Result<Self, CreateError> {
+        let creating = dir.lock_within(patience)?;
         let file = format!("{name}{LOCK}");
         let system = |what| move |source| CreateError::System { what, source };
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -554,6 +555,27 @@ pub fn clean(dir: Option<&Path>) -> Result<Cleaned, RunDirError> {
     }
     cleaned.channels = census.dead;
     Ok(cleaned)
+}
+
+/// Removes what dead writers left of channels whose names begin with `prefix`, and only those: the names that were
+/// removed. For programs that choose a new name for each of their channels, whose dead names nobody else takes over.
+///
+/// Asks the kernel for each name's lock first, and does no more if all of them live. Never waits: while somebody else
+/// creates or removes in that directory, nothing is done.
+pub fn clean_prefix(dir: Option<&Path>, prefix: &str) -> Result<Vec<String>, RunDirError> {
+    let Some(dir) = existing(dir)? else { return Ok(Vec::new()) };
+    let is_dead = |name: &String| name.starts_with(prefix) && writer_lives(&dir, name) == Some(false);
+    if !dir.list(LOCK)?.iter().any(is_dead) {
+        return Ok(Vec::new());
+    }
+    let Some(_lock) = dir.try_lock()? else { return Ok(Vec::new()) };
+    let mut census = Census::take(&dir, None)?;
+    census.dead.retain(|name| name.starts_with(prefix));
+    for name in &census.dead {
+        census.remove_dead(&dir, name)?;
+        dir.remove(&format!("{name}{LOCK}"))?;
+    }
+    Ok(census.dead)
 }
 
 /// How many channels of a runtime directory (`None`: this user's) have a writer that died while creating them: they

@@ -148,6 +148,14 @@ pub enum OpenError {
         /// What is wrong.
         source: GeometryError,
     },
+    /// It is no state, of which the newest value could be looked at.
+    #[error("channel {name:?} is {found:?}: only a channel of mode Latest can be looked at without reading it")]
+    Mode {
+        /// The channel's name.
+        name: String,
+        /// What it is instead.
+        found: ginnel_memory::ring::Mode,
+    },
     /// The writer advanced faster than this reader could join it.
     #[error("channel {name:?} cannot be joined: {what}")]
     Join {

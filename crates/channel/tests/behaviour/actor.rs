@@ -50,6 +50,8 @@ const ROLES: &[(&str, fn())] = &[
     ("owner_of_inherited", crate::exports::owner),
     ("heir_of_an_odd_header", crate::exports::heir),
     ("producer", crate::producers::producer),
+    ("hasty_writer", crate::glimpses::hasty_writer),
+    ("one_state", crate::glimpses::one_state),
 ];
 
 /// Plays the role that the environment names. False if it names none.

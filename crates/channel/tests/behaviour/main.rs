@@ -7,6 +7,7 @@ mod crowds;
 mod deaths;
 mod denials;
 mod exports;
+mod glimpses;
 mod idle;
 mod leftovers;
 mod producers;

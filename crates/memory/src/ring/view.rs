@@ -1,8 +1,12 @@
 //! A ring seen from outside: by tools that are neither its writer nor one of its readers.
 
-use super::layout::{CLOSED, Geometry, LAST, MAX_POSITION, NO_RECORD};
+use super::consumer::Fault;
+use super::layout::{CLOSED, Geometry, LAST, MARK, MAX_POSITION, NO_RECORD};
 use crate::sync::{Ordering, fence};
-use crate::words::Words;
+use crate::words::{Words, as_uninit};
+
+/// How often the newest record may be replaced while it is copied. Each time several were published meanwhile.
+const TRIES: u32 = if cfg!(any(loom, fuzzing)) { 3 } else { 1_000 };
 
 /// Looks at a ring without taking part in it.
 #[derive(Debug)]
@@ -45,6 +49,45 @@ impl View {
         }
         let flag = self.newest(last).0;
         (self.head.load(LAST, Ordering::Acquire) == last).then_some(flag)
+    }
+
+    /// Copies the newest record of a ring of fixed records whose flags stand beside them (as those of
+    /// [`Mode::Latest`](super::Mode::Latest) do), whole or not at all; `false` before the first. Writes nothing that the
+    /// writer would see.
+    ///
+    /// # Panics
+    ///
+    /// If the ring is of another kind, or its records are not of `out.len()` bytes.
+    pub fn copy_newest(&self, out: &mut [u8]) -> Result<bool, Fault> {
+        assert!(self.geometry.fixed == Some(out.len()) && !self.geometry.bare(), "not a ring of such records");
+        let mut last = NO_RECORD;
+        for _ in 0..TRIES {
+            last = self.head.load(LAST, Ordering::Acquire); // SYNC ring.last
+            if self.data.truncated() {
+                return Err(Fault::Truncated);
+            }
+            let seq = match self.geometry.fixed_seq(last) {
+                _ if last == NO_RECORD => return Ok(false),
+                Some(seq) if last <= MAX_POSITION => seq,
+                _ => return Err(Fault::Position { value: last }),
+            };
+            let word = self.geometry.word(last, seq);
+            // SYNC ring.flag
+            if self.data.load(word, Ordering::Acquire) == seq + 1 {
+                self.data.copy_out(self.geometry.payload(word, out.len()), as_uninit(out));
+                fence(Ordering::Acquire); // SYNC ring.mark: the copy comes before the look at the mark
+                let whole = self.head.load(MARK, Ordering::Relaxed) <= last + self.geometry.capacity;
+                if self.data.truncated() {
+                    return Err(Fault::Truncated);
+                }
+                if whole {
+                    return Ok(true);
+                }
+            }
+            #[cfg(not(loom))]
+            std::hint::spin_loop();
+        }
+        Err(Fault::Position { value: last })
     }
 
     /// Flag and length of the newest record.
