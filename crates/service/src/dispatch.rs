@@ -138,7 +138,7 @@ pub(crate) fn run(shared: &Arc<Shared>, task: Task, alone: bool, pool: &mut Pool
         _ if inline => {
             let held = Held::new(&message, held);
             let request = OwnedRequest::new(message, responder.context().clone(), held);
-            begin(method, request, responder, flows);
+            begin(shared, method, request, responder, flows);
             return Ran::Later { executed: false };
         }
         _ => {}
@@ -169,7 +169,7 @@ pub(crate) fn run(shared: &Arc<Shared>, task: Task, alone: bool, pool: &mut Pool
             }
             Serve::Responder(_) | Serve::Stream(_) => {
                 let request = OwnedRequest::new(message, responder.context().clone(), held);
-                begin(method, request, responder, flows);
+                begin(&of_job, method, request, responder, flows);
             }
         }
     };
@@ -195,7 +195,7 @@ pub(crate) fn reply(message: &Received) -> Reply {
 }
 
 /// Hands a request over to a handler that answers by itself.
-fn begin(method: &Method, request: OwnedRequest, responder: Responder, flows: Option<Arc<Flows>>) {
+fn begin(shared: &Shared, method: &Method, request: OwnedRequest, responder: Responder, flows: Option<Arc<Flows>>) {
     let (started, session, batch) = (Instant::now(), request.session().session_id, request.batch());
     // Unwind safe: what answers is dropped by the unwinding, which answers; a handler shares its state anyway.
     let outcome = catch_unwind(AssertUnwindSafe(|| match (&method.serve, flows) {
@@ -207,7 +207,9 @@ fn begin(method: &Method, request: OwnedRequest, responder: Responder, flows: Op
     if outcome.is_err() {
         tracing::error!(session, method = %method.name, "the handler panicked");
     }
-    method.cost.measured(started.elapsed(), batch.unwrap_or(1));
+    let took = started.elapsed();
+    method.cost.measured(took, batch.unwrap_or(1));
+    shared.counters.latency.record(took);
 }
 
 /// An answer in a buffer that is not much larger than it: a client that does not read holds as much as it was sent.
@@ -253,7 +255,9 @@ fn measure(
 ) -> Answer {
     let started = Instant::now();
     let answer = answer(shared, method, handler, message, context, buffer);
-    method.cost.measured(started.elapsed(), items(&message.envelope));
+    let took = started.elapsed();
+    method.cost.measured(took, items(&message.envelope));
+    shared.counters.latency.record(took);
     answer
 }
 

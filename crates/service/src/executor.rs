@@ -22,11 +22,21 @@ pub trait Executor: Send + Sync + 'static {
     /// # Errors
     /// [`Rejected`] holds the job if there is no room for it, or if the executor is shutting down.
     fn execute(&self, job: Job) -> Result<(), Rejected>;
+
+    /// Jobs that wait for a thread at this moment, if that is known: a server shows it to those who look at it. Asked
+    /// some ten times a second at most.
+    fn queued(&self) -> Option<usize> {
+        None
+    }
 }
 
 impl<E: Executor + ?Sized> Executor for Arc<E> {
     fn execute(&self, job: Job) -> Result<(), Rejected> {
         (**self).execute(job)
+    }
+
+    fn queued(&self) -> Option<usize> {
+        (**self).queued()
     }
 }
 
@@ -152,6 +162,10 @@ impl Default for Pool {
 }
 
 impl Executor for Pool {
+    fn queued(&self) -> Option<usize> {
+        Some(Pool::queued(self))
+    }
+
     fn execute(&self, job: Job) -> Result<(), Rejected> {
         let shared = &self.shared.0;
         let mut queue = shared.queue();

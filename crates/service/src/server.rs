@@ -1,9 +1,11 @@
 //! A server: one endpoint, one reactor, many sessions.
 
+use crate::counters::Counters;
 use crate::dispatch::Execution;
 use crate::executor::{Executor, Pool};
 use crate::failure::Failure;
 use crate::handler::Handler;
+use crate::introspect::Introspect;
 use crate::learned::{DEFAULT_CEILING, Learned};
 use crate::reactor::{Letter, Office, Reactor};
 use crate::router::{Interface, Router};
@@ -11,7 +13,7 @@ use crate::sync::lock;
 use ginnel_base::Deadline;
 use ginnel_session::{DEFAULT_MAX_PAYLOAD, Endpoint, ListenError, Listener, ServerConfig, ServerLayout2};
 use ginnel_wire::Profiles;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -50,6 +52,8 @@ pub struct ServerOptions {
     pub inline_budget: Duration,
     /// Runs handlers that do not run on the reactor's thread; `None` stands for a [`Pool`] of the server's own.
     pub executor: Option<Arc<dyn Executor>>,
+    /// Whether other processes of this user may see what the server does (`ginnel top`).
+    pub introspect: Introspect,
 }
 
 impl Default for ServerOptions {
@@ -74,6 +78,7 @@ impl Default for ServerOptions {
             execution: Execution::Auto,
             inline_budget: Duration::from_micros(50),
             executor: None,
+            introspect: Introspect::On,
         }
     }
 }
@@ -109,31 +114,6 @@ pub struct ServerCounters {
     pub requests: u64,
     /// Requests whose handler failed or panicked.
     pub failures: u64,
-}
-
-/// A counter that costs one relaxed addition.
-#[derive(Debug, Default)]
-pub(crate) struct Counter(AtomicU64);
-
-impl Counter {
-    pub(crate) fn add(&self, count: u64) {
-        self.0.fetch_add(count, Ordering::Relaxed);
-    }
-
-    fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-#[derive(Debug, Default)]
-pub(crate) struct Counters {
-    pub(crate) sessions: Counter,
-    pub(crate) refused: Counter,
-    pub(crate) silent: Counter,
-    pub(crate) exhausted: Counter,
-    pub(crate) made_room: Counter,
-    pub(crate) requests: Counter,
-    pub(crate) failures: Counter,
 }
 
 /// What of a reactor's state others wait for.

@@ -14,6 +14,7 @@
 mod calls;
 mod door;
 mod hot;
+mod introspect;
 mod mail;
 mod poll;
 mod porter;
@@ -29,12 +30,13 @@ use self::session::{Next, Reason, Session};
 use self::table::Table;
 use self::turn::{Turn, budget};
 use crate::context::Context;
+use crate::introspect::{Publisher, Side};
 use crate::responder::SessionKey;
 use crate::server::Shared;
 use ginnel_base::{Deadline, Mailbox};
 use ginnel_memory::Spin;
 use ginnel_session::carrier::Source;
-use ginnel_session::proto::Pool;
+use ginnel_session::proto::{End, Pool, Silence};
 use ginnel_session::{Listener, Parts};
 use std::cell::Cell;
 use std::collections::{BTreeSet, VecDeque};
@@ -54,12 +56,14 @@ enum Whom {
     Bell,
     Guest(SessionKey),
     Session(SessionKey),
+    /// Of timers only.
+    Introspection,
 }
 
 impl Whom {
     fn token(self) -> Token {
         let (kind, key) = match self {
-            Self::Door => (0, None),
+            Self::Door | Self::Introspection => (0, None),
             Self::Bell => (1, None),
             Self::Guest(key) => (2, Some(key)),
             Self::Session(key) => (3, Some(key)),
@@ -128,6 +132,9 @@ pub(crate) struct Reactor {
     spare: Option<Context>,
     draining: bool,
     ended: bool,
+    publisher: Option<Publisher>,
+    /// There is a timer for it.
+    publishes: bool,
 }
 
 impl Reactor {
@@ -137,7 +144,8 @@ impl Reactor {
         poll.add_bell(&bell, Whom::Bell.token())?;
         poll.add(&listener, Whom::Door.token(), Interest::READ)?;
         let door = Door::new(listener);
-        Ok(Self {
+        let publisher = Publisher::new(&shared.options.introspect, Side::Server, &shared.endpoint);
+        let mut reactor = Self {
             shared,
             office: Arc::new(Office(Mailbox::new(bell))),
             poll,
@@ -157,7 +165,11 @@ impl Reactor {
             spare: None,
             draining: false,
             ended: false,
-        })
+            publisher,
+            publishes: false,
+        };
+        reactor.introspect(true);
+        Ok(reactor)
     }
 
     pub(crate) fn office(&self) -> &Arc<Office> {
@@ -178,24 +190,26 @@ impl Reactor {
         self.wait(deadline, &mut ready);
         let now = Instant::now();
         let alone = ready.len() == 1 && self.again.is_empty() && !self.office.0.peek();
+        let mut happened = !ready.is_empty() || !self.again.is_empty() || self.office.0.peek();
         for event in ready.drain(..) {
             self.tell(event, now, alone);
         }
         self.ready = ready;
         self.read_letters(now);
-        self.ring_timers(now);
+        happened |= self.ring_timers(now);
         for _ in 0..self.again.len() {
             let Some(key) = self.again.pop_front() else { break };
             self.sessions.get_mut(key).into_iter().for_each(|session| session.again = false);
             self.drive(key, now, true, false);
         }
         self.resume(now);
+        self.introspect(happened);
         self.finish_if_drained();
     }
 
     fn tell(&mut self, event: Ready, now: Instant, alone: bool) {
         match Whom::of(event.token) {
-            Whom::Bell => {}
+            Whom::Bell | Whom::Introspection => {}
             Whom::Door => self.open_door(now),
             Whom::Guest(key) => self.hear_guest(key, now),
             Whom::Session(key) => {
@@ -252,6 +266,7 @@ impl Reactor {
         if paused && session.wants(false).read && !session.is_paused() {
             session.pause();
             self.paused.push(key);
+            self.shared.counters.pauses.add(1);
         }
         let wants = session.wants(paused);
         if session.interest.is_some_and(|interest| interest != wants) {
@@ -283,7 +298,11 @@ impl Reactor {
         if let Some(timer) = session.timer {
             self.timers.remove(&(timer, Whom::Session(key)));
         }
+        let counters = &self.shared.counters;
+        counters.carriers.of(&self.shared.endpoint, &session.agreement).sub(1);
+        counters.in_flight.sub(session.open_calls() as u64);
         if let Reason::Dismissed(Some(end)) = reason {
+            if *end == End::Silent(Silence::Stalled) { &counters.slow } else { &counters.dismissed }.add(1);
             tracing::info!(
                 service = %self.shared.endpoint,
                 ?end,
@@ -308,6 +327,7 @@ impl Reactor {
         let key = self.sessions.insert_with(|key| Box::new(Session::new(key, parts, window, now)));
         self.shared.has_sessions(self.sessions.len());
         let Some(session) = self.sessions.get_mut(key) else { return };
+        self.shared.counters.carriers.of(&self.shared.endpoint, &session.agreement).add(1);
         let added = match session.carrier.source() {
             Source::Socket { fd, .. } => self.poll.add(fd, Whom::Session(key).token(), Interest::READ),
             Source::Doorbell(doorbell) => {
@@ -367,12 +387,15 @@ impl Reactor {
         drop(self.office.0.close());
     }
 
-    fn ring_timers(&mut self, now: Instant) {
+    /// Says whether one of them rang that is more than introspection's.
+    fn ring_timers(&mut self, now: Instant) -> bool {
+        let mut rang = false;
         while let Some(&(at, whom)) = self.timers.first() {
             if at > now {
                 break;
             }
             self.timers.pop_first();
+            rang |= whom != Whom::Introspection;
             match whom {
                 Whom::Session(key) => {
                     self.with_session(key, now, false, |session, turn| {
@@ -383,9 +406,11 @@ impl Reactor {
                 }
                 Whom::Guest(key) => self.forget_guest(key),
                 Whom::Door => self.reopen_door(now),
+                Whom::Introspection => self.publish(now),
                 Whom::Bell => {}
             }
         }
+        rang
     }
 
     /// Reads again from sessions that had to wait for room.

@@ -122,6 +122,11 @@ impl Session {
         self.connection.in_flight() == 0 && self.calls.open() == 0 && self.connection.poll_transmit(&[]).is_none()
     }
 
+    /// Calls that have no answer.
+    pub(super) fn open_calls(&self) -> usize {
+        self.calls.open()
+    }
+
     /// Whether nothing more is read: a client of layout 1 is not asked for requests once its session closes. In layout
     /// 2 it was told, and goes on to say what concerns its open calls.
     fn is_deaf(&self) -> bool {
@@ -361,6 +366,7 @@ impl Session {
         turn.shared.counters.requests.add(1);
         let (envelope, reply) = (message.envelope, dispatch::reply(&message));
         let context = turn.context(self.agreement, message.deadline());
+        turn.shared.counters.bytes_in.add(u64::from(envelope.payload_len));
         // A request that is no batch is one item, and no batch is what 0 allows.
         let too_many = envelope.item_count > turn.shared.options.max_batch_items.max(u32::from(!envelope.batch));
         if too_many && !self.layout_2 {
@@ -369,6 +375,7 @@ impl Session {
         }
         let asked = Asked { envelope, reply };
         let number = self.calls.enter(Pending { asked, context: context.clone() });
+        turn.shared.counters.in_flight.add(1);
         if self.layout_2
             && let Some(refused) = self.refuse(turn, &message, too_many)
         {
@@ -433,6 +440,7 @@ impl Session {
         }
         let Some(call) = self.calls.get(number) else { return };
         let id = call.asked.envelope.message_id;
+        turn.shared.counters.bytes_out.add(item.len() as u64);
         if let Err(error) = self.connection.item(turn.now, id, None, Body::Owned(item)) {
             tracing::warn!(session = self.agreement.session_id, %error, "an item cannot be sent");
             self.answer(turn, number, Answer::Failed(Failure::Internal));
@@ -441,11 +449,13 @@ impl Session {
 
     /// A call is answered; whatever may leave now is queued. The caller drives the session afterwards.
     pub(super) fn answer(&mut self, turn: &mut Turn<'_>, number: u64, answer: Answer) {
-        if let Some(asked) = self.calls.answer(number, answer)
-            && asked.reply == Reply::Stream
-            && let Some(flows) = &self.flows
-        {
-            flows.close(number);
+        if let Some(asked) = self.calls.answer(number, answer) {
+            turn.shared.counters.in_flight.sub(1);
+            if asked.reply == Reply::Stream
+                && let Some(flows) = &self.flows
+            {
+                flows.close(number);
+            }
         }
         while let Some((asked, answer)) = self.calls.next(number) {
             if self.layout_2 {
@@ -468,6 +478,7 @@ impl Session {
             (Reply::None, _) => return,
             (_, Answer::Payload(payload)) => {
                 let needed = payload.len();
+                turn.shared.counters.bytes_out.add(needed as u64);
                 match self.connection.respond(now, id, Body::Owned(payload)) {
                     Err(SessionError::PayloadTooLarge { .. }) => self.fail(turn, id, &Failure::Overflow { needed }),
                     Err(SessionError::TooManyItems { .. }) => self.fail(turn, id, &Failure::Overflow { needed: 0 }),
@@ -504,6 +515,7 @@ impl Session {
         let limit = self.agreement.response.max_payload as usize;
         let failure = match answer {
             Answer::Payload(payload) if payload.len() <= limit => {
+                turn.shared.counters.bytes_out.add(payload.len() as u64);
                 let response = Envelope::response_to(request, Status::OK, 0);
                 let batch = request.batch && request.item_count >= 1;
                 let response = if batch { response.with_batch(request.item_count) } else { response };

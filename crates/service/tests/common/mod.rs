@@ -175,7 +175,8 @@ impl Process {
         Self::start_by(command, role, carrier, dir, 0, &[])
     }
 
-    fn start_by(
+    /// The same by a command that runs what follows it.
+    pub fn start_by(
         mut command: Command,
         role: &str,
         carrier: Carrier,

@@ -1,0 +1,63 @@
+//! When the reactor tells other processes about its server, and what. See [`crate::introspect`].
+
+use super::turn::budget;
+use super::{Reactor, Whom};
+use crate::introspect::{BUCKETS, Figures};
+use crate::server::Shared;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+impl Reactor {
+    /// Called at the end of each turn. `happened`: the turn did something.
+    #[inline]
+    pub(super) fn introspect(&mut self, happened: bool) {
+        let Some(publisher) = &mut self.publisher else { return };
+        if happened {
+            publisher.touch();
+        }
+        // A timer at most ten times a second, and none once nothing happens any more.
+        if !self.publishes
+            && let Some(at) = publisher.due()
+        {
+            self.publishes = true;
+            self.timers.insert((at, Whom::Introspection));
+        }
+    }
+
+    pub(super) fn publish(&mut self, now: Instant) {
+        self.publishes = false;
+        let Some(mut publisher) = self.publisher.take() else { return };
+        publisher.publish(now, self.draining, |figures, latency| self.fill(figures, latency));
+        self.publisher = Some(publisher);
+    }
+
+    fn fill(&self, figures: &mut Figures, latency: &mut [u64; BUCKETS]) {
+        let Shared { counters, options, .. } = &*self.shared;
+        let carriers = &counters.carriers;
+        figures.sessions = counters.sessions.get();
+        figures.active = self.sessions.len() as u64;
+        figures.seqpacket = carriers.seqpacket.get();
+        figures.stream = carriers.stream.get();
+        figures.tcp = carriers.tcp.get();
+        figures.slots = carriers.slots.get();
+        figures.ring = carriers.ring.get();
+        figures.refused = counters.refused.get();
+        figures.silent = counters.silent.get();
+        figures.exhausted = counters.exhausted.get();
+        figures.made_room = counters.made_room.get();
+        figures.slow = counters.slow.get();
+        figures.dismissed = counters.dismissed.get();
+        figures.window = options.window as u64;
+        figures.in_flight = counters.in_flight.get();
+        figures.requests = counters.requests.get();
+        figures.failures = counters.failures.get();
+        figures.bytes_in = counters.bytes_in.get();
+        figures.bytes_out = counters.bytes_out.get();
+        figures.paused = self.paused.len() as u64;
+        figures.pauses = counters.pauses.get();
+        figures.held = self.held.load(Ordering::Relaxed) as u64;
+        figures.budget = budget(&self.shared) as u64;
+        figures.queued = self.shared.executor().queued().unwrap_or(0) as u64;
+        counters.latency.read(latency);
+    }
+}
