@@ -5,6 +5,8 @@
 //! * [`thread`]: the only way in which a crate of Ginnel starts a thread: named, all signals blocked from its first
 //!   instruction, and its panic is logged and counted.
 //! * [`Mailbox`]: letters to a loop that sleeps, without a lost wake.
+//! * [`lead`]: many threads wait for one connection, and one of them at a time drives it.
+//! * [`fork_generation`]: whether a process is a fork of the one that something belongs to.
 //! * [`SignalsBlocked`]: keeps the signals of the calling thread waiting for a while.
 //! * [`identity`]: who a process is, although ids are reused, and whether it lives.
 //! * [`random_u64`]: a number that no other process has, for all practical purposes.
@@ -12,7 +14,10 @@
 #![deny(unsafe_code)]
 
 mod deadline;
+#[allow(unsafe_code)]
+mod fork;
 pub mod identity;
+pub mod lead;
 mod mailbox;
 mod random;
 #[allow(unsafe_code)]
@@ -20,6 +25,7 @@ mod signals;
 pub mod thread;
 
 pub use deadline::Deadline;
+pub use fork::fork_generation;
 pub use mailbox::{Mailbox, Wake};
 pub use random::random_u64;
 pub use signals::{SignalsBlocked, ignored_signals};
