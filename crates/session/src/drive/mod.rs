@@ -3,4 +3,6 @@
 pub(crate) mod blocking;
 mod nap;
 #[cfg(feature = "tokio")]
+mod readiness;
+#[cfg(feature = "tokio")]
 pub mod tokio;

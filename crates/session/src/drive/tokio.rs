@@ -5,6 +5,7 @@
 //! sleep on the futex of the shared-memory profile: a wait that outlasts a short spin is handed to a thread of this
 //! process that sleeps for up to 63 sessions at once. No session occupies a thread of the runtime.
 
+pub use super::readiness::Readiness;
 use crate::carrier::{self, Carrier, Link, Slot, Source};
 use crate::config::{ClientConfig, ServerConfig};
 use crate::credentials::PeerCredentials;
