@@ -11,6 +11,9 @@ use crate::place::Place;
 use crate::plan::{Amount, Mode, Plan};
 use crate::statistics::drifted;
 
+/// Repetitions that may be thrown away for drift, for each that is wanted.
+const SPARE: usize = 2;
+
 /// Measures plans with the processes of one program.
 #[derive(Debug)]
 pub struct Suite {
@@ -31,12 +34,6 @@ impl Suite {
     pub fn repetitions(mut self, repetitions: usize) -> Self {
         self.repetitions = repetitions.max(1);
         self
-    }
-
-    /// The mechanisms that it can measure.
-    #[must_use]
-    pub fn mechanisms(&self) -> &Mechanisms {
-        &self.mechanisms
     }
 
     /// Whether this can be measured: asked for everything before anything starts.
@@ -121,7 +118,7 @@ impl Suite {
             }
             row.drifted += 1;
             last = Some(one);
-            if row.drifted > self.repetitions {
+            if row.drifted > SPARE * self.repetitions {
                 break;
             }
         }

@@ -35,6 +35,21 @@ impl Learned {
         Self { current: start, accepted: start, start, ceiling: ceiling.max(start), refused: None, needed: 0 }
     }
 
+    /// What to begin with; it is taken back to the start if it is refused.
+    pub(crate) fn propose(&mut self, size: u32) {
+        self.current = self.current.max(size);
+    }
+
+    /// The other side has said what it takes: that much, and no more. False if that changes nothing.
+    pub(crate) fn limit_to(&mut self, most: u32) -> bool {
+        if most == 0 || most >= self.current {
+            return false;
+        }
+        (self.current, self.accepted, self.needed) = (most, most, 0);
+        self.refused = most.checked_add(1);
+        true
+    }
+
     /// Grows to hold `len`; false if it does already or never will, be it because that much was refused.
     pub(crate) fn hold(&mut self, len: usize) -> bool {
         let Some(size) = grown(len, self.ceiling) else { return false };

@@ -55,11 +55,18 @@ pub(crate) struct Cadence {
     state: State,
     pause: Duration,
     not_before: Option<Instant>,
+    /// Pauses after a server was not there: the first, and the longest. `None`: it is tried at every refresh.
+    absent: Option<(Duration, Duration)>,
 }
 
 impl Cadence {
     pub(crate) fn new() -> Self {
-        Self { state: State::Disconnected, pause: BACK_OFF.0, not_before: None }
+        Self { state: State::Disconnected, pause: BACK_OFF.0, not_before: None, absent: None }
+    }
+
+    /// One that also pauses while nobody is there, growing from the first pause to the second.
+    pub(crate) fn pausing_while_absent(pauses: (Duration, Duration)) -> Self {
+        Self { pause: pauses.0, absent: Some(pauses), ..Self::new() }
     }
 
     pub(crate) fn state(&self) -> State {
@@ -70,9 +77,13 @@ impl Cadence {
     pub(crate) fn is_due(&self, now: Instant) -> bool {
         match self.state {
             State::Ready | State::Connecting => false,
-            State::Disconnected | State::NotFound | State::Broken => true,
-            State::AuthFailed | State::Incompatible => self.not_before.is_none_or(|due| now >= due),
+            _ => self.not_before.is_none_or(|due| now >= due),
         }
+    }
+
+    /// When the next attempt is due, if not at once.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        self.not_before
     }
 
     pub(crate) fn connecting(&mut self) {
@@ -80,15 +91,16 @@ impl Cadence {
     }
 
     pub(crate) fn connected(&mut self) {
-        *self = Self { state: State::Ready, ..Self::new() };
+        let first = self.absent.map_or(BACK_OFF.0, |(first, _)| first);
+        *self = Self { state: State::Ready, pause: first, not_before: None, absent: self.absent };
     }
 
     pub(crate) fn disconnected(&mut self) {
-        self.state = State::Disconnected;
+        (self.state, self.not_before) = (State::Disconnected, None);
     }
 
     pub(crate) fn broke(&mut self) {
-        self.state = State::Broken;
+        (self.state, self.not_before) = (State::Broken, None);
     }
 
     /// An attempt failed at `now`. `jitter` is any number: clients that were refused together come back apart.
@@ -99,12 +111,16 @@ impl Cadence {
             ConnectError::Refused(Refusal::NoCommonProfile | Refusal::Incompatible) => State::Incompatible,
             _ => State::Disconnected,
         };
-        if matches!(self.state, State::AuthFailed | State::Incompatible) {
+        let refused = matches!(self.state, State::AuthFailed | State::Incompatible);
+        let pauses = if refused { Some(BACK_OFF) } else { self.absent };
+        self.not_before = None;
+        if let Some((first, longest)) = pauses {
+            self.pause = self.pause.max(first);
             // Between three quarters and all of the pause.
             let part = self.pause / 4;
             let pause = self.pause - part.mul_f64((jitter % 1000) as f64 / 1000.0);
             self.not_before = now.checked_add(pause);
-            self.pause = (self.pause * 2).min(BACK_OFF.1);
+            self.pause = (self.pause * 2).min(longest);
         }
     }
 }
