@@ -60,6 +60,6 @@ pub use request::OwnedRequest;
 pub use responder::Responder;
 pub use router::{Interface, Router};
 pub use scheduler::{Access, KeyedScheduler, ScheduleError, Scheduled, SchedulerCounters, Turn};
-pub use server::{DEFAULT_MAX_BATCH_ITEMS, Drained, Server, ServerCounters, ServerOptions};
+pub use server::{DEFAULT_MAX_BATCH_ITEMS, Drained, Order, Server, ServerCounters, ServerOptions};
 pub use sink::{Sink, SinkError};
 pub use state::State;

@@ -24,6 +24,18 @@ const STOP_GRACE: Duration = Duration::from_millis(500);
 /// Most items of one batch when nothing else is said.
 pub const DEFAULT_MAX_BATCH_ITEMS: u32 = 65_536;
 
+/// The order in which the calls of one session are answered. Sessions of layout 1 are always answered in the order of
+/// their requests, because peers of that layout may count on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Order {
+    /// As they complete.
+    #[default]
+    Completion,
+    /// As they were asked. An answer waits for those of all calls before; the items of a stream do not, its end does.
+    Fifo,
+}
+
 /// How a server behaves.
 #[derive(Clone)]
 pub struct ServerOptions {
@@ -43,6 +55,8 @@ pub struct ServerOptions {
     pub send_timeout: Duration,
     /// Most requests of one session that are under way at once. What comes beyond stays with the client.
     pub window: usize,
+    /// The order in which the calls of one session are answered.
+    pub order: Order,
     /// Most bytes of requests, of all sessions together, that wait for a thread or are worked on. Beyond it requests
     /// stay with their clients until some are answered.
     pub request_budget: usize,
@@ -57,13 +71,14 @@ pub struct ServerOptions {
 }
 
 impl Default for ServerOptions {
-    /// Both layouts, learned limits, 64 sessions that make room after five idle seconds, batches of up to
+    /// Both layouts, sockets and rings, learned limits, 64 sessions that make room after five idle seconds, batches of up to
     /// [`DEFAULT_MAX_BATCH_ITEMS`], 30 seconds, 64 requests under way for each session, 64 MiB of requests, 50
     /// microseconds inline.
     fn default() -> Self {
         let session = ServerConfig {
             max_request_payload: 0,
             max_response_payload: 0,
+            supported: Profiles::BASELINE | Profiles::RING,
             layout_2: Some(ServerLayout2::default()),
             ..ServerConfig::default()
         };
@@ -74,6 +89,7 @@ impl Default for ServerOptions {
             max_batch_items: DEFAULT_MAX_BATCH_ITEMS,
             send_timeout: Duration::from_secs(30),
             window: 64,
+            order: Order::Completion,
             request_budget: 64 << 20,
             execution: Execution::Auto,
             inline_budget: Duration::from_micros(50),
@@ -89,6 +105,7 @@ impl std::fmt::Debug for ServerOptions {
             .field("session", &self.session)
             .field("max_sessions", &self.max_sessions)
             .field("window", &self.window)
+            .field("order", &self.order)
             .field("execution", &self.execution)
             .finish_non_exhaustive()
     }
@@ -252,8 +269,10 @@ impl Server {
     /// Why the endpoint cannot be taken; see [`ListenError`].
     pub fn serve(endpoint: &Endpoint, options: ServerOptions, router: Router) -> Result<Self, ListenError> {
         let mut session = options.session.clone();
-        // The reactor does not wait for rings.
-        session.supported = session.supported.without(Profiles::RING);
+        if session.layout_2.is_none() {
+            // In layout 1 the same bit would be another profile's.
+            session.supported = session.supported.without(Profiles::RING);
+        }
         if let Some(layout_2) = &mut session.layout_2 {
             layout_2.interface_id = router.interface().id;
             layout_2.schema_hash = router.interface().schema_hash;

@@ -11,6 +11,7 @@
 //! timers, and those that were cut short by their fair share. Only the reactor reads and writes; a handler that is done
 //! posts a letter.
 
+mod answers;
 mod calls;
 mod door;
 mod hot;
@@ -23,6 +24,7 @@ mod table;
 mod turn;
 
 use self::door::Door;
+use self::hot::Rings;
 pub(crate) use self::mail::{Letter, Office};
 use self::poll::{Bell, Interest, Poll, Ready, Token};
 use self::porter::Porter;
@@ -35,7 +37,7 @@ use crate::responder::SessionKey;
 use crate::server::Shared;
 use ginnel_base::{Deadline, Mailbox};
 use ginnel_memory::Spin;
-use ginnel_session::carrier::Source;
+use ginnel_session::carrier::{Carrier, Source};
 use ginnel_session::proto::{End, Pool, Silence};
 use ginnel_session::{Listener, Parts};
 use std::cell::Cell;
@@ -107,6 +109,14 @@ impl Drop for Here {
     }
 }
 
+/// What of a carrier is waited for beside its socket.
+fn bell_of(carrier: &dyn Carrier) -> Option<BorrowedFd<'_>> {
+    match carrier.source() {
+        Source::Ring { bell, .. } => Some(bell),
+        _ => None,
+    }
+}
+
 /// See the module.
 pub(crate) struct Reactor {
     shared: Arc<Shared>,
@@ -121,6 +131,7 @@ pub(crate) struct Reactor {
     paused: Vec<SessionKey>,
     /// Sessions whose news are told by words of shared memory.
     on_words: Vec<SessionKey>,
+    rings: Rings,
     porter: Option<Porter>,
     /// How long to look before a sleep on words.
     spin: Spin,
@@ -130,6 +141,10 @@ pub(crate) struct Reactor {
     executing: usize,
     held: Arc<AtomicUsize>,
     spare: Option<Context>,
+    /// When the last turn began, and when the poll was looked at last.
+    now: Instant,
+    polled: Instant,
+    has_polled: bool,
     draining: bool,
     ended: bool,
     publisher: Option<Publisher>,
@@ -155,6 +170,7 @@ impl Reactor {
             again: VecDeque::new(),
             paused: Vec::new(),
             on_words: Vec::new(),
+            rings: Rings::default(),
             porter: None,
             spin: Spin::default(),
             letters: Vec::new(),
@@ -163,6 +179,9 @@ impl Reactor {
             executing: 0,
             held: Arc::default(),
             spare: None,
+            now: Instant::now(),
+            polled: Instant::now(),
+            has_polled: false,
             draining: false,
             ended: false,
             publisher,
@@ -189,6 +208,10 @@ impl Reactor {
         let mut ready = std::mem::take(&mut self.ready);
         self.wait(deadline, &mut ready);
         let now = Instant::now();
+        self.now = now;
+        if std::mem::take(&mut self.has_polled) {
+            self.polled = now;
+        }
         let alone = ready.len() == 1 && self.again.is_empty() && !self.office.0.peek();
         let mut happened = !ready.is_empty() || !self.again.is_empty() || self.office.0.peek();
         for event in ready.drain(..) {
@@ -250,6 +273,7 @@ impl Reactor {
             Next::Wait => {
                 let paused = turn.paused() && !session.must_listen();
                 self.settle(key, paused);
+                self.heat(key, now);
             }
             Next::Again => {
                 if !std::mem::replace(&mut session.again, true) {
@@ -271,7 +295,9 @@ impl Reactor {
         let wants = session.wants(paused);
         if session.interest.is_some_and(|interest| interest != wants) {
             let token = Whom::Session(key).token();
-            if self.poll.change(session.carrier.socket(), token, wants).is_ok() {
+            let bell = bell_of(&*session.carrier);
+            let changed = bell.map_or(Ok(()), |bell| self.poll.change(bell, token, wants));
+            if changed.and_then(|()| self.poll.change(session.carrier.socket(), token, wants)).is_ok() {
                 session.interest = Some(wants);
             }
         }
@@ -292,6 +318,10 @@ impl Reactor {
         self.executing -= session.executing.min(self.executing);
         if session.interest.is_some() {
             self.poll.remove(session.carrier.socket());
+            // Its client may hold the same pipe open: closing it would not take it out of the poll.
+            if let Some(bell) = bell_of(&*session.carrier) {
+                self.poll.remove(bell);
+            }
         } else {
             self.on_words.retain(|other| *other != key);
         }
@@ -323,8 +353,8 @@ impl Reactor {
 
     /// A handshake has succeeded. The session is counted already.
     fn admit(&mut self, parts: Parts, now: Instant) {
-        let window = self.shared.options.window;
-        let key = self.sessions.insert_with(|key| Box::new(Session::new(key, parts, window, now)));
+        let options = &self.shared.options;
+        let key = self.sessions.insert_with(|key| Box::new(Session::new(key, parts, options, now)));
         self.shared.has_sessions(self.sessions.len());
         let Some(session) = self.sessions.get_mut(key) else { return };
         self.shared.counters.carriers.of(&self.shared.endpoint, &session.agreement).add(1);
@@ -340,8 +370,12 @@ impl Reactor {
                 }
                 Ok(())
             }
-            // Not offered: see `Server`.
-            _ => Err(std::io::ErrorKind::Unsupported.into()),
+            Source::Ring { bell, socket } => {
+                let token = Whom::Session(key).token();
+                self.poll
+                    .add(socket, token, Interest::READ)
+                    .and_then(|()| self.poll.add(bell, token, Interest::READ).inspect_err(|_| self.poll.remove(socket)))
+            }
         };
         match added {
             Ok(()) if self.on_words.last() == Some(&key) => {}

@@ -5,17 +5,17 @@
 //! waiting.
 
 use super::Turn;
-use super::calls::{Asked, Calls, Pending};
+use super::calls::Calls;
 use super::poll::Interest;
-use crate::dispatch::{self, Ran};
 use crate::failure::Failure;
-use crate::responder::{Answer, CallKey, SessionKey};
+use crate::responder::{Answer, SessionKey};
+use crate::server::{Order, ServerOptions};
 use crate::sink::Flows;
 use ginnel_base::Deadline;
 use ginnel_session::carrier::{Carrier, Source};
-use ginnel_session::proto::{Body, Connection, End, Event, Input, Received, Transmit};
+use ginnel_session::proto::{Body, Connection, End, Event, Input, Transmit};
 use ginnel_session::{Agreement, Parts, ProtocolError, SessionError};
-use ginnel_wire::{Envelope, FrameKind, MethodList, Reply, Status};
+use ginnel_wire::{Envelope, Reply, Status};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -55,16 +55,19 @@ pub(super) enum Reason {
 /// An open session.
 pub(super) struct Session {
     pub(super) key: SessionKey,
-    connection: Connection,
+    pub(super) connection: Connection,
     pub(super) carrier: Box<dyn Carrier>,
     pub(super) agreement: Agreement,
-    calls: Calls,
+    pub(super) calls: Calls,
     /// Its session has layout 2.
-    layout_2: bool,
+    pub(super) layout_2: bool,
+    ring: bool,
+    /// When it was driven last, while the reactor looks at its rings.
+    pub(super) hot: Option<Instant>,
     /// The streams that it answers with; none before the first.
-    flows: Option<Arc<Flows>>,
+    pub(super) flows: Option<Arc<Flows>>,
     /// Responders that have not answered, be it that their calls are over, and those of them that are on the executor.
-    out: usize,
+    pub(super) out: usize,
     pub(super) executing: usize,
     /// What the poll was told last; nothing of a carrier that is not waited for there.
     pub(super) interest: Option<Interest>,
@@ -83,24 +86,27 @@ pub(super) struct Session {
     /// No request is taken any more; the session ends with its last answer.
     closing: bool,
     /// The last answer is queued: the client broke its session.
-    concluding: bool,
+    pub(super) concluding: bool,
     /// The last time that a message came, for who has to make room.
     pub(super) active: Instant,
 }
 
 impl Session {
-    pub(super) fn new(key: SessionKey, parts: Parts, window: usize, now: Instant) -> Self {
+    pub(super) fn new(key: SessionKey, parts: Parts, options: &ServerOptions, now: Instant) -> Self {
         let Parts { mut connection, carrier, agreement, .. } = parts;
-        connection.set_window(window);
+        connection.set_window(options.window);
         let layout_2 = connection.layout_2().is_some();
+        let ring = matches!(carrier.source(), Source::Ring { .. });
         Self {
             key,
             connection,
             carrier,
             agreement,
             // Peers of layout 1 may count on it.
-            calls: Calls::new(!layout_2),
+            calls: Calls::new(!layout_2 || options.order == Order::Fifo),
             layout_2,
+            ring,
+            hot: None,
             flows: None,
             out: 0,
             executing: 0,
@@ -143,9 +149,20 @@ impl Session {
         self.listens() && self.carrier.has_news() == Some(true)
     }
 
-    /// What to be told of the carrier's descriptor.
+    /// Whether its carrier is a pair of rings.
+    pub(super) fn is_ring(&self) -> bool {
+        self.ring
+    }
+
+    /// Whether it has something to send that had no room.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.blocked
+    }
+
+    /// What to be told of the carrier's descriptors. Of rings the bell tells of room as well.
     pub(super) fn wants(&self, paused: bool) -> Interest {
-        Interest { read: self.connection.wants_input() && !paused && !self.is_deaf(), write: self.blocked }
+        let read = self.connection.wants_input() && !paused && !self.is_deaf();
+        Interest { read, write: self.blocked && !self.ring }
     }
 
     /// Whether it waits for room.
@@ -230,6 +247,9 @@ impl Session {
                         if let Some((number, call)) = self.calls.find(id) {
                             call.context.cancel();
                             self.answer(turn, number, Answer::Failed(Failure::Cancelled));
+                            if let Err(error) = self.flush(turn) {
+                                return self.failed(error);
+                            }
                         }
                     }
                     Event::Credit { id, items } => {
@@ -275,7 +295,7 @@ impl Session {
                     may_receive = false;
                     // In shared memory nobody can read on after a hang-up. A socket's client may have closed its half
                     // only.
-                    self.gone |= matches!(self.carrier.source(), Source::Doorbell(_));
+                    self.gone |= !matches!(self.carrier.source(), Source::Socket { .. });
                 }
                 Err(error) => return self.failed(error),
             }
@@ -328,6 +348,10 @@ impl Session {
     fn ended(&mut self, turn: &mut Turn<'_>, end: End) -> Option<Next> {
         match end {
             End::HungUp => {
+                if self.layout_2 {
+                    // It can say nothing of its calls any more: over TCP nothing else tells that it is gone.
+                    return Some(Next::Over(Reason::Left));
+                }
                 self.closing = true;
                 // A client that has only closed its half reads on. One that is gone altogether is told by the poll.
                 self.is_idle().then_some(Next::Over(Reason::Left))
@@ -351,197 +375,11 @@ impl Session {
     }
 
     /// Sends a status after which the session ends.
-    fn last_word(&mut self, turn: &mut Turn<'_>, status: &Envelope) {
+    pub(super) fn last_word(&mut self, turn: &mut Turn<'_>, status: &Envelope) {
         self.concluding = true;
         // A peer that asks beyond its limits gets this word if there is room, and is closed either way.
         let _ = self.connection.send(turn.now, status, Body::Owned(Vec::new()));
         self.connection.conclude(turn.now, LAST_WORD, turn.pool);
-    }
-
-    /// A request, or a question about the methods, has come.
-    fn request(&mut self, turn: &mut Turn<'_>, message: Received) {
-        if message.head().is_some_and(|head| head.kind == FrameKind::Methods) {
-            return self.tell_methods(turn, message);
-        }
-        turn.shared.counters.requests.add(1);
-        let (envelope, reply) = (message.envelope, dispatch::reply(&message));
-        let context = turn.context(self.agreement, message.deadline());
-        turn.shared.counters.bytes_in.add(u64::from(envelope.payload_len));
-        // A request that is no batch is one item, and no batch is what 0 allows.
-        let too_many = envelope.item_count > turn.shared.options.max_batch_items.max(u32::from(!envelope.batch));
-        if too_many && !self.layout_2 {
-            turn.shared.counters.failures.add(1);
-            return self.last_word(turn, &Envelope::response_to(&envelope, Status::LIMIT_EXCEEDED, 0));
-        }
-        let asked = Asked { envelope, reply };
-        let number = self.calls.enter(Pending { asked, context: context.clone() });
-        turn.shared.counters.in_flight.add(1);
-        if self.layout_2
-            && let Some(refused) = self.refuse(turn, &message, too_many)
-        {
-            turn.pool.put(message.into_buffer());
-            return self.answer(turn, number, refused);
-        }
-        let flows = (reply == Reply::Stream).then(|| {
-            let credit = self.connection.credit(envelope.message_id);
-            let flows = self.flows.get_or_insert_default();
-            flows.open(number, credit);
-            Arc::clone(flows)
-        });
-        let call = CallKey { session: self.key, number };
-        match turn.dispatch(call, message, context.clone(), flows) {
-            Ran::Answered(answer) => {
-                self.answer(turn, number, answer);
-                *turn.spare = Some(context);
-            }
-            Ran::Later { executed } => {
-                self.out += 1;
-                self.executing += usize::from(executed);
-            }
-        }
-    }
-
-    /// Layout 2: why a request is not begun, if it is not.
-    fn refuse(&self, turn: &Turn<'_>, message: &Received, too_many: bool) -> Option<Answer> {
-        if too_many {
-            return Some(Answer::TooMany);
-        }
-        if message.deadline().passed_at(turn.now) {
-            return Some(Answer::Failed(Failure::DeadlineExceeded));
-        }
-        // Calls that were cancelled have left the window, and their handlers may run on: not without end.
-        let overrun = self.out >= 2 * self.connection.window();
-        (overrun || turn.paused() && self.must_listen()).then_some(Answer::Failed(Failure::Unavailable))
-    }
-
-    fn tell_methods(&mut self, turn: &mut Turn<'_>, message: Received) {
-        let id = message.envelope.message_id;
-        let asked = MethodList::parse(message.payload(), message.envelope.item_count);
-        let asked: Vec<u16> = asked.iter().flat_map(MethodList::iter).collect();
-        let methods = turn.shared.router.hashes(&asked);
-        turn.pool.put(message.into_buffer());
-        // More methods than one answer can tell.
-        if let Err(SessionError::PayloadTooLarge { .. }) = self.connection.tell_methods(turn.now, id, &methods) {
-            let _ = self.connection.fail(turn.now, id, Status::LIMIT_EXCEEDED, None);
-        }
-    }
-
-    /// A responder has answered, or was dropped; its call may be over.
-    pub(super) fn returned(&mut self, turn: &mut Turn<'_>, executed: bool) {
-        self.out -= 1;
-        self.executing -= usize::from(executed);
-        *turn.executing -= usize::from(executed);
-    }
-
-    /// An item of a stream. Nothing happens if that is over.
-    pub(super) fn item(&mut self, turn: &mut Turn<'_>, number: u64, item: Vec<u8>) {
-        if let Some(flows) = &self.flows {
-            flows.arrived(item.len());
-        }
-        let Some(call) = self.calls.get(number) else { return };
-        let id = call.asked.envelope.message_id;
-        turn.shared.counters.bytes_out.add(item.len() as u64);
-        if let Err(error) = self.connection.item(turn.now, id, None, Body::Owned(item)) {
-            tracing::warn!(session = self.agreement.session_id, %error, "an item cannot be sent");
-            self.answer(turn, number, Answer::Failed(Failure::Internal));
-        }
-    }
-
-    /// A call is answered; whatever may leave now is queued. The caller drives the session afterwards.
-    pub(super) fn answer(&mut self, turn: &mut Turn<'_>, number: u64, answer: Answer) {
-        if let Some(asked) = self.calls.answer(number, answer) {
-            turn.shared.counters.in_flight.sub(1);
-            if asked.reply == Reply::Stream
-                && let Some(flows) = &self.flows
-            {
-                flows.close(number);
-            }
-        }
-        while let Some((asked, answer)) = self.calls.next(number) {
-            if self.layout_2 {
-                self.queue_2(turn, &asked, answer);
-            } else {
-                self.queue(turn, &asked.envelope, answer);
-            }
-            if self.concluding {
-                return;
-            }
-        }
-    }
-
-    /// Queues an answer of layout 2.
-    fn queue_2(&mut self, turn: &mut Turn<'_>, asked: &Asked, answer: Answer) {
-        let (id, now) = (asked.envelope.message_id, turn.now);
-        let sent = match (asked.reply, answer) {
-            (Reply::None, Answer::Failed(failure)) => return turn.shared.failed(&failure),
-            (Reply::None, Answer::TooMany) => return turn.shared.counters.failures.add(1),
-            (Reply::None, _) => return,
-            (_, Answer::Payload(payload)) => {
-                let needed = payload.len();
-                turn.shared.counters.bytes_out.add(needed as u64);
-                match self.connection.respond(now, id, Body::Owned(payload)) {
-                    Err(SessionError::PayloadTooLarge { .. }) => self.fail(turn, id, &Failure::Overflow { needed }),
-                    Err(SessionError::TooManyItems { .. }) => self.fail(turn, id, &Failure::Overflow { needed: 0 }),
-                    sent => sent,
-                }
-            }
-            (_, Answer::End) => self.connection.end_stream(now, id),
-            (_, Answer::Failed(failure)) => self.fail(turn, id, &failure),
-            (_, Answer::TooMany) => {
-                turn.shared.counters.failures.add(1);
-                self.connection.fail(now, id, Status::LIMIT_EXCEEDED, None)
-            }
-        };
-        match sent {
-            // The session has ended meanwhile.
-            Ok(()) | Err(SessionError::Closed | SessionError::Broken | SessionError::NotEstablished) => {}
-            Err(error) => {
-                tracing::warn!(session = self.agreement.session_id, %error, "an answer cannot be sent");
-                let _ = self.fail(turn, id, &Failure::Internal);
-            }
-        }
-    }
-
-    fn fail(&mut self, turn: &mut Turn<'_>, id: u64, failure: &Failure) -> Result<(), SessionError> {
-        turn.shared.failed(failure);
-        self.connection.fail(turn.now, id, failure.status(), failure.structured().as_ref())
-    }
-
-    /// Queues an answer of layout 1.
-    fn queue(&mut self, turn: &mut Turn<'_>, request: &Envelope, answer: Answer) {
-        if self.concluding {
-            return;
-        }
-        let limit = self.agreement.response.max_payload as usize;
-        let failure = match answer {
-            Answer::Payload(payload) if payload.len() <= limit => {
-                turn.shared.counters.bytes_out.add(payload.len() as u64);
-                let response = Envelope::response_to(request, Status::OK, 0);
-                let batch = request.batch && request.item_count >= 1;
-                let response = if batch { response.with_batch(request.item_count) } else { response };
-                match self.connection.send(turn.now, &response, Body::Owned(payload)) {
-                    Ok(()) => return,
-                    // The session ended meanwhile.
-                    Err(SessionError::Closed | SessionError::Broken | SessionError::NotEstablished) => return,
-                    Err(error) => {
-                        tracing::warn!(session = self.agreement.session_id, %error, "a response cannot be sent");
-                        Failure::Internal
-                    }
-                }
-            }
-            Answer::Payload(payload) => Failure::Overflow { needed: payload.len() },
-            Answer::Failed(failure) => failure,
-            // Layout 1 has no streams, and refuses too many items before they are a call.
-            Answer::End | Answer::TooMany => Failure::Unsupported,
-        };
-        turn.shared.failed(&failure);
-        let status = Envelope::response_to(request, failure.status_in_layout_1(), 0);
-        if failure.ends_session() {
-            self.cancel_calls(false);
-            self.last_word(turn, &status);
-        } else {
-            let _ = self.connection.send(turn.now, &status, Body::Owned(Vec::new()));
-        }
     }
 
     /// Time has passed.
