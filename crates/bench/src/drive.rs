@@ -105,6 +105,16 @@ impl Meter {
     }
 }
 
+/// Receives into `message`, which has `size` bytes afterwards, whatever came.
+#[inline(always)]
+async fn receive<T: Transport>(end: &mut T, message: &mut Vec<u8>, size: usize) -> io::Result<usize> {
+    let len = end.recv(message).await?;
+    if message.len() != size {
+        message.resize(size, 0);
+    }
+    Ok(len)
+}
+
 /// Widens the window of arrivals to this stamp.
 #[inline(always)]
 fn widen(window: &mut Option<(u64, u64)>, stamp: u64) {
@@ -147,7 +157,7 @@ pub(crate) async fn ask<T: Transport>(ends: &mut [T], run: &Run) -> io::Result<F
         let mut arrived = sent;
         for (end, tracker) in ends.iter_mut().zip(&mut trackers) {
             loop {
-                let len = end.recv(&mut answer).await?;
+                let len = receive(end, &mut answer, plan.size).await?;
                 arrived = run.clock.now();
                 let got = payload::read(&answer, header);
                 if len != plan.size || !payload::is_whole(&answer, header) {
@@ -194,7 +204,7 @@ pub(crate) async fn answer<T: Transport>(end: &mut T, run: &Run) -> io::Result<F
     let mut findings = Findings { one_way: Histogram::with_room(), ..Findings::default() };
     let mut meter = None;
     loop {
-        let len = end.recv(&mut question).await?;
+        let len = receive(end, &mut question, plan.size).await?;
         let arrived = if plan.one_way { run.clock.now() } else { 0 };
         let mut got = payload::read(&question, header);
         // The answer goes first, and what came is checked while it travels. Only what is strange is checked before.
@@ -237,7 +247,7 @@ pub(crate) async fn flow<T: Transport>(end: &mut T, run: &Run) -> io::Result<Fin
     let plan = &run.plan;
     let header = payload::header(plan);
     let mut frame = Frame::new(plan.size, header);
-    let mut acknowledgement = [0; ACK];
+    let mut acknowledgement = vec![0; ACK];
     let depth = u32::try_from(plan.depth).unwrap_or(END).max(1);
     let mut meter = Meter::start();
     let mut limit = run.limit(run.clock.now());
@@ -247,7 +257,7 @@ pub(crate) async fn flow<T: Transport>(end: &mut T, run: &Run) -> io::Result<Fin
         // The warm-up is drained before the measurement, so that none of it is in the queue.
         let room = if sequence == run.first() { 1 } else { depth };
         while sequence - acknowledged >= room {
-            end.recv(&mut acknowledgement).await?;
+            receive(end, &mut acknowledgement, ACK).await?;
             acknowledged = acknowledgement_of(&acknowledgement)?.clamp(acknowledged, sequence);
         }
         if sequence == run.first() {
@@ -269,7 +279,7 @@ pub(crate) async fn flow<T: Transport>(end: &mut T, run: &Run) -> io::Result<Fin
     end.send(frame.message(END, sequence.into(), 0)).await?;
     // Everything has been read when the last message is acknowledged.
     while acknowledged != END {
-        end.recv(&mut acknowledgement).await?;
+        receive(end, &mut acknowledgement, ACK).await?;
         acknowledged = acknowledgement_of(&acknowledgement)?;
     }
     let counts = Counts { sent: u64::from(sequence - run.first()), ..Counts::default() };
@@ -297,7 +307,7 @@ pub(crate) async fn drain<T: Transport>(end: &mut T, run: &Run) -> io::Result<Fi
     let mut meter = None;
     let mut acknowledged = 0;
     loop {
-        let len = end.recv(&mut message).await?;
+        let len = receive(end, &mut message, plan.size).await?;
         let arrived = run.clock.now();
         let got = payload::read(&message, header);
         if len != plan.size || !payload::is_whole(&message, header) {

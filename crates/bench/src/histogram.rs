@@ -119,14 +119,14 @@ mod tests {
     fn what_is_written_as_json_is_read_back_and_merges_exactly() {
         let mut all = Histogram::with_room();
         let mut parts = Histogram::default();
-        for value in (0..2000u64).map(|n| n * n * 37) {
+        for value in (0..100u64).map(|n| n * n * n * 737) {
             all.record(value);
             let mut one = Histogram::default();
             one.record(value);
             let json = serde_json::to_string(&one).unwrap();
             parts.merge(&serde_json::from_str(&json).unwrap());
         }
-        assert_eq!(parts.len(), 2000);
+        assert_eq!(parts.len(), 100);
         assert!(all.counts().eq(parts.counts()));
         let again: Histogram = serde_json::from_str(&serde_json::to_string(&all).unwrap()).unwrap();
         assert!(again.counts().eq(all.counts()));

@@ -1,6 +1,12 @@
 //! What can be measured: the contract of a mechanism, and all that come with this library.
 
+mod channel;
+mod memory;
+mod message_queue;
+mod mutex;
 mod pipe;
+mod ring;
+mod session;
 mod socket;
 
 use crate::control::Control;
@@ -42,8 +48,9 @@ pub trait Transport: Send {
     /// Sends `message`.
     fn send(&mut self, message: &[u8]) -> impl Future<Output = io::Result<()>>;
 
-    /// Receives the next message, which has as many bytes as `message`; returns how many it really had.
-    fn recv(&mut self, message: &mut [u8]) -> impl Future<Output = io::Result<usize>>;
+    /// Receives the next message into `message`, which has the length that is expected; returns how many bytes the
+    /// message really had. A mechanism that hands out vectors may replace `message` by one of another length.
+    fn recv(&mut self, message: &mut Vec<u8>) -> impl Future<Output = io::Result<usize>>;
 
     /// The kernel's buffer in bytes, read back, where the mechanism has one that can be set.
     fn buffer(&self) -> Option<u64> {
@@ -91,7 +98,7 @@ impl Facts {
 ///     async fn send(&mut self, message: &[u8]) -> io::Result<()> {
 ///         self.0.write_all(message)
 ///     }
-///     async fn recv(&mut self, message: &mut [u8]) -> io::Result<usize> {
+///     async fn recv(&mut self, message: &mut Vec<u8>) -> io::Result<usize> {
 ///         self.0.read_exact(message).map(|()| message.len())
 ///     }
 /// }
@@ -101,7 +108,7 @@ impl Facts {
 ///     fn facts(&self) -> Facts {
 ///         Facts::new("std-stream", "Unix stream socket by the standard library")
 ///     }
-///     fn open(&self, role: Role, link: &mut Link<'_>) -> io::Result<End> {
+///     async fn open(&self, role: Role, link: &mut Link<'_>) -> io::Result<End> {
 ///         Ok(End(match role {
 ///             Role::Server => {
 ///                 let (own, other) = UnixStream::pair()?;
@@ -137,7 +144,7 @@ pub trait Mechanism: Send + Sync + 'static {
     ///
     /// # Errors
     /// The system's refusal.
-    fn open(&self, role: Role, link: &mut Link<'_>) -> io::Result<Self::End>;
+    fn open(&self, role: Role, link: &mut Link<'_>) -> impl Future<Output = io::Result<Self::End>>;
 }
 
 /// What two ends have until they have each other: the plan, a connection between the two, a place for names.
@@ -178,8 +185,7 @@ impl Link<'_> {
     /// # Errors
     /// If the path of the run directory is too long for that.
     pub fn path(&self, name: &str) -> io::Result<PathBuf> {
-        let directory = self.directory.ok_or_else(|| io::Error::other("there is no directory for names here"))?;
-        let path = directory.join(format!("{}{name}", self.instance));
+        let path = self.directory()?.join(format!("{}{name}", self.instance));
         match path.as_os_str().len() {
             0..=103 => Ok(path),
             long => Err(io::Error::other(format!(
@@ -187,6 +193,17 @@ impl Link<'_> {
                 path.display()
             ))),
         }
+    }
+
+    /// The directory of this measurement, for mechanisms that have names of their own in it.
+    pub(crate) fn directory(&self) -> io::Result<&Path> {
+        self.directory.ok_or_else(|| io::Error::other("there is no directory for names here"))
+    }
+
+    /// A name of at most 14 bytes, the least that POSIX promises, that no other run has.
+    pub(crate) fn unique(&self, end: char) -> io::Result<String> {
+        let name = self.directory()?.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        Ok(format!("/{}{}{end}", name.replace('-', ""), self.instance))
     }
 
     /// A descriptor in the form that the plan asks for.
@@ -241,6 +258,17 @@ impl Mechanisms {
             .with(socket::Socket::Datagram)
             .with(socket::Socket::Tcp { no_delay: true })
             .with(socket::Socket::Tcp { no_delay: false })
+            .with(message_queue::MessageQueue)
+            .with(memory::Memory::EVENTFD)
+            .with(memory::Memory::FUTEX)
+            .with(mutex::MutexSlot)
+            .with(memory::Memory::RING_SPIN)
+            .with(memory::Memory::RING_FUTEX)
+            .with(memory::Memory::RING_EVENTFD)
+            .with(channel::Channel)
+            .with(session::SessionOver::SEQPACKET)
+            .with(session::SessionOver::SHM)
+            .with(ring::Ring)
     }
 
     /// Adds a mechanism; one of the same name is replaced.

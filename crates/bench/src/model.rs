@@ -122,7 +122,7 @@ pub struct Row {
     pub placement: Placement,
     /// Every repetition whose calibrations agree, and if there was none, the last.
     pub repetitions: Vec<Repetition>,
-    /// Repetitions that were thrown away because their calibrations disagree.
+    /// Repetitions that were thrown away because their calibrations disagree; as many as are wanted may be.
     pub drifted: usize,
     /// The statistics over the repetitions; `None` if it failed.
     pub summary: Option<Summary>,

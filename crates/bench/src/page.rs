@@ -85,7 +85,7 @@ impl Page {
     }
 }
 
-const ROUNDS: u64 = 300;
+const ROUNDS: u64 = 100;
 const BATCHES: u64 = 30;
 
 #[inline(always)]

@@ -1,11 +1,13 @@
 //! A descriptor whose attempts block in the kernel or wait in the reactor, as the form says.
 
 use crate::plan::Form;
+use rustix::event::{EventfdFlags, eventfd};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use std::future::Future;
 use std::io;
 use std::pin::pin;
+use std::sync::mpsc::{Sender, channel};
 use std::task::{Context, Poll, Waker};
 
 /// For what a descriptor is waited for.
@@ -95,6 +97,46 @@ impl AsFd for Port {
     }
 }
 
+/// A thread that waits where no reactor can, for the async form.
+#[derive(Debug)]
+pub(crate) struct Watcher {
+    ask: Sender<()>,
+    done: Port,
+}
+
+impl Watcher {
+    /// `wait` is called on that thread, once for each [`wait`](Self::wait). The thread ends with this, or with the
+    /// process if it sleeps then.
+    pub(crate) fn start(mut wait: impl FnMut() + Send + 'static) -> io::Result<Self> {
+        let done = eventfd(0, EventfdFlags::CLOEXEC)?;
+        let theirs = done.try_clone()?;
+        let (ask, asked) = channel();
+        ginnel_base::thread::spawn("ginnel-bench-wait", move || {
+            for () in asked {
+                wait();
+                let _ = rustix::io::write(&theirs, &1u64.to_ne_bytes()); // it has room for every question
+            }
+        })?;
+        Ok(Self { ask, done: Port::new(done, Form::Async)? })
+    }
+
+    /// Waits in the reactor for what the thread waits for.
+    pub(crate) async fn wait(&self) -> io::Result<()> {
+        self.ask.send(()).map_err(|_| io::Error::other("the thread that waits has died"))?;
+        self.done.attempt(For::Reading, |fd| rustix::io::read(fd, &mut [0; 8])).await.map(|_| ())
+    }
+}
+
+/// Lets other tasks run, and the reactor. In the blocking form it does nothing.
+pub(crate) async fn yield_now(form: Form) {
+    #[cfg(feature = "tokio")]
+    if form == Form::Async {
+        tokio::task::yield_now().await;
+    }
+    #[cfg(not(feature = "tokio"))]
+    let _ = form;
+}
+
 /// Fills `bytes` from a stream.
 #[inline]
 pub(crate) async fn read_whole(port: &Port, bytes: &mut [u8]) -> io::Result<usize> {
@@ -127,7 +169,7 @@ pub(crate) fn run<T>(form: Form, future: impl Future<Output = io::Result<T>>) ->
         },
         #[cfg(feature = "tokio")]
         Form::Async => {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             tokio::task::LocalSet::new().block_on(&runtime, future)
         }
         #[cfg(not(feature = "tokio"))]

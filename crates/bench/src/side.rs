@@ -127,7 +127,7 @@ impl SideRun {
 
     async fn obey<M: Mechanism>(mut self, mechanism: &M) -> Outcome<()> {
         self.boss.tell(&Done::Ready { cpus: machine::allowed_cpus("self") })?;
-        let mut ends = self.open(mechanism)?;
+        let mut ends = self.open(mechanism).await?;
         self.boss.tell(&Done::Connected { buffer: ends.first().and_then(Transport::buffer) })?;
         loop {
             match self.boss.hear()? {
@@ -142,13 +142,13 @@ impl SideRun {
         }
     }
 
-    fn open<M: Mechanism>(&mut self, mechanism: &M) -> Outcome<Vec<M::End>> {
+    async fn open<M: Mechanism>(&mut self, mechanism: &M) -> Outcome<Vec<M::End>> {
         let Assignment { plan, role, directory, pairs, .. } = &self.assignment;
         let mut ends = Vec::new();
         for (control, pair) in self.peers.iter().zip(pairs) {
             let directory = directory.as_deref();
             let mut link = Link { plan, control, directory, instance: pair.to_string() };
-            ends.push(mechanism.open(*role, &mut link)?);
+            ends.push(mechanism.open(*role, &mut link).await?);
         }
         Ok(ends)
     }

@@ -11,9 +11,6 @@ use crate::place::Place;
 use crate::plan::{Amount, Mode, Plan};
 use crate::statistics::drifted;
 
-/// Repetitions that may be thrown away for drift, for each that is wanted.
-const SPARE: usize = 2;
-
 /// Measures plans with the processes of one program.
 #[derive(Debug)]
 pub struct Suite {
@@ -34,6 +31,12 @@ impl Suite {
     pub fn repetitions(mut self, repetitions: usize) -> Self {
         self.repetitions = repetitions.max(1);
         self
+    }
+
+    /// The mechanisms that it can measure.
+    #[must_use]
+    pub fn mechanisms(&self) -> &Mechanisms {
+        &self.mechanisms
     }
 
     /// Whether this can be measured: asked for everything before anything starts.
@@ -118,7 +121,7 @@ impl Suite {
             }
             row.drifted += 1;
             last = Some(one);
-            if row.drifted > SPARE * self.repetitions {
+            if row.drifted > self.repetitions {
                 break;
             }
         }

@@ -7,6 +7,7 @@
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
+mod bench;
 mod channel;
 mod demo;
 mod interrupt;
@@ -29,6 +30,11 @@ struct Cli {
 // One variant a command; its arguments and its `run(self) -> ExitCode` live in the module of the same name.
 #[derive(Subcommand)]
 enum Command {
+    /// What every way to talk between processes costs on this machine.
+    Bench(Box<bench::Bench>),
+    /// A process of `bench`.
+    #[command(hide = true)]
+    BenchSide,
     /// Shared-memory channels: publish, read, list, inspect, clean.
     Channel(channel::Channel),
     /// The quick start: two processes talk through shared memory and show what that costs.
@@ -48,6 +54,8 @@ fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .init();
     match Cli::parse().command {
+        Command::Bench(bench) => bench.run(),
+        Command::BenchSide => bench::side(),
         Command::Channel(channel) => channel.run(),
         Command::Demo(demo) => demo.run(),
         Command::DemoChild(child) => child.run(),

@@ -13,6 +13,12 @@ pub enum Failure {
     /// The request cannot be decoded: BAD_ENVELOPE. A session of layout 1 ends with it.
     #[error("the request cannot be decoded")]
     Malformed,
+    /// The request is not one of the method's: BAD_ENVELOPE with the reason. A session of layout 1 ends with it.
+    #[error("the request cannot be decoded: {reason}")]
+    Undecodable {
+        /// What is wrong with it, for people.
+        reason: Cow<'static, str>,
+    },
     /// The response is larger than [`Request::response_limit`](crate::Request::response_limit): LIMIT_EXCEEDED. A
     /// session of layout 1 ends with it. The server learns the size, and grants it to the next session within its
     /// ceiling.
@@ -94,7 +100,7 @@ impl Failure {
     #[must_use]
     pub fn status(&self) -> Status {
         match self {
-            Self::Malformed => Status::BAD_ENVELOPE,
+            Self::Malformed | Self::Undecodable { .. } => Status::BAD_ENVELOPE,
             Self::Overflow { .. } => Status::LIMIT_EXCEEDED,
             Self::Unsupported => Status::UNSUPPORTED,
             Self::Internal => Status::INTERNAL_ERROR,
@@ -110,7 +116,7 @@ impl Failure {
     #[must_use]
     pub fn status_in_layout_1(&self) -> Status {
         match self {
-            Self::Malformed | Self::Overflow { .. } | Self::Unsupported => self.status(),
+            Self::Malformed | Self::Undecodable { .. } | Self::Overflow { .. } | Self::Unsupported => self.status(),
             _ => Status::INTERNAL_ERROR,
         }
     }
@@ -124,6 +130,7 @@ impl Failure {
                 message: &error.message,
                 details: &error.details,
             }),
+            Self::Undecodable { reason } => Some(ginnel_wire::Failure { message: reason, ..Default::default() }),
             Self::Unavailable => Some(ginnel_wire::Failure { retryable: true, ..Default::default() }),
             _ => None,
         }
@@ -132,6 +139,6 @@ impl Failure {
     /// Whether a session of layout 1 ends after it: a peer that sends nonsense, or needs limits that this session will
     /// never have.
     pub(crate) fn ends_session(&self) -> bool {
-        matches!(self, Self::Malformed | Self::Overflow { .. })
+        matches!(self, Self::Malformed | Self::Undecodable { .. } | Self::Overflow { .. })
     }
 }

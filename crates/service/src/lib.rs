@@ -33,6 +33,7 @@ mod failure;
 mod handler;
 pub mod introspect;
 mod learned;
+mod method;
 mod reactor;
 mod request;
 mod responder;
@@ -42,6 +43,7 @@ mod server;
 mod sink;
 mod state;
 mod sync;
+mod typed;
 
 pub use cache::{Cache, CacheCounters, CacheReader, Index, Keyed, Refresher, Table};
 #[cfg(feature = "tokio")]
@@ -53,9 +55,11 @@ pub use dispatch::Execution;
 pub use executor::{Executor, Job, Pool, Rejected};
 pub use failure::{ApplicationError, Failure};
 pub use ginnel_base::Deadline;
+pub use ginnel_codec::{Codec, DecodeCause, DecodeError, EncodeError, Plain, Postcard};
 pub use handler::{Handler, Request};
 pub use introspect::Introspect;
 pub use learned::DEFAULT_CEILING;
+pub use method::{Method, OneWay, StreamMethod};
 pub use request::OwnedRequest;
 pub use responder::Responder;
 pub use router::{Interface, Router};
@@ -63,3 +67,4 @@ pub use scheduler::{Access, KeyedScheduler, ScheduleError, Scheduled, SchedulerC
 pub use server::{DEFAULT_MAX_BATCH_ITEMS, Drained, Order, Server, ServerCounters, ServerOptions};
 pub use sink::{Sink, SinkError};
 pub use state::State;
+pub use typed::{ItemSink, Reply};

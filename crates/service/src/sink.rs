@@ -11,6 +11,7 @@ use crate::failure::Failure;
 use crate::reactor::{self, Letter};
 use crate::responder::{Answer, Responder};
 use crate::sync::lock;
+use ginnel_codec::EncodeError;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -177,6 +178,9 @@ pub enum SinkError {
         /// What the session allows.
         limit: usize,
     },
+    /// It cannot be encoded. Another one may follow.
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
     /// The client has not allowed another one yet, or has not taken what is on its way. The item comes back.
     #[error("the client takes no item now")]
     WouldBlock(Vec<u8>),

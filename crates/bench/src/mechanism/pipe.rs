@@ -33,7 +33,7 @@ impl Mechanism for Pipe {
         Facts { has_buffer: true, ..facts }
     }
 
-    fn open(&self, role: Role, link: &mut Link<'_>) -> io::Result<End> {
+    async fn open(&self, role: Role, link: &mut Link<'_>) -> io::Result<End> {
         let (reader, writer) = match (self.named, role) {
             (false, Role::Server) => {
                 let (reader, to_us) = pipe_with(PipeFlags::CLOEXEC)?;
@@ -97,7 +97,7 @@ impl Transport for End {
     }
 
     #[inline]
-    async fn recv(&mut self, message: &mut [u8]) -> io::Result<usize> {
+    async fn recv(&mut self, message: &mut Vec<u8>) -> io::Result<usize> {
         read_whole(&self.reader, message).await
     }
 

@@ -58,7 +58,7 @@ impl Mechanism for Socket {
         })
     }
 
-    fn open(&self, role: Role, link: &mut Link<'_>) -> io::Result<End> {
+    async fn open(&self, role: Role, link: &mut Link<'_>) -> io::Result<End> {
         let (fd, buffer) = match self {
             Self::Pair => pair(role, link)?,
             Self::Stream => by_name(SocketType::STREAM, role, link)?,
@@ -189,11 +189,11 @@ impl Transport for End {
     }
 
     #[inline]
-    async fn recv(&mut self, message: &mut [u8]) -> io::Result<usize> {
+    async fn recv(&mut self, message: &mut Vec<u8>) -> io::Result<usize> {
         if !self.packets {
             return read_whole(&self.port, message).await;
         }
-        let len = self.port.attempt(For::Reading, |fd| recv(fd, &mut *message, RecvFlags::TRUNC)).await?.1;
+        let len = self.port.attempt(For::Reading, |fd| recv(fd, &mut message[..], RecvFlags::TRUNC)).await?.1;
         if len == 0 { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(len) }
     }
 

@@ -1,10 +1,15 @@
-//! What needs `unsafe`: the time stamp counter, a shared mapping, what the process has used.
+//! What needs `unsafe`: the time stamp counter, a shared mapping, what the process has used, POSIX message queues and
+//! mutexes.
+
+pub(crate) mod lane;
+pub(crate) mod message_queue;
+pub(crate) mod slot;
 
 use crate::model::Usage;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use std::io;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU32, AtomicU64};
 
 /// The time stamp counter; `None` where there is none.
 #[inline(always)]
@@ -56,7 +61,7 @@ pub(crate) fn async_fd(fd: OwnedFd) -> io::Result<tokio::io::unix::AsyncFd<Owned
 ///
 /// * **B1** It is mapped from construction to drop, for reading and writing, and what it hands out borrows it.
 /// * **B2** Every access is in bounds and aligned, which is asserted where a place is taken.
-/// * **B3** Words are accessed as atomics only.
+/// * **B3** Words are accessed as atomics only. Other bytes are accessed by the side that has the turn, which words say.
 #[derive(Debug)]
 pub(crate) struct Region {
     start: *mut u8,
@@ -65,7 +70,7 @@ pub(crate) struct Region {
 
 // SAFETY: an address and a length of a mapping that belongs to this value (B1), accessed by B3.
 unsafe impl Send for Region {}
-// SAFETY: as above.
+// SAFETY: as above; the turn excludes threads as it excludes processes.
 unsafe impl Sync for Region {}
 
 impl Region {
@@ -89,6 +94,42 @@ impl Region {
         assert!(offset.is_multiple_of(8) && offset + 8 <= self.len);
         // SAFETY: B1, B2 as asserted, B3.
         unsafe { &*self.start.add(offset).cast::<AtomicU64>() }
+    }
+
+    /// The 32-bit word at byte `offset`, for a futex.
+    #[inline(always)]
+    pub(crate) fn half_word(&self, offset: usize) -> &AtomicU32 {
+        assert!(offset.is_multiple_of(4) && offset + 4 <= self.len);
+        // SAFETY: B1, B2 as asserted, B3.
+        unsafe { &*self.start.add(offset).cast::<AtomicU32>() }
+    }
+
+    /// Copies `bytes` in at byte `offset`.
+    ///
+    /// # Safety
+    /// The caller has the turn (B3): no other thread or process accesses these bytes now.
+    #[inline(always)]
+    pub(crate) unsafe fn write(&self, offset: usize, bytes: &[u8]) {
+        assert!(offset <= self.len && bytes.len() <= self.len - offset);
+        // SAFETY: B1, B2 as asserted, exclusive by the caller's promise. `bytes` is private memory.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.start.add(offset), bytes.len()) }
+    }
+
+    /// Copies bytes out from byte `offset`.
+    ///
+    /// # Safety
+    /// The caller has the turn (B3): no other thread or process writes these bytes now.
+    #[inline(always)]
+    pub(crate) unsafe fn read(&self, offset: usize, bytes: &mut [u8]) {
+        assert!(offset <= self.len && bytes.len() <= self.len - offset);
+        // SAFETY: B1, B2 as asserted, not written by the caller's promise. `bytes` is private memory.
+        unsafe { std::ptr::copy_nonoverlapping(self.start.add(offset), bytes.as_mut_ptr(), bytes.len()) }
+    }
+
+    /// The place of a `T` at byte `offset`, for objects that the C library shares between processes.
+    pub(crate) fn place<T>(&self, offset: usize) -> *mut T {
+        assert!(offset.is_multiple_of(align_of::<T>()) && offset + size_of::<T>() <= self.len);
+        self.start.wrapping_add(offset).cast()
     }
 }
 
