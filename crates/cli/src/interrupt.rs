@@ -8,6 +8,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::{flag, low_level};
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -45,6 +46,11 @@ impl Interrupt {
     /// The exit code of a command that a signal ended: 128 and its number, as shells have it.
     pub(crate) fn code(&self) -> ExitCode {
         ExitCode::from(128 + self.signal.load(Ordering::Relaxed) as u8)
+    }
+
+    /// Readable for good once a signal has come: to be waited for together with others.
+    pub(crate) fn wake(&self) -> BorrowedFd<'_> {
+        self.wake.as_fd()
     }
 
     /// Sleeps until `fd` can be read or has ended; `false` if a signal came instead.

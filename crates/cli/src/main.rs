@@ -17,7 +17,9 @@ mod outcome;
 mod ps;
 mod quantity;
 mod run;
+mod service;
 mod terminal;
+mod top;
 
 /// Talk between processes of this machine: shared-memory channels, services, supervised commands.
 #[derive(Parser)]
@@ -44,6 +46,9 @@ enum Command {
     DemoChild(demo::DemoChild),
     Ps(ps::Ps),
     Run(run::Run),
+    /// Servers and clients of this user: list them, show one.
+    Service(service::Service),
+    Top(top::Top),
     /// Netdata's services: serve this machine's cgroups and processes, ask any such service, measure one.
     Netipc(netipc::Netipc),
 }
@@ -61,6 +66,8 @@ fn main() -> ExitCode {
         Command::DemoChild(child) => child.run(),
         Command::Ps(ps) => ps.run(),
         Command::Run(run) => run.run(),
+        Command::Service(service) => service.run(),
+        Command::Top(top) => top.run(),
         Command::Netipc(netipc) => netipc.run(),
     }
 }

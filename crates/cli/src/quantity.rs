@@ -44,6 +44,28 @@ pub(crate) fn show_size(bytes: u64) -> String {
     if value < 10.0 && unit > 0 { format!("{value:.1}{}", UNITS[unit]) } else { format!("{value:.0}{}", UNITS[unit]) }
 }
 
+/// A count for people: four digits at most.
+pub(crate) fn show_count(count: f64) -> String {
+    const UNITS: [&str; 5] = ["", "k", "M", "G", "T"];
+    let (mut value, mut unit) = (count, 0);
+    while value >= 999.5 && unit + 1 < UNITS.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    if unit > 0 && value < 9.95 { format!("{value:.1}{}", UNITS[unit]) } else { format!("{value:.0}{}", UNITS[unit]) }
+}
+
+/// A short time for people: three digits at most.
+pub(crate) fn show_time(time: Duration) -> String {
+    const UNITS: [&str; 4] = ["ns", "us", "ms", "s"];
+    let (mut value, mut unit) = (time.as_nanos() as f64, 0);
+    while value >= 999.5 && unit + 1 < UNITS.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    if unit > 0 && value < 9.95 { format!("{value:.1}{}", UNITS[unit]) } else { format!("{value:.0}{}", UNITS[unit]) }
+}
+
 /// An age for people.
 pub(crate) fn show_age(age: Duration) -> String {
     let seconds = age.as_secs();
@@ -76,6 +98,11 @@ mod tests {
 
     #[test]
     fn what_is_shown_is_short() {
+        assert_eq!([0.0, 7.4, 999.0, 1000.0, 1234.0, 45e6].map(show_count), ["0", "7", "999", "1.0k", "1.2k", "45M"]);
+        assert_eq!(
+            [90, 999, 1500, 48_000, 3_200_000, 61_000_000_000].map(|nanos| show_time(Duration::from_nanos(nanos))),
+            ["90ns", "999ns", "1.5us", "48us", "3.2ms", "61s"]
+        );
         assert_eq!([900, 10 << 10, 3 << 20, 12 << 30].map(show_size), ["1K", "10K", "3.0M", "12G"]);
         assert_eq!(
             [5, 65, 3700, 90_000].map(|age| show_age(Duration::from_secs(age))),
