@@ -42,6 +42,7 @@ mod histogram;
 mod machine;
 mod mechanism;
 mod model;
+mod names;
 mod pace;
 mod page;
 mod payload;

@@ -10,6 +10,7 @@ mod session;
 mod socket;
 
 use crate::control::Control;
+use crate::names::Names;
 use crate::plan::{Form, Plan};
 use crate::port::Port;
 use crate::side::{Outcome, SideRun};
@@ -152,8 +153,8 @@ pub trait Mechanism: Send + Sync + 'static {
 pub struct Link<'a> {
     pub(crate) plan: &'a Plan,
     pub(crate) control: &'a Control,
-    pub(crate) directory: Option<&'a Path>,
-    pub(crate) instance: String,
+    pub(crate) names: Option<Names>,
+    pub(crate) pair: usize,
 }
 
 impl Link<'_> {
@@ -185,25 +186,16 @@ impl Link<'_> {
     /// # Errors
     /// If the path of the run directory is too long for that.
     pub fn path(&self, name: &str) -> io::Result<PathBuf> {
-        let path = self.directory()?.join(format!("{}{name}", self.instance));
-        match path.as_os_str().len() {
-            0..=103 => Ok(path),
-            long => Err(io::Error::other(format!(
-                "{} has {long} bytes, a socket's address takes at most 103: set GINNEL_RUN_DIR to a shorter path",
-                path.display()
-            ))),
-        }
+        self.names()?.path(name)
+    }
+
+    pub(crate) fn names(&self) -> io::Result<&Names> {
+        self.names.as_ref().ok_or_else(|| io::Error::other("the two sides have no directory in common"))
     }
 
     /// The directory of this measurement, for mechanisms that have names of their own in it.
     pub(crate) fn directory(&self) -> io::Result<&Path> {
-        self.directory.ok_or_else(|| io::Error::other("there is no directory for names here"))
-    }
-
-    /// A name of at most 14 bytes, the least that POSIX promises, that no other run has.
-    pub(crate) fn unique(&self, end: char) -> io::Result<String> {
-        let name = self.directory()?.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        Ok(format!("/{}{}{end}", name.replace('-', ""), self.instance))
+        self.names().map(|names| &*names.directory)
     }
 
     /// A descriptor in the form that the plan asks for.

@@ -2,6 +2,8 @@
 //! killed are removed by the next one.
 
 use crate::error::BenchError;
+use crate::names::remove_queues;
+use crate::page::SIDES;
 use ginnel_memory::RunDir;
 use rustix::fd::OwnedFd;
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
@@ -15,23 +17,26 @@ const PREFIX: &str = "b-";
 #[derive(Debug)]
 pub(crate) struct Place {
     path: PathBuf,
+    /// Pairs that have names here.
+    pairs: usize,
     _lock: OwnedFd,
 }
 
 impl Place {
-    pub(crate) fn make() -> Result<Self, BenchError> {
-        let run_dir =
-            RunDir::open().map_err(|error| BenchError::io("open the run directory")(io::Error::other(error)))?;
+    /// In `run_dir`, else in the user's.
+    pub(crate) fn make(run_dir: Option<&Path>, pairs: usize) -> Result<Self, BenchError> {
+        let run_dir = run_dir.map_or_else(RunDir::open, RunDir::at);
+        let run_dir = run_dir.map_err(|error| BenchError::io("open the run directory")(io::Error::other(error)))?;
         sweep(run_dir.path());
-        Self::make_in(run_dir.path()).map_err(BenchError::io("make a directory for names"))
+        Self::make_in(run_dir.path(), pairs).map_err(BenchError::io("make a directory for names"))
     }
 
-    fn make_in(run_dir: &Path) -> io::Result<Self> {
+    fn make_in(run_dir: &Path, pairs: usize) -> io::Result<Self> {
         let path = run_dir.join(format!("{PREFIX}{:08x}", ginnel_base::random_u64() as u32));
         // Between the two steps a sweep may take it away: then there is nothing to lock, and the run fails cleanly.
         rustix::fs::mkdir(&path, Mode::RWXU)?;
         let lock = lock(&path)?.ok_or_else(|| io::Error::other("another process has locked it"))?;
-        Ok(Self { path, _lock: lock })
+        Ok(Self { path, pairs, _lock: lock })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -41,6 +46,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
+        remove_queues(&self.path, self.pairs);
         let _ = std::fs::remove_dir_all(&self.path); // the next run tries again
     }
 }
@@ -69,6 +75,7 @@ fn sweep(run_dir: &Path) {
             && old
             && let Ok(Some(_lock)) = lock(&entry.path())
         {
+            remove_queues(&entry.path(), SIDES / 2);
             let _ = std::fs::remove_dir_all(entry.path()); // the next run tries again
         }
     }
@@ -81,7 +88,7 @@ mod tests {
     #[test]
     fn a_directory_goes_with_its_run_and_a_dead_runs_with_the_next() {
         let dir = tempfile::tempdir().unwrap();
-        let place = Place::make_in(dir.path()).unwrap();
+        let place = Place::make_in(dir.path(), 1).unwrap();
         let dead = dir.path().join("b-0badcafe");
         std::fs::create_dir(&dead).unwrap();
         let long_ago = std::time::SystemTime::now() - std::time::Duration::from_secs(60);

@@ -19,6 +19,7 @@ use crate::drive::{self, Findings, Run};
 use crate::machine;
 use crate::mechanism::{Link, Mechanism, Mechanisms, Role, Transport};
 use crate::model::Calibration;
+use crate::names::Names;
 use crate::page::Page;
 use crate::plan::{Form, Mode, Plan};
 use crate::port;
@@ -146,8 +147,8 @@ impl SideRun {
         let Assignment { plan, role, directory, pairs, .. } = &self.assignment;
         let mut ends = Vec::new();
         for (control, pair) in self.peers.iter().zip(pairs) {
-            let directory = directory.as_deref();
-            let mut link = Link { plan, control, directory, instance: pair.to_string() };
+            let names = directory.clone().map(|directory| Names { directory, pair: *pair });
+            let mut link = Link { plan, control, names, pair: *pair };
             ends.push(mechanism.open(*role, &mut link).await?);
         }
         Ok(ends)

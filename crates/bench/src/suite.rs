@@ -10,6 +10,7 @@ use crate::payload;
 use crate::place::Place;
 use crate::plan::{Amount, Mode, Plan};
 use crate::statistics::drifted;
+use std::path::PathBuf;
 
 /// Measures plans with the processes of one program.
 #[derive(Debug)]
@@ -17,19 +18,28 @@ pub struct Suite {
     mechanisms: Mechanisms,
     program: SideProgram,
     repetitions: usize,
+    run_dir: Option<PathBuf>,
 }
 
 impl Suite {
     /// `program` plays the sides, and knows the same mechanisms.
     #[must_use]
     pub fn new(mechanisms: Mechanisms, program: SideProgram) -> Self {
-        Self { mechanisms, program, repetitions: 3 }
+        Self { mechanisms, program, repetitions: 3, run_dir: None }
     }
 
     /// How many repetitions a row has; 3 where nothing else is said.
     #[must_use]
     pub fn repetitions(mut self, repetitions: usize) -> Self {
         self.repetitions = repetitions.max(1);
+        self
+    }
+
+    /// Where files and sockets have their names while they need them; the user's runtime directory where nothing else
+    /// is said. It is made if it is missing, and must not be writable by everybody.
+    #[must_use]
+    pub fn run_dir(mut self, run_dir: impl Into<PathBuf>) -> Self {
+        self.run_dir = Some(run_dir.into());
         self
     }
 
@@ -132,7 +142,7 @@ impl Suite {
     }
 
     fn once(&self, plan: &Plan, clock: Clock, row: &mut Row) -> Result<Repetition, BenchError> {
-        let place = Place::make()?;
+        let place = Place::make(self.run_dir.as_deref(), plan.pairs)?;
         let mut group = Group::start(&self.program, plan, parts(plan)?, clock, Some(place.path()))?;
         row.placement = group.placement(plan);
         let before = group.calibrate()?;

@@ -2,8 +2,9 @@
 
 mod common;
 
-use common::{plan, suite};
-use ginnel_bench::{Amount, Form, Mechanisms, Mode, Plan, Row};
+use common::{cpus, plan, sides, suite, until};
+use ginnel_bench::{Amount, BenchError, Form, Mechanisms, Mode, Plan, Relation, Row};
+use std::time::Duration;
 
 #[test]
 fn a_side_of_a_measurement() {
@@ -30,14 +31,12 @@ fn forms() -> Vec<Form> {
 fn every_mechanism_plays_ping_pong_in_every_form() {
     for name in Mechanisms::all().names() {
         for form in forms() {
-            for size in [8, 1000] {
-                let mut plan = plan(name, Mode::PingPong);
-                (plan.form, plan.size) = (form, size);
-                let row = measured(&plan);
-                let one = &row.repetitions[0];
-                assert_eq!((one.counts.sent, one.round_trip.len()), (500, 500), "{name} {form}");
-                assert!(one.one_way.is_empty() && one.corrected.is_empty());
-            }
+            let mut plan = plan(name, Mode::PingPong);
+            (plan.form, plan.size) = (form, if form == Form::Blocking { 1000 } else { 8 });
+            let row = measured(&plan);
+            let one = &row.repetitions[0];
+            assert_eq!((one.counts.sent, one.round_trip.len()), (500, 500), "{name} {form}");
+            assert!(one.one_way.is_empty() && one.corrected.is_empty());
         }
     }
 }
@@ -48,7 +47,7 @@ fn every_mechanism_flows_saturated_and_at_a_rate_in_every_form() {
         for form in forms() {
             for mode in [Mode::Throughput, Mode::Paced] {
                 let mut plan = plan(name, mode);
-                (plan.form, plan.interval) = (form, std::time::Duration::from_micros(20));
+                (plan.form, plan.interval) = (form, Duration::from_micros(20));
                 let facts = Mechanisms::all().facts().into_iter().find(|facts| facts.name == name).unwrap();
                 plan.depth = facts.max_depth.unwrap_or(32);
                 let one = &measured(&plan).repetitions[0];
@@ -67,11 +66,137 @@ fn every_mechanism_fans_out_and_in_in_every_form() {
         for form in forms() {
             for mode in [Mode::FanOut, Mode::FanIn] {
                 let mut plan = plan(name, mode);
-                (plan.form, plan.pairs, plan.amount) = (form, 3, Amount::Count(100));
+                (plan.form, plan.pairs, plan.amount) = (form, 2, Amount::Count(100));
                 let one = &measured(&plan).repetitions[0];
-                let rounds = if mode == Mode::FanOut { 100 } else { 300 };
-                assert_eq!((one.counts.sent, one.round_trip.len()), (300, rounds), "{name} {form} {mode}");
+                let rounds = if mode == Mode::FanOut { 100 } else { 200 };
+                assert_eq!((one.counts.sent, one.round_trip.len()), (200, rounds), "{name} {form} {mode}");
             }
         }
     }
+}
+
+#[test]
+fn message_queues_take_any_count_and_any_duration() {
+    let amounts = [1, 9, 10, 11, 2500].map(Amount::Count);
+    for amount in amounts.into_iter().chain([Amount::Duration(Duration::from_millis(150))]) {
+        for mode in [Mode::PingPong, Mode::Throughput] {
+            let mut plan = plan("posix-mq", mode);
+            (plan.amount, plan.priority, plan.depth) = (amount, 3, 64);
+            let sent = measured(&plan).repetitions[0].counts.sent;
+            match amount {
+                Amount::Count(count) => assert_eq!(sent, count),
+                Amount::Duration(_) => assert!(sent > 10, "{sent}"),
+            }
+        }
+    }
+}
+
+/// Why a plan is refused.
+fn refused(plan: &Plan) -> String {
+    let refused = suite(Mechanisms::all()).check(plan).unwrap_err();
+    assert!(matches!(refused, BenchError::Refused { .. } | BenchError::Unknown { .. }), "{refused:?}");
+    // Nothing was started, and measuring it says the same.
+    assert_eq!(suite(Mechanisms::all()).measure(plan).failure, Some(refused.to_string()));
+    refused.to_string()
+}
+
+#[test]
+fn what_cannot_be_measured_is_refused_with_the_limit_named() {
+    let changed = |mechanism: &str, mode: Mode, change: fn(&mut Plan)| {
+        let mut plan = plan(mechanism, mode);
+        change(&mut plan);
+        refused(&plan)
+    };
+    let most = std::fs::read_to_string("/proc/sys/fs/mqueue/msgsize_max").unwrap();
+    let queue = changed("posix-mq", Mode::PingPong, |plan| plan.size = 1 << 26);
+    assert!(queue.contains(most.trim()) && queue.contains("msgsize_max"), "{queue}");
+    assert!(changed("uds-dgram", Mode::PingPong, |plan| plan.size = 1 << 30).contains("--buffer-size"));
+    assert!(changed("pipe", Mode::Paced, |plan| plan.size = 16).contains("at least 24 bytes"));
+    assert!(changed("ginnel-shm", Mode::Throughput, |plan| plan.depth = 2).contains("at most 1 "));
+    assert!(changed("shm-spin", Mode::PingPong, |plan| plan.server_cpu = plan.client_cpu).contains("a CPU each"));
+    assert!(changed("futex", Mode::PingPong, |plan| plan.buffer = Some(4096)).contains("no buffer"));
+    assert!(changed("pipe", Mode::PingPong, |plan| plan.client_cpu = Some(99_999)).contains("CPU 99999"));
+    assert!(changed("pipe", Mode::PingPong, |plan| plan.amount = Amount::Count(0)).contains("nothing"));
+    assert!(changed("posix-mq", Mode::PingPong, |plan| plan.priority = 32_768).contains("32767"));
+    assert!(changed("carrier-pigeon", Mode::PingPong, |_| ()).contains("uds-seqpacket"));
+}
+
+#[test]
+fn the_largest_packet_that_is_not_refused_goes_through() {
+    for name in ["uds-seqpacket", "uds-dgram", "posix-mq"] {
+        let mut plan = plan(name, Mode::PingPong);
+        plan.amount = Amount::Count(3);
+        let fits = |size: usize| {
+            let plan = Plan::clone(&plan);
+            suite(Mechanisms::all())
+                .check(&{
+                    let mut plan = plan;
+                    plan.size = size;
+                    plan
+                })
+                .is_ok()
+        };
+        let (mut low, mut high) = (8, 1 << 30);
+        while high - low > 1 {
+            let middle = usize::midpoint(low, high);
+            if fits(middle) { low = middle } else { high = middle }
+        }
+        plan.size = low;
+        measured(&plan);
+    }
+}
+
+#[test]
+fn a_buffer_that_is_asked_for_is_set_and_read_back() {
+    for (name, bytes) in [("pipe", 65_536), ("uds-stream", 2 * 65_536), ("tcp", 2 * 65_536)] {
+        let mut plan = plan(name, Mode::PingPong);
+        plan.buffer = Some(65_536);
+        assert_eq!(measured(&plan).repetitions[0].buffer, Some(bytes), "{name}: the kernel doubles a socket's buffer");
+    }
+}
+
+#[test]
+fn both_sides_are_where_they_should_be_from_their_first_moment_to_their_last() {
+    let cpus = cpus();
+    for (client, server) in [(cpus[0], cpus[0]), (cpus[0], cpus[cpus.len() - 1])] {
+        let mut plan = plan("uds-seqpacket", Mode::PingPong);
+        (plan.client_cpu, plan.server_cpu) = (Some(client), Some(server));
+        plan.amount = Amount::Duration(Duration::from_millis(300));
+        let mut seen = std::collections::BTreeSet::new();
+        let row = std::thread::scope(|scope| {
+            let measuring = scope.spawn(|| measured(&plan));
+            until("the measurement ends", || {
+                for pid in sides() {
+                    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+                    let allowed = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+                    seen.extend(allowed.map(|cpu| (pid, cpu.trim().to_owned())));
+                }
+                measuring.is_finished()
+            });
+            measuring.join().unwrap()
+        });
+        // Each process had one set of CPUs, whenever it was looked at.
+        let mut found: Vec<String> = seen.iter().map(|(_, cpu)| cpu.clone()).collect();
+        let mut expected = vec![client.to_string(), server.to_string()];
+        found.sort();
+        expected.sort();
+        assert_eq!(found, expected, "{seen:?}");
+        assert_eq!((row.placement.client, row.placement.server), (Some(client), Some(server)));
+        assert_eq!(row.placement.relation == Relation::SameCpu, client == server);
+    }
+}
+
+#[test]
+fn a_report_survives_its_file() {
+    use ginnel_bench::{Environment, Report};
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("report.json");
+    let mut report = Report::new(Environment::read());
+    report.rows.push(measured(&plan("pipe", Mode::PingPong)));
+    report.write(&path).unwrap();
+    let read = Report::read(&path).unwrap();
+    assert_eq!(serde_json::to_value(&read).unwrap(), serde_json::to_value(&report).unwrap());
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "no half-written file is left");
+    std::fs::write(&path, r#"{"schema_version": 99}"#).unwrap();
+    assert!(Report::read(&path).is_err());
 }

@@ -30,8 +30,8 @@ impl Mechanism for Channel {
 
     async fn open(&self, role: Role, link: &mut Link<'_>) -> io::Result<End> {
         let (own, other) = match role {
-            Role::Server => (format!("s{}", link.instance), format!("c{}", link.instance)),
-            Role::Client => (format!("c{}", link.instance), format!("s{}", link.instance)),
+            Role::Server => (format!("s{}", link.pair), format!("c{}", link.pair)),
+            Role::Client => (format!("c{}", link.pair), format!("s{}", link.pair)),
         };
         let (directory, size) = (link.directory()?.to_owned(), link.plan().size);
         let capacity = CAPACITY.max((4 * (size + 64)).next_power_of_two());

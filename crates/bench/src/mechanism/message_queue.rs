@@ -44,7 +44,7 @@ impl Mechanism for MessageQueue {
     }
 
     async fn open(&self, role: Role, link: &mut Link<'_>) -> io::Result<End> {
-        let (to_server, to_client) = (link.unique('s')?, link.unique('c')?);
+        let [to_server, to_client] = link.names()?.queues();
         let priority = link.plan().priority;
         let (incoming, outgoing) = if role == Role::Client {
             link.take::<()>()?;

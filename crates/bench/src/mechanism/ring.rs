@@ -40,7 +40,7 @@ impl Mechanism for Ring {
 
     async fn open(&self, role: Role, link: &mut Link<'_>) -> io::Result<End> {
         let directory = link.directory()?.to_owned();
-        let endpoint = Endpoint::seqpacket(directory, &format!("r{}", link.instance)).map_err(io::Error::other)?;
+        let endpoint = Endpoint::seqpacket(directory, &format!("r{}", link.pair)).map_err(io::Error::other)?;
         let limit = limit(link.plan());
         let wait = Wait::at_most(link.plan().patience);
         let supported = Profiles::BASELINE | Profiles::RING;

@@ -54,7 +54,7 @@ impl Mechanism for SessionOver {
 
     async fn open(&self, role: Role, link: &mut Link<'_>) -> io::Result<End> {
         let directory = link.directory()?.to_owned();
-        let endpoint = Endpoint::seqpacket(directory, &format!("e{}", link.instance)).map_err(io::Error::other)?;
+        let endpoint = Endpoint::seqpacket(directory, &format!("e{}", link.pair)).map_err(io::Error::other)?;
         let (limit, form) = (limit(link.plan()), link.plan().form);
         let wait = Wait::at_most(link.plan().patience);
         let supported = Profiles::BASELINE | self.profile;
