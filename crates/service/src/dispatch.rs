@@ -92,8 +92,8 @@ impl Room {
 
 /// What became of a request.
 pub(crate) enum Ran {
-    /// It ran here.
-    Answered(Answer),
+    /// It ran here. `quick`: it took no longer than a hand-over would have.
+    Answered { answer: Answer, quick: bool },
     /// Its answer will come by letter. `executed`: from the executor.
     Later { executed: bool },
 }
@@ -115,7 +115,7 @@ pub(crate) fn run(shared: &Arc<Shared>, task: Task, alone: bool, pool: &mut Pool
     let Some(method) = method else {
         responder.waive();
         pool.put(message.into_buffer());
-        return Ran::Answered(Answer::Failed(Failure::Unsupported));
+        return Ran::Answered { answer: Answer::Failed(Failure::Unsupported), quick: true };
     };
     let inline = match method.execution.unwrap_or(shared.options.execution) {
         Execution::Inline => true,
@@ -130,10 +130,10 @@ pub(crate) fn run(shared: &Arc<Shared>, task: Task, alone: bool, pool: &mut Pool
     match &method.serve {
         Serve::Handler(handler) | Serve::OneWay(handler) if inline => {
             let buffer = pool.take_empty(method.room.get());
-            let answer = measure(shared, method, &**handler, &message.message(), responder.context(), buffer);
+            let (answer, took) = measure(shared, method, &**handler, &message.message(), responder.context(), buffer);
             responder.waive();
             pool.put(message.into_buffer());
-            return Ran::Answered(fitting(answer, pool));
+            return Ran::Answered { answer: fitting(answer, pool), quick: took <= CHEAP };
         }
         _ if inline => {
             let held = Held::new(&message, held);
@@ -161,7 +161,8 @@ pub(crate) fn run(shared: &Arc<Shared>, task: Task, alone: bool, pool: &mut Pool
         match &method.serve {
             Serve::Handler(handler) | Serve::OneWay(handler) => {
                 let context = responder.context();
-                let answer = shrunk(measure(&of_job, method, &**handler, &message.message(), context, buffer));
+                let (answer, _) = measure(&of_job, method, &**handler, &message.message(), context, buffer);
+                let answer = shrunk(answer);
                 drop(message);
                 // Before the letter: the reactor may take further requests when it reads it.
                 drop(held);
@@ -252,13 +253,13 @@ fn measure(
     message: &Message<'_>,
     context: &Context,
     buffer: Vec<u8>,
-) -> Answer {
+) -> (Answer, Duration) {
     let started = Instant::now();
     let answer = answer(shared, method, handler, message, context, buffer);
     let took = started.elapsed();
     method.cost.measured(took, items(&message.envelope));
     shared.counters.latency.record(took);
-    answer
+    (answer, took)
 }
 
 /// Has the handler answer a message: item by item if it is a batch. A panic ends the request, not the session, and

@@ -212,6 +212,13 @@ impl Packets {
     pub fn count(&self) -> u32 {
         self.count
     }
+
+    /// Whether all of them were handed out.
+    #[must_use]
+    #[inline]
+    pub fn is_over(&self) -> bool {
+        self.index == self.count
+    }
 }
 
 impl Iterator for Packets {

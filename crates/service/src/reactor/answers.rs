@@ -44,7 +44,8 @@ impl Session {
         });
         let call = CallKey { session: self.key, number };
         match turn.dispatch(call, message, context.clone(), flows) {
-            Ran::Answered(answer) => {
+            Ran::Answered { answer, quick } => {
+                self.hurry |= !quick;
                 self.answer(turn, number, answer);
                 *turn.spare = Some(context);
             }

@@ -2,7 +2,7 @@
 
 use super::Reactor;
 use super::poll::Bell;
-use super::session::Reason;
+use super::session::{Next, Reason};
 use crate::responder::{Answer, CallKey};
 use ginnel_base::Mailbox;
 use std::time::{Duration, Instant};
@@ -40,13 +40,22 @@ impl Reactor {
         }
         let mut letters = std::mem::take(&mut self.letters);
         self.office.0.take(&mut letters);
-        for letter in letters.drain(..) {
+        let mut unread = letters.drain(..).peekable();
+        while let Some(letter) = unread.next() {
             match letter {
                 Letter::Answer { call, answer, executed } => {
+                    // Answers of one session leave together.
+                    let next = unread.peek();
+                    let more = matches!(next, Some(Letter::Answer { call: next, .. }) if next.session == call.session);
                     self.with_session(call.session, now, false, |session, turn| {
                         session.returned(turn, executed);
                         session.answer(turn, call.number, answer);
-                        session.drive(turn, true)
+                        if more {
+                            return Next::Wait;
+                        }
+                        // Of what arrives meanwhile the poll tells, if it was asked to.
+                        let untold = session.is_untold();
+                        session.drive(turn, untold)
                     });
                 }
                 Letter::Item { call, item } => {
@@ -70,6 +79,7 @@ impl Reactor {
                 }
             }
         }
+        drop(unread);
         self.letters = letters;
     }
 }

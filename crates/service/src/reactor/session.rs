@@ -23,6 +23,10 @@ use std::time::{Duration, Instant};
 const LAST_WORD: Duration = Duration::from_millis(200);
 /// Messages that a session takes in one turn.
 const FAIR_SHARE: usize = 64;
+/// Answers that leave together at most.
+const TOGETHER: usize = 16;
+/// One wake in so many asks for a second message, where the last wake brought one.
+const PROBE: u8 = 16;
 /// Receives of one turn, whatever they bring: the parts of large messages, and what a session that is over throws away.
 const FAIR_RECEIVES: usize = 64;
 
@@ -75,8 +79,13 @@ pub(super) struct Session {
     pub(super) timer: Option<Instant>,
     /// The carrier takes no more for now.
     blocked: bool,
-    /// The last wake brought more than one message: then it is worth asking for another.
+    /// The last wake brought more than one message: then it is worth asking for another, and answers may leave
+    /// together.
     prompt: bool,
+    /// Wakes so far: now and then it is asked for another message anyway.
+    wakes: u8,
+    /// A queued answer should not wait for others.
+    pub(super) hurry: bool,
     /// Nobody is at the other end any more: it ends with this turn.
     gone: bool,
     /// It is in the list of those that wait for room.
@@ -114,6 +123,8 @@ impl Session {
             timer: None,
             blocked: false,
             prompt: true,
+            wakes: 0,
+            hurry: false,
             gone: false,
             paused: false,
             again: false,
@@ -157,6 +168,12 @@ impl Session {
     /// Whether it has something to send that had no room.
     pub(super) fn is_blocked(&self) -> bool {
         self.blocked
+    }
+
+    /// Whether the poll says nothing of what arrives: it is not asked to, or does not know. Where shared
+    /// memory tells, a look costs no system call.
+    pub(super) fn is_untold(&self) -> bool {
+        self.ring || self.interest.is_none_or(|interest| !interest.read)
     }
 
     /// What to be told of the carrier's descriptors. Of rings the bell tells of room as well.
@@ -227,8 +244,14 @@ impl Session {
     pub(super) fn drive(&mut self, turn: &mut Turn<'_>, readable: bool) -> Next {
         let mut may_receive = readable;
         let (mut received, mut receives) = (0, 0);
+        self.wakes = self.wakes.wrapping_add(u8::from(readable));
+        let curious = self.prompt || self.wakes.is_multiple_of(PROBE);
+        // Answers wait for those of the requests that are there already, so that they leave by one system call.
+        let mut hold = false;
         loop {
-            if let Err(error) = self.flush(turn) {
+            if (!hold || self.is_to_flush())
+                && let Err(error) = self.flush(turn)
+            {
                 return self.failed(error);
             }
             while received < FAIR_SHARE
@@ -239,7 +262,9 @@ impl Session {
                         received += 1;
                         self.active = turn.now;
                         self.request(turn, message);
-                        if let Err(error) = self.flush(turn) {
+                        if self.is_to_flush()
+                            && let Err(error) = self.flush(turn)
+                        {
                             return self.failed(error);
                         }
                     }
@@ -273,12 +298,19 @@ impl Session {
             if self.closing && !self.concluding && self.is_idle() {
                 return Next::Over(Reason::Stopped);
             }
+            let paused = turn.paused() && !self.must_listen();
+            let over = !may_receive || paused || self.is_deaf() || !self.connection.wants_input();
+            let enough = received >= FAIR_SHARE || receives >= FAIR_RECEIVES;
+            if (over || enough) && self.connection.queued_messages() > 0 && !self.blocked {
+                // What leaves makes room for a request that is there, and nothing tells of that again.
+                (hold, may_receive) = (false, may_receive && !over);
+                continue;
+            }
             // What was received is taken first, because nothing tells of it again.
             if received >= FAIR_SHARE {
                 return Next::Again;
             }
-            let paused = turn.paused() && !self.must_listen();
-            if !may_receive || paused || self.is_deaf() || !self.connection.wants_input() {
+            if over {
                 break;
             }
             if receives >= FAIR_RECEIVES {
@@ -287,9 +319,10 @@ impl Session {
             receives += 1;
             match self.receive(turn) {
                 Ok(true) => {
-                    may_receive = self.prompt || received > 1 || !turn.alone || self.connection.is_mid_message()
+                    may_receive = curious || received > 1 || self.connection.is_mid_message();
+                    hold = may_receive;
                 }
-                Ok(false) => break,
+                Ok(false) => may_receive = false,
                 Err(SessionError::Closed) => {
                     self.connection.handle(turn.now, Input::HungUp);
                     may_receive = false;
@@ -300,7 +333,9 @@ impl Session {
                 Err(error) => return self.failed(error),
             }
         }
-        self.prompt = received > 1;
+        if readable {
+            self.prompt = received > 1;
+        }
         if !may_receive || received == 0 {
             self.connection.relax(turn.pool);
             self.calls.relax();
@@ -316,14 +351,37 @@ impl Session {
         })
     }
 
+    /// Whether what is queued should wait for nothing.
+    fn is_to_flush(&self) -> bool {
+        self.hurry || self.connection.queued_messages() >= TOGETHER
+    }
+
     /// Writes what is queued, as far as the carrier takes it.
     fn flush(&mut self, turn: &mut Turn<'_>) -> Result<(), SessionError> {
         self.blocked = false;
+        self.hurry = false;
         while let Some(Transmit { head, body, .. }) = self.connection.poll_transmit(&[]) {
-            match self.carrier.try_send(head, body)? {
-                Some(len) => self.connection.transmitted(turn.now, len, turn.pool),
-                None => {
-                    self.blocked = true;
+            let sent = match self.connection.queued_messages() {
+                1 => self.carrier.try_send(head, body)?,
+                _ => {
+                    let (mut packets, mut count) = ([(&[][..], &[][..]); TOGETHER], 0);
+                    for (packet, next) in packets.iter_mut().zip(self.connection.poll_transmits(&[])) {
+                        *packet = (next.head, next.body);
+                        count += 1;
+                    }
+                    self.carrier.try_send_many(&packets[..count])?
+                }
+            };
+            let Some(mut sent) = sent else {
+                self.blocked = true;
+                break;
+            };
+            // Packet by packet: the outbox knows where each of them ends.
+            while let Some(Transmit { head, body, .. }) = self.connection.poll_transmit(&[]) {
+                let len = sent.min(head.len() + body.len());
+                self.connection.transmitted(turn.now, len, turn.pool);
+                sent -= len;
+                if sent == 0 {
                     break;
                 }
             }

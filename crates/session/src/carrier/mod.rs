@@ -21,6 +21,26 @@ pub trait Carrier: Debug + Send {
     /// Sends `head` and `body` as one packet, or as much of them as a stream takes. `None`: not now.
     fn try_send(&mut self, head: &[u8], body: &[u8]) -> Result<Option<usize>, SessionError>;
 
+    /// Sends several packets, each a head and a body, as [`Carrier::try_send`] does one after the other; the bytes that
+    /// were taken of all of them. `None`: none of them now. An error behind the first of them is told by the next
+    /// attempt.
+    fn try_send_many(&mut self, packets: &[(&[u8], &[u8])]) -> Result<Option<usize>, SessionError> {
+        let mut sent = None;
+        for (head, body) in packets {
+            match self.try_send(head, body) {
+                Ok(Some(len)) => {
+                    sent = Some(sent.unwrap_or(0) + len);
+                    if len < head.len() + body.len() {
+                        break;
+                    }
+                }
+                Err(error) if sent.is_none() => return Err(error),
+                Ok(None) | Err(_) => break,
+            }
+        }
+        Ok(sent)
+    }
+
     /// Receives into `space`; the length of a packet that was cut exceeds it. `None`: not now.
     fn try_recv(&mut self, space: &mut [u8]) -> Result<Option<usize>, SessionError>;
 
@@ -110,6 +130,10 @@ impl Link {
 impl Carrier for Link {
     fn try_send(&mut self, head: &[u8], body: &[u8]) -> Result<Option<usize>, SessionError> {
         self.carrier().try_send(head, body)
+    }
+
+    fn try_send_many(&mut self, packets: &[(&[u8], &[u8])]) -> Result<Option<usize>, SessionError> {
+        self.carrier().try_send_many(packets)
     }
 
     fn try_recv(&mut self, space: &mut [u8]) -> Result<Option<usize>, SessionError> {

@@ -337,6 +337,13 @@ impl Connection {
         self.outbox.transmit(lent)
     }
 
+    /// What to write next, as far as it may go out in one attempt: packets of several messages, the one of
+    /// [`Connection::poll_transmit`] first. For each of them that the carrier took, and for the part of the last one,
+    /// say [`Connection::transmitted`].
+    pub fn poll_transmits<'a>(&'a self, lent: &'a [u8]) -> impl Iterator<Item = Transmit<'a>> {
+        self.outbox.transmits(lent)
+    }
+
     /// The carrier took `len` bytes of [`Connection::poll_transmit`].
     pub fn transmitted(&mut self, now: Instant, len: usize, pool: &mut Pool) {
         if let Some(left) = self.outbox.transmitted(len, pool) {
@@ -515,6 +522,12 @@ impl Connection {
     #[must_use]
     pub fn is_mid_message(&self) -> bool {
         self.inbound.is_mid_message()
+    }
+
+    /// Messages that are queued and not written.
+    #[must_use]
+    pub fn queued_messages(&self) -> usize {
+        self.outbox.len()
     }
 
     /// Payload bytes that are queued and not written.

@@ -93,6 +93,20 @@ impl Outgoing {
         }
         true
     }
+
+    /// What is left of the packet at hand.
+    fn transmit<'a>(&'a self, lent: &'a [u8]) -> Transmit<'a> {
+        let payload = match &self.item.body {
+            Body::Owned(bytes) => bytes.as_slice(),
+            Body::Lent(_) => lent,
+        };
+        let body = &payload[self.part.clone()];
+        let (head, body) = match self.written.checked_sub(self.header_len) {
+            None => (&self.header[self.written..self.header_len], body),
+            Some(of_body) => (&[][..], &body[of_body..]),
+        };
+        Transmit { head, body, with_descriptors: self.item.acceptance && !self.started }
+    }
 }
 
 /// A message that has left the outbox.
@@ -142,17 +156,21 @@ impl Outbox {
     }
 
     pub(super) fn transmit<'a>(&'a self, lent: &'a [u8]) -> Option<Transmit<'a>> {
-        let first = self.queue.front()?;
-        let payload = match &first.item.body {
-            Body::Owned(bytes) => bytes.as_slice(),
-            Body::Lent(_) => lent,
-        };
-        let body = &payload[first.part.clone()];
-        let (head, body) = match first.written.checked_sub(first.header_len) {
-            None => (&first.header[first.written..first.header_len], body),
-            Some(of_body) => (&[][..], &body[of_body..]),
-        };
-        Some(Transmit { head, body, with_descriptors: first.item.acceptance && !first.started })
+        Some(self.queue.front()?.transmit(lent))
+    }
+
+    /// What can be written at one time: the packet at hand of each message, up to the first one that has more of them.
+    pub(super) fn transmits<'a>(&'a self, lent: &'a [u8]) -> impl Iterator<Item = Transmit<'a>> {
+        let mut whole = true;
+        self.queue.iter().map_while(move |outgoing| {
+            let follows = std::mem::replace(&mut whole, outgoing.item.packets.is_over());
+            follows.then(|| outgoing.transmit(lent))
+        })
+    }
+
+    /// Messages that wait, one that is half out included.
+    pub(super) fn len(&self) -> usize {
+        self.queue.len()
     }
 
     /// `len` bytes of [`Outbox::transmit`] were taken; the message, if that was all of it.

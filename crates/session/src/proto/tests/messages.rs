@@ -233,3 +233,24 @@ fn a_last_word_is_written_before_the_end_and_what_still_arrives_is_dropped() {
     pair.pass(Duration::from_secs(1));
     assert_eq!(pair.server.end(), End::Concluded);
 }
+
+#[test]
+fn what_may_go_out_together_ends_with_the_first_message_that_has_more_packets() {
+    let mut pair = Pair::open(Framing::Packets(128));
+    let now = pair.now;
+    let client = &mut pair.client.connection;
+    for (id, len) in [(1, 10), (2, 20), (3, 250), (4, 30)] {
+        client.send(now, &Envelope::request(1, id, 0), Body::Owned(pattern(len, 0))).unwrap();
+    }
+    let together = |client: &Connection| -> Vec<usize> {
+        client.poll_transmits(&[]).map(|packet| packet.head.len() + packet.body.len()).collect()
+    };
+    // The third is cut into packets of 96, 96 and 58 bytes beside their headers.
+    let mut pool = Pool::new(1 << 20);
+    for expected in [&[42, 52, 128][..], &[128], &[90, 62], &[]] {
+        let packets = together(client);
+        assert_eq!(packets, expected);
+        packets.into_iter().for_each(|len| client.transmitted(now, len, &mut pool));
+    }
+    assert_eq!(client.queued_messages(), 0);
+}
