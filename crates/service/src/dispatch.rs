@@ -4,7 +4,7 @@ use crate::context::Context;
 use crate::executor::Rejected;
 use crate::failure::Failure;
 use crate::handler::{Handler, Request};
-use crate::request::{Held, OwnedRequest};
+use crate::request::{Budget, Held, OwnedRequest};
 use crate::responder::{Answer, Responder};
 use crate::router::{Method, Serve};
 use crate::server::Shared;
@@ -109,7 +109,7 @@ pub(crate) struct Task {
 }
 
 /// Runs a request. `alone`: nothing else waits for the reactor.
-pub(crate) fn run(shared: &Arc<Shared>, task: Task, alone: bool, pool: &mut Pool, held: &Arc<AtomicUsize>) -> Ran {
+pub(crate) fn run(shared: &Arc<Shared>, task: Task, alone: bool, pool: &mut Pool, budget: &Arc<Budget>) -> Ran {
     let Task { message, mut responder, flows, may_hold } = task;
     let method = shared.router.find(message.envelope.code).filter(|method| method.reply() == reply(&message));
     let Some(method) = method else {
@@ -136,7 +136,7 @@ pub(crate) fn run(shared: &Arc<Shared>, task: Task, alone: bool, pool: &mut Pool
             return Ran::Answered { answer: fitting(answer, pool), quick: took <= CHEAP };
         }
         _ if inline => {
-            let held = Held::new(&message, held);
+            let held = Held::new(&message, budget);
             let request = OwnedRequest::new(message, responder.context().clone(), held);
             begin(shared, method, request, responder, flows);
             return Ran::Later { executed: false };
@@ -146,7 +146,7 @@ pub(crate) fn run(shared: &Arc<Shared>, task: Task, alone: bool, pool: &mut Pool
     responder.set_executed();
     // Memory that goes to a thread comes back with its answer. A long queue must not hold memory for answers.
     let buffer = if may_hold { pool.take_empty(method.room.get()) } else { Vec::new() };
-    let held = Held::new(&message, held);
+    let held = Held::new(&message, budget);
     let context = responder.context().clone();
     let (of_job, id) = (Arc::clone(shared), method.id);
     let job = move || {

@@ -28,6 +28,7 @@ mod client;
 mod context;
 mod counters;
 mod dispatch;
+mod driven;
 mod executor;
 mod failure;
 mod handler;
@@ -43,6 +44,8 @@ mod server;
 mod sink;
 mod state;
 mod sync;
+#[cfg(feature = "tokio")]
+mod tasks;
 mod typed;
 
 pub use cache::{Cache, CacheCounters, CacheReader, Index, Keyed, Refresher, Table};
@@ -52,6 +55,7 @@ pub use client::{BaselineClient, BaselineCounters, BaselineError, BaselineOption
 pub use client::{CallError, CallOptions, Client, ClientCounters, ClientOptions, Items, Response};
 pub use context::Context;
 pub use dispatch::Execution;
+pub use driven::Driven;
 pub use executor::{Executor, Job, Pool, Rejected};
 pub use failure::{ApplicationError, Failure};
 pub use ginnel_base::Deadline;

@@ -2,6 +2,7 @@
 
 use crate::context::Context;
 use crate::handler::Request;
+use crate::reactor::{Letter, Office};
 use ginnel_session::Agreement;
 use ginnel_session::proto::Received;
 use std::fmt;
@@ -11,23 +12,52 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// What each request counts for beside its own bytes: a flood of empty ones must not be free.
 const OVERHEAD: usize = 256;
 
+/// What the requests of a reactor's sessions may hold together.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    held: AtomicUsize,
+    most: usize,
+    office: Arc<Office>,
+}
+
+impl Budget {
+    /// With no budget at all no request would ever be taken: then it is one after the other.
+    pub(crate) fn new(budget: usize, office: Arc<Office>) -> Arc<Self> {
+        Arc::new(Self { held: AtomicUsize::new(0), most: budget.max(1), office })
+    }
+
+    /// Bytes under way, and the most that may be.
+    pub(crate) fn figures(&self) -> (usize, usize) {
+        (self.held.load(Ordering::Relaxed), self.most)
+    }
+
+    /// Whether requests are to be left where they are, because too many bytes of them are under way.
+    pub(crate) fn is_full(&self) -> bool {
+        self.held.load(Ordering::Relaxed) >= self.most
+    }
+}
+
 /// Bytes of a request that waits for an executor, or is used by it.
 pub(crate) struct Held {
     bytes: usize,
-    total: Arc<AtomicUsize>,
+    budget: Arc<Budget>,
 }
 
 impl Held {
-    pub(crate) fn new(message: &Received, total: &Arc<AtomicUsize>) -> Self {
+    pub(crate) fn new(message: &Received, budget: &Arc<Budget>) -> Self {
         let bytes = message.held() + OVERHEAD;
-        total.fetch_add(bytes, Ordering::Relaxed);
-        Self { bytes, total: Arc::clone(total) }
+        budget.held.fetch_add(bytes, Ordering::Relaxed);
+        Self { bytes, budget: Arc::clone(budget) }
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.total.fetch_sub(self.bytes, Ordering::Relaxed);
+        let before = self.budget.held.fetch_sub(self.bytes, Ordering::Relaxed);
+        if before >= self.budget.most && before - self.bytes < self.budget.most {
+            // The answer may come much later, and sessions wait for this. The letter's lock carries the count.
+            self.budget.office.post(Letter::Room);
+        }
     }
 }
 

@@ -21,6 +21,9 @@ use std::time::Duration;
 /// How long [`Server::stop`] gives running handlers.
 const STOP_GRACE: Duration = Duration::from_millis(500);
 
+/// The profiles of netipc over shared memory.
+pub(crate) const SHARED_MEMORY: Profiles = Profiles(Profiles::SHM_HYBRID.0 | Profiles::SHM_FUTEX.0);
+
 /// Most items of one batch when nothing else is said.
 pub const DEFAULT_MAX_BATCH_ITEMS: u32 = 65_536;
 
@@ -71,8 +74,8 @@ pub struct ServerOptions {
 }
 
 impl Default for ServerOptions {
-    /// Both layouts, sockets and rings, learned limits, 64 sessions that make room after five idle seconds, batches of up to
-    /// [`DEFAULT_MAX_BATCH_ITEMS`], 30 seconds, 64 requests under way for each session, 64 MiB of requests, 50
+    /// Both layouts, sockets and rings, learned limits, 64 sessions that make room after five idle seconds, batches of
+    /// up to [`DEFAULT_MAX_BATCH_ITEMS`], 30 seconds, 64 requests under way for each session, 64 MiB of requests, 50
     /// microseconds inline.
     fn default() -> Self {
         let session = ServerConfig {
@@ -204,6 +207,20 @@ impl Shared {
         self.changed.notify_all();
     }
 
+    pub(crate) fn counters(&self) -> ServerCounters {
+        let counters = &self.counters;
+        ServerCounters {
+            sessions: counters.sessions.get(),
+            active: lock(&self.stand).sessions as u64,
+            refused: counters.refused.get(),
+            silent: counters.silent.get(),
+            exhausted: counters.exhausted.get(),
+            made_room: counters.made_room.get(),
+            requests: counters.requests.get(),
+            failures: counters.failures.get(),
+        }
+    }
+
     /// Waits until `done`, at most until `deadline`; the sessions that are left.
     fn wait_for(&self, deadline: Deadline, done: impl Fn(&Stand) -> bool) -> usize {
         let mut stand = lock(&self.stand);
@@ -268,6 +285,20 @@ impl Server {
     /// # Errors
     /// Why the endpoint cannot be taken; see [`ListenError`].
     pub fn serve(endpoint: &Endpoint, options: ServerOptions, router: Router) -> Result<Self, ListenError> {
+        let (shared, reactor) = Self::prepare(endpoint, options, router)?;
+        let office = Arc::clone(reactor.office());
+        let reactor = ginnel_base::thread::spawn("ginnel-reactor", move || reactor.run()).map_err(|source| {
+            ListenError::Io { doing: "start a thread", endpoint: shared.endpoint.to_string(), source }
+        })?;
+        Ok(Self { shared, office, reactor: Some(reactor), process: std::process::id() })
+    }
+
+    /// Takes the endpoint.
+    pub(crate) fn prepare(
+        endpoint: &Endpoint,
+        options: ServerOptions,
+        router: Router,
+    ) -> Result<(Arc<Shared>, Reactor), ListenError> {
         let mut session = options.session.clone();
         if session.layout_2.is_none() {
             // In layout 1 the same bit would be another profile's.
@@ -280,10 +311,6 @@ impl Server {
         }
         let listener = Listener::bind(endpoint, session)?;
         let endpoint = listener.endpoint().clone();
-        let failed = |doing| {
-            let endpoint = endpoint.to_string();
-            move |source| ListenError::Io { doing, endpoint, source }
-        };
         let executor = match &options.executor {
             Some(executor) => Arc::clone(executor),
             None => Arc::new(Pool::new()),
@@ -301,11 +328,12 @@ impl Server {
             stand: Mutex::default(),
             changed: Condvar::new(),
         });
-        let reactor = Reactor::new(Arc::clone(&shared), listener).map_err(failed("make an epoll"))?;
-        let office = Arc::clone(reactor.office());
-        let reactor =
-            ginnel_base::thread::spawn("ginnel-reactor", move || reactor.run()).map_err(failed("start a thread"))?;
-        Ok(Self { shared, office, reactor: Some(reactor), process: std::process::id() })
+        let reactor = Reactor::new(Arc::clone(&shared), listener).map_err(|source| ListenError::Io {
+            doing: "make an epoll",
+            endpoint: shared.endpoint.to_string(),
+            source,
+        })?;
+        Ok((shared, reactor))
     }
 
     /// Where it listens; a TCP port of 0 has become the real one.
@@ -324,17 +352,7 @@ impl Server {
     /// What it has done so far.
     #[must_use]
     pub fn counters(&self) -> ServerCounters {
-        let counters = &self.shared.counters;
-        ServerCounters {
-            sessions: counters.sessions.get(),
-            active: lock(&self.shared.stand).sessions as u64,
-            refused: counters.refused.get(),
-            silent: counters.silent.get(),
-            exhausted: counters.exhausted.get(),
-            made_room: counters.made_room.get(),
-            requests: counters.requests.get(),
-            failures: counters.failures.get(),
-        }
+        self.shared.counters()
     }
 
     /// Stops accepting and frees the name, lets every session finish the requests it is at, and returns when all have,

@@ -5,6 +5,7 @@ use super::session::Reason;
 use super::table::Table;
 use super::{Reactor, Whom};
 use crate::responder::SessionKey;
+use crate::server::SHARED_MEMORY;
 use ginnel_session::proto::{Timing, Verdict};
 use ginnel_session::{Incoming, Listener, RefuseReason};
 use ginnel_wire::Profiles;
@@ -17,7 +18,6 @@ use std::time::{Duration, Instant};
 const MAX_GUESTS: usize = 128;
 /// How long to leave the backlog alone when the process has no file descriptor left.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
-const SHARED_MEMORY: Profiles = Profiles(Profiles::SHM_HYBRID.0 | Profiles::SHM_FUTEX.0);
 /// Connections that are accepted in one turn.
 const FAIR_SHARE: usize = 64;
 

@@ -41,7 +41,7 @@ impl Reactor {
     pub(super) fn wait(&mut self, deadline: Deadline, ready: &mut Vec<Ready>) {
         let on_words = !self.on_words.is_empty();
         let looks = on_words || !self.rings.hot.is_empty();
-        if looks && self.again.is_empty() && self.spin_for_news() {
+        if looks && self.again.is_empty() && !deadline.passed() && self.spin_for_news() {
             self.look_at_words(ready);
             self.look_at_rings(ready);
             let due = match &self.porter {
@@ -62,10 +62,7 @@ impl Reactor {
         let rung = bell.word.count();
         bell.sleeps_on_words(on_words);
         let busy = !self.again.is_empty() || !ready.is_empty() || self.office.0.peek() || !self.office.0.arm();
-        let mut until = self.timers.first().map_or(Deadline::NEVER, |(at, _)| Deadline::at(*at)).min(deadline);
-        if !self.rings.uneasy.is_empty() {
-            until = until.min(Deadline::after(UNEASY_NAP));
-        }
+        let until = self.due().min(deadline);
         if on_words && !busy {
             self.sleep_on_words(rung, until, ready);
         } else {
@@ -188,10 +185,15 @@ impl Reactor {
     }
 
     /// Asks the clients of all hot sessions to ring, because the reactor goes to sleep.
-    fn cool_rings(&mut self, ready: &mut Vec<Ready>) {
+    pub(super) fn cool_rings(&mut self, ready: &mut Vec<Ready>) {
         let Self { rings, sessions, .. } = self;
         let Rings { hot, uneasy } = rings;
         hot.retain(|key| sessions.get_mut(*key).is_some_and(|session| !cool(session, uneasy, ready)));
+    }
+
+    /// How long nothing need be looked at.
+    pub(super) fn nap(&self) -> Deadline {
+        if self.rings.uneasy.is_empty() { Deadline::NEVER } else { Deadline::after(UNEASY_NAP) }
     }
 
     fn look_at_uneasy(&mut self, ready: &mut Vec<Ready>) {

@@ -1,10 +1,8 @@
 //! When the reactor tells other processes about its server, and what. See [`crate::introspect`].
 
-use super::turn::budget;
 use super::{Reactor, Whom};
 use crate::introspect::{BUCKETS, Figures};
 use crate::server::Shared;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 impl Reactor {
@@ -55,8 +53,8 @@ impl Reactor {
         figures.bytes_out = counters.bytes_out.get();
         figures.paused = self.paused.len() as u64;
         figures.pauses = counters.pauses.get();
-        figures.held = self.held.load(Ordering::Relaxed) as u64;
-        figures.budget = budget(&self.shared) as u64;
+        let (held, budget) = self.budget.figures();
+        (figures.held, figures.budget) = (held as u64, budget as u64);
         figures.queued = self.shared.executor().queued().unwrap_or(0) as u64;
         counters.latency.read(latency);
     }

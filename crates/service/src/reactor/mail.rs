@@ -14,6 +14,8 @@ pub(crate) enum Letter {
     Answer { call: CallKey, answer: Answer, executed: bool },
     /// An item of a stream.
     Item { call: CallKey, item: Vec<u8> },
+    /// Requests hold less: sessions that wait for room may be read from.
+    Room,
     /// Accept nothing more, and end each session with its last answer. Clients are told how long that may take.
     Drain(Duration),
     /// End sessions whether they are idle or not; handlers are told.
@@ -64,12 +66,12 @@ impl Reactor {
                         session.drive(turn, false)
                     });
                 }
+                // The turn looks at it.
+                Letter::Room => {}
                 Letter::Drain(within) => self.drain(now, within),
                 Letter::Stop => {
                     self.drain(now, Duration::ZERO);
-                    for key in self.sessions.keys() {
-                        self.sessions.get_mut(key).into_iter().for_each(|session| session.cancel_calls(true));
-                    }
+                    self.cancel_all();
                 }
                 Letter::End => {
                     for key in self.sessions.keys() {

@@ -30,12 +30,13 @@ use self::poll::{Bell, Interest, Poll, Ready, Token};
 use self::porter::Porter;
 use self::session::{Next, Reason, Session};
 use self::table::Table;
-use self::turn::{Turn, budget};
+use self::turn::Turn;
 use crate::context::Context;
 use crate::introspect::{Publisher, Side};
+use crate::request::Budget;
 use crate::responder::SessionKey;
 use crate::server::Shared;
-use ginnel_base::{Deadline, Mailbox};
+use ginnel_base::{Deadline, Mailbox, Wake};
 use ginnel_memory::Spin;
 use ginnel_session::carrier::{Carrier, Source};
 use ginnel_session::proto::{End, Pool, Silence};
@@ -45,7 +46,6 @@ use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// Memory that a reactor keeps for the next messages.
@@ -139,7 +139,7 @@ pub(crate) struct Reactor {
     ready: Vec<Ready>,
     pool: Pool,
     executing: usize,
-    held: Arc<AtomicUsize>,
+    budget: Arc<Budget>,
     spare: Option<Context>,
     /// When the last turn began, and when the poll was looked at last.
     now: Instant,
@@ -160,9 +160,11 @@ impl Reactor {
         poll.add(&listener, Whom::Door.token(), Interest::READ)?;
         let door = Door::new(listener);
         let publisher = Publisher::new(&shared.options.introspect, Side::Server, &shared.endpoint);
+        let office = Arc::new(Office(Mailbox::new(bell)));
+        let budget = Budget::new(shared.options.request_budget, Arc::clone(&office));
         let mut reactor = Self {
             shared,
-            office: Arc::new(Office(Mailbox::new(bell))),
+            office,
             poll,
             door: Some(door),
             sessions: Table::new(),
@@ -177,7 +179,7 @@ impl Reactor {
             ready: Vec::new(),
             pool: Pool::new(KEEP),
             executing: 0,
-            held: Arc::default(),
+            budget,
             spare: None,
             now: Instant::now(),
             polled: Instant::now(),
@@ -199,6 +201,41 @@ impl Reactor {
     pub(crate) fn run(mut self) {
         while !self.ended {
             self.turn(Deadline::NEVER);
+        }
+    }
+
+    /// When a turn is due, whatever comes.
+    pub(crate) fn due(&self) -> Deadline {
+        self.timers.first().map_or(Deadline::NEVER, |(at, _)| Deadline::at(*at)).min(self.nap())
+    }
+
+    /// Makes the descriptor tell when a turn is worth it: to be called before somebody else waits for it.
+    pub(crate) fn rest(&mut self) {
+        let mut ready = std::mem::take(&mut self.ready);
+        self.cool_rings(&mut ready);
+        // What is found is found again by the turn.
+        let busy = !ready.is_empty() || !self.again.is_empty() || !self.office.0.arm();
+        ready.clear();
+        self.ready = ready;
+        if busy {
+            self.office.0.waker().wake();
+        }
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.ended
+    }
+
+    /// Accepts nothing more, and ends each session with its last answer.
+    pub(crate) fn begin_drain(&mut self, within: Duration) {
+        self.drain(Instant::now(), within);
+        self.finish_if_drained();
+    }
+
+    /// Tells handlers that nobody wants their answers.
+    pub(crate) fn cancel_all(&mut self) {
+        for key in self.sessions.keys() {
+            self.sessions.get_mut(key).into_iter().for_each(|session| session.cancel_calls(true));
         }
     }
 
@@ -266,7 +303,7 @@ impl Reactor {
             now,
             alone,
             executing: &mut self.executing,
-            held: &self.held,
+            budget: &self.budget,
             spare: &mut self.spare,
         };
         match act(session, &mut turn) {
@@ -449,7 +486,7 @@ impl Reactor {
 
     /// Reads again from sessions that had to wait for room.
     fn resume(&mut self, now: Instant) {
-        if self.paused.is_empty() || self.held.load(Ordering::Relaxed) >= budget(&self.shared) {
+        if self.paused.is_empty() || self.budget.is_full() {
             return;
         }
         for key in std::mem::take(&mut self.paused) {

@@ -3,7 +3,7 @@
 use super::mail::Office;
 use crate::context::Context;
 use crate::dispatch::{self, Ran, Task};
-use crate::request::batch;
+use crate::request::{Budget, batch};
 use crate::responder::{CallKey, Responder};
 use crate::server::Shared;
 use crate::sink::Flows;
@@ -11,7 +11,6 @@ use ginnel_base::Deadline;
 use ginnel_session::Agreement;
 use ginnel_session::proto::{Pool, Received};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 /// Calls that go to the executor with a buffer for their answer. What waits behind them gets one when it runs.
@@ -27,8 +26,8 @@ pub(super) struct Turn<'a> {
     pub(super) alone: bool,
     /// Calls that are on the executor.
     pub(super) executing: &'a mut usize,
-    /// Bytes of requests that have no answer yet.
-    pub(super) held: &'a Arc<AtomicUsize>,
+    /// For requests that have no answer yet.
+    pub(super) budget: &'a Arc<Budget>,
     /// The memory of a call that is over.
     pub(super) spare: &'a mut Option<Context>,
 }
@@ -47,7 +46,7 @@ impl Turn<'_> {
 
     /// Whether requests are to be left where they are, because too many bytes of them are under way.
     pub(super) fn paused(&self) -> bool {
-        self.held.load(Ordering::Relaxed) >= budget(self.shared)
+        self.budget.is_full()
     }
 
     /// Runs a request: here, or on the executor.
@@ -62,16 +61,10 @@ impl Turn<'_> {
         let responder = Responder::new(Arc::clone(self.office), call, context, batch(&message));
         let may_hold = *self.executing < MOST_WITH_BUFFER;
         let task = Task { message, responder, flows, may_hold };
-        let ran = dispatch::run(self.shared, task, alone, self.pool, self.held);
+        let ran = dispatch::run(self.shared, task, alone, self.pool, self.budget);
         if let Ran::Later { executed: true } = ran {
             *self.executing += 1;
         }
         ran
     }
-}
-
-/// Bytes of requests that may be under way. With none at all no request would ever be taken: then it is one after the
-/// other.
-pub(super) fn budget(shared: &Shared) -> usize {
-    shared.options.request_budget.max(1)
 }

@@ -1,7 +1,9 @@
 //! What the tests of this crate share: every carrier, and real processes that serve and call.
 #![allow(dead_code, unreachable_pub)]
 
-use ginnel_service::{BaselineClient, BaselineOptions, Failure, Request, Server, ServerOptions, State};
+use ginnel_service::{
+    BaselineClient, BaselineOptions, Failure, Interface, Request, Router, Server, ServerOptions, State,
+};
 use ginnel_session::{Endpoint, Limits, ServerConfig};
 use ginnel_wire::Profiles;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -272,6 +274,19 @@ pub fn play() {
             println!("port {}", server.endpoint().tcp_address().map_or(0, |address| address.port()));
             std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
             println!("exhausted {}", server.counters().exhausted);
+            server.stop();
+        }
+        // Serves both layouts.
+        "router" => {
+            let mut options = ServerOptions::default();
+            options.session.supported = carrier.profiles() | Profiles::RING;
+            options.session.token = 7;
+            options.session.max_request_payload = 1 << 20;
+            options.session.max_response_payload = 1 << 20;
+            let router = Router::new(Interface::named("echo")).handler(CODE, "echo", echo);
+            let server = Server::serve(&endpoint, options, router).unwrap();
+            println!("serving ");
+            std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
             server.stop();
         }
         // Takes the endpoint if it can, and says whether it could.
