@@ -282,7 +282,11 @@ fn a_deadline_ends_a_call_here_and_at_the_server_and_its_answer_finds_nobody() {
             assert_eq!(*client.call(ECHO, b"mine").unwrap(), *b"mine");
         }
         if kind != Kind::Plain {
-            eventually("the server has stopped it", || counts(&client)[2] == 1);
+            // On a busy machine its time may be over before it is begun.
+            eventually("the server has stopped it", || {
+                let [_, _, unwanted, begun] = counts(&client);
+                unwanted == begun
+            });
             eventually("nothing is in flight", || client.in_flight() == 0 || client.call(ECHO, b"").is_err());
         }
         let over = client.call_with(ECHO, b"x", &CallOptions::until(Deadline::after(Duration::ZERO)));

@@ -10,6 +10,7 @@ use ginnel_session::SessionError;
 use ginnel_session::proto::{Body, Received};
 use ginnel_wire::{Envelope, FrameKind, MethodList, Reply, Status};
 use std::sync::Arc;
+use std::time::Instant;
 
 impl Session {
     /// A request, or a question about the methods, has come.
@@ -45,13 +46,17 @@ impl Session {
         let call = CallKey { session: self.key, number };
         match turn.dispatch(call, message, context.clone(), flows) {
             Ran::Answered { answer, quick } => {
-                self.hurry |= !quick;
+                if !quick {
+                    // The time of what follows begins when it is read.
+                    (self.hurry, turn.now) = (true, Instant::now());
+                }
                 self.answer(turn, number, answer);
                 *turn.spare = Some(context);
             }
             Ran::Later { executed } => {
                 self.out += 1;
                 self.executing += usize::from(executed);
+                turn.now = Instant::now();
             }
         }
     }

@@ -300,13 +300,16 @@ impl Reactor {
             pool: &mut self.pool,
             shared: &self.shared,
             office: &self.office,
-            now,
+            // What was done since the turn began took time.
+            now: now.max(self.now),
             alone,
             executing: &mut self.executing,
             budget: &self.budget,
             spare: &mut self.spare,
         };
-        match act(session, &mut turn) {
+        let next = act(session, &mut turn);
+        self.now = turn.now;
+        match next {
             Next::Wait => {
                 let paused = turn.paused() && !session.must_listen();
                 self.settle(key, paused);
@@ -423,7 +426,8 @@ impl Reactor {
                 return self.remove(key, &reason);
             }
         }
-        // Its first request may have come with the HELLO.
+        // The handshake took its time, and the first request may have come with the HELLO.
+        self.now = Instant::now();
         self.drive(key, now, true, false);
     }
 
