@@ -5,8 +5,9 @@
 //! process wakes them, and a publication pays for waking that thread, or for nothing while it is still at work. Readers
 //! take no part in it, so none of them can hold up another.
 
+use crate::tether;
 use ginnel_memory::ring::Control;
-use rustix::fd::{AsFd, OwnedFd};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -24,17 +25,22 @@ pub(crate) struct Crier {
     started: bool,
 }
 
+/// Readers by slot, and how each is woken. Never changed, only replaced, so that the thread can go through one without
+/// holding anybody up.
+type Sockets = Arc<Vec<(usize, Arc<OwnedFd>)>>;
+
 #[derive(Debug)]
 struct Shared {
     control: Control,
-    sockets: Mutex<Vec<(usize, Arc<OwnedFd>)>>,
+    /// Held for a look or a change, never while something is sent.
+    sockets: Mutex<Sockets>,
     called: AtomicBool,
     ended: AtomicBool,
     woken: AtomicU64,
 }
 
 impl Shared {
-    fn sockets(&self) -> MutexGuard<'_, Vec<(usize, Arc<OwnedFd>)>> {
+    fn sockets(&self) -> MutexGuard<'_, Sockets> {
         self.sockets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -46,12 +52,30 @@ impl Shared {
                 std::thread::park();
                 continue;
             }
-            for (slot, socket) in self.sockets().iter() {
+            self.round(tether::wake);
+        }
+    }
+
+    /// Has `wake` wake all who sleep.
+    fn round(&self, mut wake: impl FnMut(BorrowedFd<'_>)) {
+        let mut known = self.sockets().clone();
+        loop {
+            for (slot, socket) in known.iter() {
                 if self.control.take_armed(*slot) {
-                    crate::tether::wake(socket.as_fd());
+                    wake(socket.as_fd());
                     self.woken.fetch_add(1, Ordering::Relaxed);
                 }
             }
+            let now = self.sockets().clone();
+            if Arc::ptr_eq(&known, &now) {
+                return;
+            }
+            // A slot that has changed hands meanwhile: its reader's announcement was taken, and its former one woken.
+            let is_known = |new: &Arc<OwnedFd>| known.iter().any(|(_, old)| Arc::ptr_eq(old, new));
+            for (_, socket) in now.iter().filter(|(_, socket)| !is_known(socket)) {
+                wake(socket.as_fd());
+            }
+            known = now;
         }
     }
 }
@@ -71,15 +95,28 @@ impl Crier {
     /// From now on the reader in `slot` is woken by `socket`; and it is woken now, because a wake-up that was meant for
     /// it may have gone to the socket of the reader that had the slot before, or to its own former one.
     pub(crate) fn add(&self, slot: usize, socket: &Arc<OwnedFd>) {
-        let mut sockets = self.shared.sockets();
-        sockets.retain(|(known, _)| *known != slot);
-        sockets.push((slot, Arc::clone(socket)));
-        drop(sockets);
-        crate::tether::wake(socket.as_fd());
+        self.change(|sockets| {
+            sockets.retain(|(known, _)| *known != slot);
+            sockets.push((slot, Arc::clone(socket)));
+        });
+        tether::wake(socket.as_fd());
     }
 
     pub(crate) fn remove(&self, slot: usize) {
-        self.shared.sockets().retain(|(known, _)| *known != slot);
+        self.change(|sockets| sockets.retain(|(known, _)| *known != slot));
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Vec<(usize, Arc<OwnedFd>)>)) {
+        // The copy of a lock that the thread held when this process was made by `fork` is never given up. Nobody needs
+        // the list here, because the thread that reads it is not here either.
+        if !self.is_elsewhere() {
+            change(Arc::make_mut(&mut self.shared.sockets()));
+        }
+    }
+
+    /// Whether the thread is another process's, of which this one is a copy.
+    fn is_elsewhere(&self) -> bool {
+        self.thread.is_some() && self.process != std::process::id()
     }
 
     /// How many readers it has woken.
@@ -98,7 +135,7 @@ impl Crier {
             }
         }
         let Some(thread) = &self.thread else { return false };
-        if thread.is_finished() || self.process != std::process::id() {
+        if self.is_elsewhere() || thread.is_finished() {
             return false;
         }
         if !self.shared.called.swap(true, Ordering::AcqRel) {
@@ -113,13 +150,90 @@ impl Crier {
 impl Drop for Crier {
     fn drop(&mut self) {
         self.shared.ended.store(true, Ordering::Release); // pairs with the load in `run`
-        if self.process == std::process::id() {
+        if !self.is_elsewhere() {
             if let Some(thread) = &self.thread {
                 thread.thread().unpark();
             }
-            self.shared.sockets().clear();
+            *self.shared.sockets() = Sockets::default();
         } else if let Ok(mut sockets) = self.shared.sockets.try_lock() {
-            sockets.clear(); // after a `fork` nobody is left who would give up a lock that the thread held
+            *sockets = Sockets::default(); // after a `fork` nobody is left who would give up a lock that the thread held
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ginnel_memory::identity::Identity;
+    use ginnel_memory::ring::{Consumer, Geometry, Mode};
+    use ginnel_memory::{PARAMS, Segment, Spec};
+    use std::os::fd::AsRawFd;
+
+    const READERS: usize = 4;
+
+    fn segment(data: usize) -> Segment {
+        let spec = Spec { kind: 1, layout: 1, instance: 1, params: [0; PARAMS], data, mirror: false };
+        Segment::memfd("crier", &spec, false).unwrap()
+    }
+
+    /// The crier of a ring without a writer, and one of its readers in each slot.
+    fn crier() -> (Crier, Vec<Consumer>) {
+        let geometry = Geometry::fixed(Mode::Lossy, 16, 4, READERS).unwrap();
+        let control = Control::new(segment(Control::bytes(READERS)).data_mut(), READERS).unwrap();
+        let data = segment(geometry.data_bytes());
+        let reader = |token| {
+            let slot = control.claim(token, Identity::own()).unwrap();
+            Consumer::new(geometry, data.header_words(), data.data(), control.clone(), slot, token).unwrap()
+        };
+        let readers = (1..=READERS as u64).map(reader).collect();
+        (Crier::new(control), readers)
+    }
+
+    /// A reader's two ends.
+    fn tether() -> (Arc<OwnedFd>, OwnedFd) {
+        let (near, far) = crate::tether::pair().unwrap();
+        (Arc::new(near), far)
+    }
+
+    #[test]
+    fn nobody_waits_for_a_round_to_join_or_to_leave_and_whoever_takes_a_slot_over_meanwhile_is_woken() {
+        let (crier, readers) = crier();
+        let (first, _kept) = tether();
+        let (second, _kept) = tether();
+        for (slot, socket) in [(0, &first), (1, &second)] {
+            crier.add(slot, socket);
+            let _ = readers[slot].arm();
+        }
+        let (newcomer, _kept) = tether();
+        let mut woken = Vec::new();
+        crier.shared.round(|socket| {
+            woken.push(socket.as_raw_fd());
+            if woken.len() == 1 {
+                // In the middle of the round, on the round's own thread: a lock that it held would be taken twice.
+                crier.remove(1);
+                crier.add(1, &newcomer);
+            }
+        });
+        // The second's announcement was taken in its name, so its successor must hear of it.
+        assert_eq!(woken, [&first, &second, &newcomer].map(|socket| socket.as_raw_fd()));
+        assert_eq!(crier.woken(), 2);
+    }
+
+    #[test]
+    fn a_copy_of_the_process_does_not_wait_for_a_lock_that_the_thread_held() {
+        let (mut crier, _readers) = crier();
+        assert!(crier.call(), "the thread has begun");
+        let (shared, thread) = (Arc::clone(&crier.shared), crier.thread.as_ref().unwrap().thread().clone());
+        // As a process made by `fork` finds it, if the thread was just then at its list.
+        let held = shared.sockets();
+        crier.process += 1;
+        let (socket, _kept) = tether();
+        crier.add(0, &socket);
+        crier.remove(0);
+        assert!(!crier.call(), "the thread is not here");
+        drop(crier);
+        assert!(held.is_empty());
+        drop(held);
+        thread.unpark();
     }
 }
