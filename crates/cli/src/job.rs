@@ -3,19 +3,17 @@
 //! The command is in a session of its own, so the kernel does not know it as a part of our job: in the background it
 //! would take the keys that are meant for the shell. What the kernel would have done is done here: as soon as anybody
 //! of the tree waits for input from the terminal, the tree is stopped, and our process group gets `TTIN`.
+//!
+//! The kernel stops at the read, not at a `poll` before it. From outside, the read comes too late: it takes the key. So
+//! whoever waits in `poll` counts as one that reads.
 
+use crate::waiting;
 use rustix::fs::FileType;
 use rustix::process::Signal;
 use std::fs;
 use std::io;
 use std::os::linux::fs::MetadataExt;
 use std::time::Duration;
-
-/// The numbers of `read` and `readv`.
-#[cfg(target_arch = "x86_64")]
-const READS: [u64; 2] = [0, 19];
-#[cfg(not(target_arch = "x86_64"))]
-const READS: [u64; 2] = [63, 65];
 
 /// Our terminal, when stdin is one and it controls us.
 pub(crate) struct Job {
@@ -49,17 +47,9 @@ impl Job {
     }
 
     fn is_read_by(&self, pid: u32) -> bool {
-        let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-        let calls = threads.filter_map(|thread| fs::read_to_string(thread.path().join("syscall")).ok());
-        calls.into_iter().any(|call| {
-            // The number, then the arguments; `running` of one that is in no call.
-            let mut words = call.split(' ');
-            let number = words.next().and_then(|word| word.parse::<u64>().ok());
-            let fd = words.next().and_then(|word| u64::from_str_radix(word.trim_start_matches("0x"), 16).ok());
-            let (Some(number), Some(fd)) = (number, fd) else { return false };
-            READS.contains(&number)
-                && fs::metadata(format!("/proc/{pid}/fd/{fd}")).is_ok_and(|file| file.st_rdev() == self.device)
-        })
+        let is_ours =
+            |fd: &u64| fs::metadata(format!("/proc/{pid}/fd/{fd}")).is_ok_and(|file| file.st_rdev() == self.device);
+        waiting::for_input(pid).iter().any(is_ours)
     }
 
     /// Stops our process group as the kernel stops one that reads in the background, and returns when it is continued,

@@ -20,6 +20,7 @@ mod run;
 mod service;
 mod terminal;
 mod top;
+mod waiting;
 
 /// Talk between processes of this machine: shared-memory channels, services, supervised commands.
 #[derive(Parser)]

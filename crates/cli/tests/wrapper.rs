@@ -216,6 +216,14 @@ fn inherited_descriptors_are_passed_on() {
     // An option has the opposite; and what is close-on-exec is ours alone in either case.
     let output = bash(r#"exec 3>f; "$0" run --close-fds -- sh -c 'ls /proc/self/fd | wc -l; echo fourth >&3'"#);
     assert_eq!((text(&output.stdout), output.status.success(), read("f")), ("4\n".to_owned(), false, String::new()));
+    // A limit that a shell lowers leaves open what lies beyond it, and the command finds both as they are.
+    let output = bash(r#"exec 200>f; ulimit -Sn 100; "$0" run -- bash -c 'echo beyond >&200; ulimit -Sn'"#);
+    assert_eq!(
+        (text(&output.stdout), read("f")),
+        ("100\n".to_owned(), "beyond\n".to_owned()),
+        "{}",
+        text(&output.stderr)
+    );
     let output = bash(r#"exec 3>&-; "$0" run -- sh -c 'ls /proc/$$/fd'"#);
     let seen = text(&output.stdout);
     assert!(!seen.contains('3') && seen.contains('2'), "{seen}");
@@ -312,7 +320,23 @@ fn a_stdout_that_nobody_reads_holds_up_neither_a_timeout_nor_a_term() {
 
 #[test]
 fn in_the_background_it_is_stopped_when_its_command_reads_the_terminal() {
-    for pty in ["", "--pty"] {
+    stopped_in_the_background("cat", &["", "--pty"]);
+}
+
+#[test]
+fn in_the_background_it_is_stopped_when_its_command_waits_for_the_terminal_before_it_reads() {
+    if !ginnel_testing::has(Command::new("python3").arg("-V").output().is_ok(), "needs python3") {
+        return;
+    }
+    let read = "[print(line, end='', flush=True) for line in iter(lambda: next(wait() and sys.stdin, ''), '')]";
+    for wait in ["p = select.poll(); p.register(0, 1); wait = p.poll", "wait = lambda: select.select([0], [], [])"] {
+        stopped_in_the_background(&format!("python3 -uc \"import select, sys; {wait}; {read}\""), &[""]);
+    }
+}
+
+/// `reader` copies the terminal to the terminal.
+fn stopped_in_the_background(reader: &str, ptys: &[&str]) {
+    for pty in ptys {
         let mut command = Shepherded::new("bash");
         command
             .args(["--norc", "--noediting", "-i"])
@@ -321,7 +345,7 @@ fn in_the_background_it_is_stopped_when_its_command_reads_the_terminal() {
             .env("HISTFILE", "/dev/null");
         let mut child = command.pty(Pty::new(Size::new(24, 200)).no_echo()).timeout(LONG).spawn().unwrap();
         let mut master = child.pty.take().unwrap();
-        master.write_all(format!("\"$GINNEL\" run {pty} -- cat & echo \"pid=$!;\"\n").as_bytes()).unwrap();
+        master.write_all(format!("\"$GINNEL\" run {pty} -- {reader} & echo \"pid=$!;\"\n").as_bytes()).unwrap();
         let seen = expect(&mut master, ";");
         let pid = seen.split("pid=").nth(1).unwrap().split(';').next().unwrap().to_owned();
         assert!(wait_until(|| state(&pid) == 'T'), "{pty}: it is {:?}", state(&pid));

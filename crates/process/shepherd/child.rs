@@ -78,12 +78,28 @@ fn enter_groups(plan: &mut Plan<'_>, inside: bool) -> Result<(), Failed> {
     }
 }
 
-/// Puts every descriptor at its number. All are first moved above the highest target, so that none is overwritten while
-/// it is still needed; everything else is closed by `execve`.
+/// Puts every descriptor at its number.
+///
+/// A number may lie beyond the limit of open files: a shell that lowers the limit keeps what it has, and passes it on.
+/// So the limit is raised meanwhile, as far as this process may.
 fn descriptors(plan: &mut Plan<'_>) -> Result<(), Failed> {
     let targets = plan.spawn.targets;
     let target = |index: usize| Take(targets.get(index * 4..).unwrap_or(&[])).u32().unwrap_or(0) as i32;
     let above = (0..plan.extra.len()).map(target).fold(2, i32::max).saturating_add(1);
+    let needed = above as u64 + (plan.stdio.len() + plan.extra.len()) as u64;
+    let (soft, hard) = at(stage::DESCRIPTORS, sys::rlimit(sys::RLIMIT_NOFILE))?;
+    // Where it may not be raised, the number that is out of reach is what is told.
+    let raised = soft < needed && sys::set_rlimit(sys::RLIMIT_NOFILE, needed, hard.max(needed)).is_ok();
+    place(plan, above, target)?;
+    if raised {
+        at(stage::DESCRIPTORS, sys::set_rlimit(sys::RLIMIT_NOFILE, soft, hard))?;
+    }
+    Ok(())
+}
+
+/// All are first moved above the highest target, so that none is overwritten while it is still needed; everything else
+/// is closed by `execve`.
+fn place(plan: &mut Plan<'_>, above: i32, target: impl Fn(usize) -> i32) -> Result<(), Failed> {
     for (index, source) in plan.stdio.iter_mut().enumerate() {
         *source = at_index(stage::DESCRIPTORS, index as u32, sys::duplicate_above(*source, above))?;
     }

@@ -443,6 +443,15 @@ pub(crate) fn set_rlimit(resource: u32, soft: u64, hard: u64) -> Result<()> {
     check(call(nr::PRLIMIT64, [0, resource as usize, limit.as_ptr() as usize, 0, 0, 0])).map(drop)
 }
 
+pub(crate) const RLIMIT_NOFILE: u32 = 7;
+
+/// The soft and the hard limit.
+pub(crate) fn rlimit(resource: u32) -> Result<(u64, u64)> {
+    let mut limit = [0u64; 2];
+    check(call(nr::PRLIMIT64, [0, resource as usize, 0, limit.as_mut_ptr() as usize, 0, 0]))?;
+    Ok((limit[0], limit[1]))
+}
+
 pub(crate) fn set_umask(mask: u32) {
     call(nr::UMASK, [mask as usize, 0, 0, 0, 0, 0]);
 }
