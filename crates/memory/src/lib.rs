@@ -36,6 +36,9 @@ pub mod fence;
 #[allow(unsafe_code)]
 mod foreign;
 pub use ginnel_base::identity;
+#[cfg(all(test, loom))]
+#[allow(unsafe_code)]
+mod lent;
 mod name;
 pub mod ring;
 mod run_dir;

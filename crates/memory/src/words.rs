@@ -51,6 +51,9 @@ pub struct Words {
     _owner: Arc<Mapping>,
     #[cfg(loom)]
     cells: Arc<Vec<AtomicU64>>,
+    /// Where words may be borrowed or lent.
+    #[cfg(all(test, loom))]
+    places: Option<Arc<crate::lent::Places>>,
     #[cfg(loom)]
     len: usize,
 }
@@ -82,12 +85,20 @@ impl Words {
         Self { base, len, tripped: owner.tripped(), _owner: Arc::clone(owner) }
     }
 
-    /// Private words, for models of the ring; with `mirror` there are twice as many, the second half being the first
-    /// again.
+    /// Private words, for models of the ring.
     #[cfg(all(test, loom))]
-    pub(crate) fn model(len: usize, mirror: bool) -> WordsMut {
+    pub(crate) fn model(len: usize) -> WordsMut {
         let cells = Arc::new((0..len).map(|_| AtomicU64::new(0)).collect());
-        WordsMut(Self { cells, len: if mirror { 2 * len } else { len } })
+        WordsMut(Self { cells, len, places: None })
+    }
+
+    /// Private words that may be borrowed and lent; with `mirror` there are twice as many, the second half being the
+    /// first again.
+    #[cfg(all(test, loom))]
+    pub(crate) fn model_data(len: usize, mirror: bool) -> WordsMut {
+        let Self { cells, .. } = Self::model(len).0;
+        let places = Some(Arc::new(crate::lent::Places::new(len)));
+        WordsMut(Self { cells, len: if mirror { 2 * len } else { len }, places })
     }
 
     /// How many words there are.
@@ -212,6 +223,16 @@ impl Words {
     }
 }
 
+#[cfg(all(test, loom))]
+impl Words {
+    /// Borrows `len` bytes that start at word `index`, as a model does.
+    pub(crate) fn borrow(&self, _: crate::Trust, index: usize, len: usize) -> crate::lent::Borrow {
+        self.check(index, len);
+        let places = self.places.as_ref().expect("words that may be borrowed");
+        crate::lent::Borrow::new(WordsMut(self.clone()), places, index, len)
+    }
+}
+
 /// Shared words that this process may read and write, word by word or by copying.
 ///
 /// There may be many for the same memory, here and in other processes: it never lends a reference into it.
@@ -242,7 +263,17 @@ impl WordsMut {
     /// If `index` is out of range.
     #[inline(always)]
     pub fn store(&self, index: usize, value: u64, order: Ordering) {
+        #[cfg(all(test, loom))]
+        self.touch(index, WORD);
         self.0.word(index).store(value, order);
+    }
+
+    /// Nobody may have borrowed what is written now.
+    #[cfg(all(test, loom))]
+    fn touch(&self, index: usize, len: usize) {
+        if let Some(places) = &self.0.places {
+            places.touch(index, len);
+        }
     }
 
     /// Replaces word `index` and returns what it was.
@@ -282,6 +313,8 @@ impl WordsMut {
     #[inline]
     pub fn copy_in(&self, index: usize, bytes: &[u8]) {
         self.0.check(index, bytes.len());
+        #[cfg(all(test, loom))]
+        self.touch(index, bytes.len());
         #[cfg(all(target_arch = "x86_64", not(loom), not(ginnel_atomic_copy)))]
         // SAFETY: destination range checked above (M3), mapped (M1) and writable; source is a live slice.
         unsafe {
@@ -356,6 +389,16 @@ impl WriterWords {
         // this value lends through `&mut self` only. Readers have mappings of their own, read by the racing copy, and
         // discard what the overwrite mark covers.
         unsafe { std::slice::from_raw_parts_mut(self.data.0.base.add(index).as_ptr().cast(), len) }
+    }
+}
+
+#[cfg(all(test, loom))]
+impl WriterWords {
+    /// Lends `len` bytes of the data that start at word `index`, as a model does.
+    pub(crate) fn lend(&mut self, index: usize, len: usize) -> crate::lent::Loan<'_> {
+        self.data.check(index, len);
+        let Words { cells, places, .. } = &self.data.0;
+        crate::lent::Loan::new(cells, places.as_ref().expect("words that may be lent"), index, len)
     }
 }
 

@@ -23,8 +23,8 @@ use loom::thread;
 /// A ring of four lines.
 fn ring() -> (ByteProducer, ByteConsumer) {
     let shape = Shape::new(256).unwrap();
-    let block = Words::model(BLOCK_WORDS, false);
-    let data = Words::model(shape.bytes() / 8, true);
+    let block = Words::model(BLOCK_WORDS);
+    let data = Words::model_data(shape.bytes() / 8, true);
     let producer = ByteProducer::new(shape, block.clone(), data.clone()).unwrap();
     (producer, ByteConsumer::new(shape, block, data).unwrap())
 }

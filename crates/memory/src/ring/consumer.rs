@@ -447,6 +447,20 @@ impl Consumer {
         self.data.borrow(trust, self.geometry.payload(self.at.word, len), len)
     }
 
+    #[cfg(all(test, loom))]
+    pub(super) fn borrow(&self, trust: crate::Trust, len: usize) -> crate::lent::Borrow {
+        self.check_len(len);
+        self.data.borrow(trust, self.geometry.payload(self.at.word, len), len)
+    }
+
+    /// The bytes of a record as somebody sees them who borrows it against the promise.
+    #[cfg(all(test, loom))]
+    pub(super) fn bytes(&self, len: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        self.data.copy_to_vec(self.geometry.payload(self.at.word, len), len, &mut bytes);
+        bytes
+    }
+
     /// Moves on behind a borrowed record; the fault says that it was overwritten meanwhile.
     ///
     /// # Panics

@@ -1,6 +1,7 @@
 //! Memory of a ring that is lent to be filled.
 
 use super::producer::Producer;
+#[cfg(not(loom))]
 use std::ops::{Deref, DerefMut};
 
 /// The payload of the next record, in shared memory, to be filled. Made by [`Producer::lend`].
@@ -27,6 +28,7 @@ impl<'a> Grant<'a> {
     }
 }
 
+#[cfg(not(loom))]
 impl Deref for Grant<'_> {
     type Target = [u8];
 
@@ -35,8 +37,17 @@ impl Deref for Grant<'_> {
     }
 }
 
+#[cfg(not(loom))]
 impl DerefMut for Grant<'_> {
     fn deref_mut(&mut self) -> &mut [u8] {
+        self.producer.lent_mut(self.len)
+    }
+}
+
+#[cfg(all(test, loom))]
+impl Grant<'_> {
+    /// What a dereference is outside of models.
+    pub(super) fn bytes(&mut self) -> crate::lent::Loan<'_> {
         self.producer.lent_mut(self.len)
     }
 }

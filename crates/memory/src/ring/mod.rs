@@ -51,7 +51,6 @@
 
 mod consumer;
 mod control;
-#[cfg(not(loom))]
 mod grant;
 mod layout;
 #[cfg(all(test, loom))]
@@ -61,7 +60,6 @@ mod view;
 
 pub use consumer::{Consumer, Fault, Start};
 pub use control::{ATTENTION_ARMED, ATTENTION_JOINED, Control, SlotInfo};
-#[cfg(not(loom))]
 pub use grant::Grant;
 pub use layout::{Geometry, GeometryError, Mode};
 pub use producer::{Admission, Blocked, Producer};

@@ -13,9 +13,15 @@
 //! | `a_join_*` | `join` or `claim` lacks its fence, or does not look; an announced claim is withdrawn; one passes before `welcomed` |
 //! | `a_batch_*` | the first record's flag is stored when the record is sealed, or is not released |
 //! | `a_close_*` | the mark of the end is not released |
+//! | `a_borrowed_*` | the writer goes one record further than the cursor allows |
+//! | `a_*loan_*` | as `a_*lossy_reader_*` |
+//! | `the_release_*` | `finish` does not look at the mark, or without its fence |
 //! | `a_latest_value_*` | `finish` does not look at the mark; the flag is not released |
 //!
-//! Loom does not delay loads past stores, so that the cursor is released after the copy is not proved here.
+//! Loom does not delay loads past stores, and takes a fence behind a store for a part of it. So that the cursor is
+//! *released* after the copy or the borrow is not proved here.
+
+mod loans;
 
 use super::control::{ATTENTION_ARMED, ATTENTION_JOINED, Control};
 use super::layout::{Geometry, Mode};
@@ -41,11 +47,11 @@ struct Ring {
 
 impl Ring {
     fn new(geometry: Geometry) -> Self {
-        let control = Words::model(Control::bytes(geometry.max_readers) / 8, false);
+        let control = Words::model(Control::bytes(geometry.max_readers) / 8);
         Self {
             geometry,
-            head: Words::model(HEAD_WORDS, false),
-            data: Words::model(geometry.data_bytes() / 8, geometry.mirror()),
+            head: Words::model(HEAD_WORDS),
+            data: Words::model_data(geometry.data_bytes() / 8, geometry.mirror()),
             control: Control::new(control, geometry.max_readers).unwrap(),
         }
     }
@@ -269,6 +275,15 @@ fn loom_no_wake_is_lost_by_a_sleeper_that_leaves_the_fence_to_the_writer() {
 
 /// A reader that is overtaken while it reads; afterwards the rest is read and everything is accounted for.
 fn every_record_is_received_or_counted(ring: impl Fn() -> Ring + Sync + Send + 'static, before: usize, after: usize) {
+    every_record_is_received_or_counted_of(ring, before, after, fill);
+}
+
+fn every_record_is_received_or_counted_of(
+    ring: impl Fn() -> Ring + Sync + Send + 'static,
+    before: usize,
+    after: usize,
+    fill: fn(&mut Producer, usize),
+) {
     loom::model(move || {
         let ring = ring();
         let mut producer = ring.producer();

@@ -454,7 +454,6 @@ impl Producer {
     ///     bytes[0]
     /// }
     /// ```
-    #[cfg(not(loom))]
     #[must_use]
     pub fn lend(&mut self, len: usize) -> Option<super::Grant<'_>> {
         self.has_room(len).then(|| super::Grant::new(self, len))
@@ -470,7 +469,11 @@ impl Producer {
         self.words.lend(self.geometry.payload(self.at.word, len), len)
     }
 
-    #[cfg(not(loom))]
+    #[cfg(all(test, loom))]
+    pub(super) fn lent_mut(&mut self, len: usize) -> crate::lent::Loan<'_> {
+        self.words.lend(self.geometry.payload(self.at.word, len), len)
+    }
+
     pub(super) fn commit(&mut self, len: usize) {
         self.seal(self.at.word, len);
     }
