@@ -49,6 +49,8 @@
 //! is little beside the system call, the writer pays for its own and says so (`fenced`), and sleepers are spared
 //! theirs.
 
+#[cfg(all(test, not(loom)))]
+mod borrows;
 mod consumer;
 mod control;
 mod grant;
