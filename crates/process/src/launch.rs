@@ -25,7 +25,7 @@ use std::ffi::{CString, OsStr, OsString};
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -33,7 +33,8 @@ use std::time::Duration;
 const START_DEADLINE: Duration = Duration::from_secs(30);
 /// CPUs by number; the kernel's own limit is 8,192.
 const MOST_CPUS: usize = 1 << 16;
-/// The variable that marks a tree where no pid namespace holds it together.
+/// The variable that marks a tree where no pid namespace holds it together: its mark, behind those of the trees that it
+/// is a part of, with colons between them.
 pub(crate) const MARK: &str = "GINNEL_TREE";
 
 /// Errors know the program they are about.
@@ -258,14 +259,29 @@ fn environment(attempt: &Attempt<'_>, mark: Option<&str>) -> Result<Strings, Spa
         }
     }
     for (name, value) in &command.env {
-        if let Some(value) = value {
+        if let Some(value) = value.as_ref().filter(|_| name != MARK) {
             put(name, value)?;
         }
     }
     if let Some(id) = mark {
-        put(OsStr::new(MARK), OsStr::new(id))?;
+        put(OsStr::new(MARK), &marks(command, id))?;
     }
     Ok(strings)
+}
+
+/// The marks of the trees that this one is a part of, from the outermost, and its own: whoever ends one of those finds
+/// this one by it, also when every process between them is gone.
+fn marks(command: &Command, id: &str) -> OsString {
+    /// Deeper, the outermost is left out.
+    const DEEPEST: usize = 64;
+    let outer = match command.env.get(OsStr::new(MARK)) {
+        Some(given) => given.clone(),
+        None => std::env::var_os(MARK),
+    };
+    let outer = outer.unwrap_or_default();
+    let mut marks: Vec<&[u8]> = outer.as_bytes().split(|&byte| byte == b':').filter(|mark| !mark.is_empty()).collect();
+    marks.push(id.as_bytes());
+    OsString::from_vec(marks[marks.len().saturating_sub(DEEPEST)..].join(&b':'))
 }
 
 /// The shepherd's name, its socket, a word for `ginnel ps`, then the command's arguments.

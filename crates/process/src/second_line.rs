@@ -52,7 +52,7 @@ pub(crate) struct Identity {
     pub(crate) group: Option<PathBuf>,
     /// Groups of version 1, which hold limits: removed when the tree is gone.
     pub(crate) limits: Vec<PathBuf>,
-    /// The value of `GINNEL_TREE`.
+    /// The last mark in `GINNEL_TREE`.
     pub(crate) mark: Option<String>,
     /// 0 when unknown.
     pub(crate) leader_pid: i32,
@@ -188,8 +188,10 @@ impl Identity {
 
 fn carries(pid: i32, mark: &str) -> bool {
     let Ok(environment) = fs::read(format!("/proc/{pid}/environ")) else { return false };
-    let wanted = format!("{MARK}={mark}");
-    environment.split(|&byte| byte == 0).any(|variable| variable == wanted.as_bytes())
+    let marks = environment
+        .split(|&byte| byte == 0)
+        .filter_map(|variable| variable.strip_prefix(MARK.as_bytes())?.strip_prefix(b"="));
+    marks.flat_map(|marks| marks.split(|&byte| byte == b':')).any(|known| known == mark.as_bytes())
 }
 
 /// Through a pidfd, after a look that it is still the process that was meant: the start is known to a clock tick only,

@@ -3,12 +3,12 @@
 mod common;
 
 use common::{LONG, Mark, groups_of, inherited_mark, role, wait_until};
-use ginnel_process::{Cause, Command, Isolation, KillLadder, Signal, Stdio};
+use ginnel_process::{Cause, Command, Isolation, KillLadder, Signal, Stdio, WaitError};
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
 use std::time::Duration;
 
-roles!(inner, one_spawn, level);
+roles!(inner, inner_subreaper, one_spawn, level);
 
 /// Runs a command with a limit, so that it has groups of each kind this machine has.
 fn inner() {
@@ -17,6 +17,18 @@ fn inner() {
     if rustix::process::geteuid().is_root() {
         command.pids_limit(64);
     }
+    tell_of(command);
+}
+
+/// Runs a tree that is held together by its shepherd only.
+fn inner_subreaper() {
+    let mark = inherited_mark();
+    let mut command = mark.shell("setsid sleep 1000 & (sleep 1001; sleep 1002) & echo; exec sleep 1003");
+    command.isolation(Isolation::Subreaper);
+    tell_of(command);
+}
+
+fn tell_of(mut command: Command) {
     let child = command.stdout(Stdio::piped()).spawn().unwrap();
     println!("{} {}", std::process::id(), child.shepherd_id());
     let _ = std::io::stdin().read(&mut [0]);
@@ -61,6 +73,28 @@ fn a_tree_that_had_trees_of_its_own_leaves_no_group() {
         // What the inner one had elsewhere goes with the next command.
         assert!(wait_until(LONG, || swept(inner)), "{:?}", groups_of(&[inner]));
     }
+}
+
+#[test]
+fn a_tree_whose_every_shepherd_is_killed_is_found_by_the_outermost_parent() {
+    let mark = Mark::new();
+    let mut command = mark.command(&common::own_program());
+    command.env(common::sys::ROLE, "inner_subreaper").isolation(Isolation::Subreaper);
+    let mut outer = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let [inner, shepherd] = told(outer.stdout.as_mut().unwrap());
+    mark.await_alive(5);
+    let send = |pid: u32, signal| {
+        rustix::process::kill_process(rustix::process::Pid::from_raw(pid as i32).unwrap(), signal).unwrap();
+    };
+    // The inner parent must not see that its shepherd is gone before it is killed itself, as the leader of the outer
+    // tree: then nobody is left between the outer parent and the tree.
+    send(inner, rustix::process::Signal::STOP);
+    send(shepherd, rustix::process::Signal::KILL);
+    send(outer.shepherd_id(), rustix::process::Signal::KILL);
+    let result = outer.wait();
+    let Err(WaitError::ShepherdLost { aftermath }) = result else { panic!("{result:?}") };
+    assert_eq!(aftermath.survivors, 0);
+    mark.assert_gone();
 }
 
 #[test]
