@@ -1,5 +1,6 @@
 //! How a command ends: what it prints, and its exit code.
 
+use crate::terminal;
 use std::fmt::Display;
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
@@ -38,9 +39,15 @@ pub(crate) fn conclude(outcome: Result<ExitCode, Failure>) -> ExitCode {
     })
 }
 
-/// One line on standard error. That nobody may be there to read it is no reason to fail.
+/// One line on standard error, as [`tell`] does.
 pub(crate) fn complain(message: impl Display) {
-    let _ = writeln!(std::io::stderr(), "ginnel: {message}");
+    tell(format_args!("ginnel: {message}"));
+}
+
+/// One line on standard error. That nobody is there to read it is no reason to fail, and when nobody takes it within a
+/// second, nobody reads it: that must hold up neither the work nor the end.
+pub(crate) fn tell(line: impl Display) {
+    let _ = terminal::write_patiently(rustix::stdio::stderr(), format!("{line}\n").as_bytes(), || false);
 }
 
 /// One line on standard output, at once. A reader that has gone away (`| head`) has seen enough: `false`.

@@ -1,5 +1,6 @@
 //! `ginnel ps`: what runs under shepherds.
 
+use crate::outcome;
 use crate::quantity::{show_age, show_size};
 use ginnel_process::{Shepherd, TreeProcess};
 use serde::Serialize;
@@ -23,7 +24,7 @@ impl Ps {
         let shepherds = match ginnel_process::shepherds() {
             Ok(shepherds) => shepherds,
             Err(error) => {
-                eprintln!("ginnel ps: cannot read /proc: {error}");
+                outcome::tell(format_args!("ginnel ps: cannot read /proc: {error}"));
                 return ExitCode::FAILURE;
             }
         };
@@ -36,7 +37,7 @@ impl Ps {
         // A reader that has seen enough is no failure.
         match std::io::stdout().write_all(text.as_bytes()) {
             Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-                eprintln!("ginnel ps: {error}");
+                outcome::tell(format_args!("ginnel ps: {error}"));
                 ExitCode::FAILURE
             }
             _ => ExitCode::SUCCESS,

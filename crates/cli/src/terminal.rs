@@ -1,5 +1,6 @@
 //! The user's terminal, handed through to a command that has one of its own.
 
+use crate::outcome;
 use ginnel_process::PtyMaster;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
@@ -313,14 +314,7 @@ pub(crate) fn write_patiently(fd: impl AsFd, mut bytes: &[u8], patient: impl Fn(
     Ok(())
 }
 
-/// One line for people, on standard error. When nobody takes it within a second, nobody reads it: that must hold up no
-/// end.
+/// One line for people, on standard error.
 pub(crate) fn tell(message: &str) {
-    const PATIENCE: rustix::time::Timespec = rustix::time::Timespec { tv_sec: 1, tv_nsec: 0 };
-    let stderr = rustix::stdio::stderr();
-    let mut watched = [PollFd::from_borrowed_fd(stderr, PollFlags::OUT)];
-    if poll(&mut watched, Some(&PATIENCE)).is_ok_and(|ready| ready > 0) {
-        // In one piece, which a pipe that is ready takes as a whole.
-        let _ = rustix::io::write(stderr, format!("ginnel run: {message}\n").as_bytes());
-    }
+    outcome::tell(format_args!("ginnel run: {message}"));
 }

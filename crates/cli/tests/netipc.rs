@@ -546,3 +546,57 @@ fn the_socket_of_another_user_is_told_from_an_absent_server() {
         .unwrap();
     assert_eq!(json_error(&output), "denied");
 }
+
+#[test]
+fn a_server_whose_standard_error_nobody_reads_serves_and_ends() {
+    for gone in [true, false] {
+        let run = RunDir::new();
+        let (reader, writer) = std::io::pipe().unwrap();
+        // Nobody is there, or somebody who never reads.
+        let kept = if gone {
+            drop(reader);
+            None
+        } else {
+            rustix::io::ioctl_fionbio(&writer, true).unwrap();
+            while rustix::io::write(&writer, &[b'x'; 4096]).is_ok() {}
+            rustix::io::ioctl_fionbio(&writer, false).unwrap();
+            Some(reader)
+        };
+        let mut command = netipc_common::command(&run, &["serve", "apps-lookup"]);
+        let mut server = netipc_common::Reaped(command.stderr(writer).spawn().unwrap());
+        until("it serves", || ginnel(&run, &["get", "apps-lookup", "1"]).status.success());
+        netipc_common::signal(&server.0, rustix::process::Signal::TERM);
+        let mut ended = None;
+        until("it ends", || {
+            ended = server.0.try_wait().unwrap();
+            ended.is_some()
+        });
+        assert!(ended.unwrap().success(), "{ended:?}");
+        assert_eq!(run.files(), [""; 0]);
+        drop(kept);
+    }
+}
+
+#[test]
+fn with_few_descriptors_a_client_has_the_answer_or_says_why() {
+    let run = RunDir::new();
+    let _server = Serving::start(&run, &["apps-lookup"]);
+    let script = r#"ulimit -n "$1"; exec "$0" netipc get apps-lookup 1 --json --run-dir "$2""#;
+    let mut answered = Vec::new();
+    for most in 4..20 {
+        let mut command = std::process::Command::new("bash");
+        command.args(["-c", script, env!("CARGO_BIN_EXE_ginnel"), &most.to_string()]).arg(run.path());
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+        if output.status.success() {
+            let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+            assert_eq!(answer["apps"][0]["pid"], 1, "{most}: {said}");
+            answered.push(most);
+        } else {
+            assert!(said.contains("Too many open files"), "{most}: {said}");
+        }
+    }
+    // What is enough for one is enough for every larger number: without shared memory it takes no more than a socket.
+    let first = *answered.first().expect("no number is enough");
+    assert_eq!(answered, (first..20).collect::<Vec<_>>());
+}

@@ -267,7 +267,9 @@ pub(crate) fn attach(
     };
     let path = run_dir.join(shm::region_name(service, ack.session_id));
     let region = shm::attach(&path, wait)?;
-    let slot = Slot::client(region, socket, ack.max_response_payload).map_err(ConnectError::Session)?;
+    // Without a watch it is the shared memory that is not to be had: the next session goes without.
+    let slot = Slot::client(region, socket, ack.max_response_payload)
+        .map_err(|error| ConnectError::SharedMemory { path, reason: error.to_string() })?;
     Ok(Link::Slot(Box::new(slot)))
 }
 

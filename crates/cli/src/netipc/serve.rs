@@ -2,6 +2,7 @@
 
 use super::End;
 use super::connection::{Connection, raise_on_signal};
+use crate::outcome;
 use clap::{Args, ValueEnum};
 use ginnel_netipc::host::{Cgroups, Host};
 use ginnel_netipc::{
@@ -61,12 +62,12 @@ impl Serve {
         let cgroups = Cgroups::new(Host::at(&self.host_root), Duration::from_millis(self.max_age));
         let provider = HostProvider::new(Arc::new(cgroups));
         let server = self.start(provider)?;
-        eprintln!("serving at {}", server.endpoint());
+        outcome::tell(format_args!("serving at {}", server.endpoint()));
         // The wait has no deadline: it ends by the signal.
         let _ = Wait::forever().or_abort(&abort).pause(Duration::from_secs(u32::MAX.into()));
         let drained = server.drain(DRAIN);
         if drained.cut_off > 0 {
-            eprintln!("{} sessions did not finish in time and were cut off", drained.cut_off);
+            outcome::tell(format_args!("{} sessions did not finish in time and were cut off", drained.cut_off));
         }
         Ok(ExitCode::SUCCESS)
     }

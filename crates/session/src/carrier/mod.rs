@@ -16,6 +16,13 @@ use std::fmt::Debug;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
+/// An end of a ring session as the carrier that a session has in it. For the fuzzers.
+#[cfg(fuzzing)]
+#[must_use]
+pub fn of_ring(ring: crate::ring::Ring) -> Box<dyn Carrier> {
+    Box::new(RingLink::new(ring))
+}
+
 /// A way to move bytes. Attempts never block; where to wait is said by [`Carrier::source`].
 pub trait Carrier: Debug + Send {
     /// Sends `head` and `body` as one packet, or as much of them as a stream takes. `None`: not now.
