@@ -5,7 +5,9 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 /// A file of limited size: when it is full it is renamed to `NAME.1` (the older ones to `NAME.2` and so on, the oldest
-/// is removed), and a new one is begun. A line is kept in one file unless it alone is larger than one. For
+/// is removed), and a new one is begun. A line is kept in one file unless it alone is larger than one. On a full disk a
+/// write fails, and what was written so far of a line stays a line of its own; later writes succeed as soon as there is
+/// room. For
 /// [`Command::tee_stdout`](crate::Command::tee_stdout) and [`Sink::Writer`](crate::Sink::Writer).
 ///
 /// ```
@@ -28,6 +30,8 @@ pub struct RotatingFile {
     keep: u32,
     /// Whether the last byte ended a line.
     at_start: bool,
+    /// The line that was begun last is lost: its rest will not come.
+    torn: bool,
 }
 
 impl RotatingFile {
@@ -40,7 +44,7 @@ impl RotatingFile {
         let path = path.as_ref().to_owned();
         let file = append(&path)?;
         let len = file.metadata()?.len();
-        Ok(RotatingFile { path, file, len, most: most_bytes.max(1), keep, at_start: true })
+        Ok(RotatingFile { path, file, len, most: most_bytes.max(1), keep, at_start: true, torn: false })
     }
 
     fn older(&self, number: u32) -> PathBuf {
@@ -49,21 +53,30 @@ impl RotatingFile {
         name.into()
     }
 
+    fn write_piece(&mut self, piece: &[u8]) -> io::Result<usize> {
+        let len = self.file.write(piece)?;
+        self.len += len as u64;
+        self.at_start = piece.get(len.wrapping_sub(1)).is_none_or(|&byte| byte == b'\n');
+        Ok(len)
+    }
+
     fn rotate(&mut self) -> io::Result<()> {
-        for number in (1..self.keep).rev() {
-            match fs::rename(self.older(number), self.older(number + 1)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
+        // It may be gone: somebody removed it, or an earlier rotation got no further because the disk was full. Nothing
+        // older may be shifted out for one that is not there.
+        if fs::symlink_metadata(&self.path).is_ok() {
+            for number in (1..self.keep).rev() {
+                renamed(fs::rename(self.older(number), self.older(number + 1)))?;
             }
-        }
-        if self.keep > 0 {
-            fs::rename(&self.path, self.older(1))?;
-        } else {
-            fs::remove_file(&self.path)?;
+            renamed(if self.keep > 0 { fs::rename(&self.path, self.older(1)) } else { fs::remove_file(&self.path) })?;
         }
         (self.file, self.len) = (append(&self.path)?, 0);
         Ok(())
     }
+}
+
+/// What is not there need not be renamed.
+fn renamed(result: io::Result<()>) -> io::Result<()> {
+    result.or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
 }
 
 fn append(path: &Path) -> io::Result<File> {
@@ -72,6 +85,10 @@ fn append(path: &Path) -> io::Result<File> {
 
 impl Write for RotatingFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.torn {
+            self.write_piece(b"\n")?;
+            self.torn = false;
+        }
         let room = usize::try_from(self.most.saturating_sub(self.len)).unwrap_or(usize::MAX);
         let piece = if bytes.len() <= room {
             bytes
@@ -85,10 +102,9 @@ impl Write for RotatingFile {
             // A line that is larger than a file, or the rest of one that was begun here.
             &bytes[..room.max(1)]
         };
-        let len = self.file.write(piece)?;
-        self.len += len as u64;
-        self.at_start = piece.get(len.wrapping_sub(1)).is_none_or(|&byte| byte == b'\n');
-        Ok(len)
+        let written = self.write_piece(piece);
+        self.torn = written.as_ref().is_err_and(|error| !self.at_start && error.kind() != io::ErrorKind::Interrupted);
+        written
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -124,6 +140,20 @@ mod tests {
             let part = fs::read_to_string(dir.path().join("whole")).unwrap();
             assert!(part.starts_with("a whole") && part.len() <= 30, "{part:?}");
         }
+    }
+
+    #[test]
+    fn a_file_that_somebody_removed_is_begun_anew_and_costs_no_older_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        for keep in [0, 2] {
+            let mut log = RotatingFile::open(&path, 10, keep).unwrap();
+            log.write_all(b"first\nsecond\n").unwrap();
+            fs::remove_file(&path).unwrap();
+            log.write_all(b"third\n").unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), "third\n");
+        }
+        assert_eq!(fs::read_to_string(dir.path().join("log.1")).unwrap(), "first\n");
     }
 
     #[test]
