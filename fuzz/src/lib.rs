@@ -1,6 +1,8 @@
 //! What the fuzz targets share: a fuzzer's bytes read as a sequence of choices, and a peer that writes while others
 //! work.
 
+pub mod ends;
+
 use ginnel_memory::{Access, Expect, Segment, WordsMut};
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};

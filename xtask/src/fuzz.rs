@@ -10,6 +10,10 @@ use std::time::Instant;
 
 const MANIFEST: &str = "fuzz/Cargo.toml";
 const LOGS: &str = "fuzz/logs";
+/// What fuzzing has found worth keeping, and hand-made vectors of the specifications: committed, and where every run
+/// begins. What a run finds goes to [`CORPUS`], which is not committed.
+const SEEDS: &str = "fuzz/seeds";
+const CORPUS: &str = "fuzz/corpus";
 
 #[derive(clap::Args)]
 #[command(
@@ -73,9 +77,11 @@ fn one(target: &str, seconds: u64) -> Result<String, String> {
     let log: PathBuf = [LOGS, &format!("{target}.log")].iter().collect();
     let told = |error| format!("cannot write {}: {error}", log.display());
     let output = File::create(&log).map_err(told)?;
+    let (corpus, seeds) = (format!("{CORPUS}/{target}"), seeds(target)?);
+    std::fs::create_dir_all(&corpus).map_err(|error| format!("cannot create {corpus}: {error}"))?;
     let begun = Instant::now();
     let status = Command::new("cargo")
-        .args(["+nightly", "fuzz", "run", target, "--", &format!("-max_total_time={seconds}")])
+        .args(["+nightly", "fuzz", "run", target, &corpus, &seeds, "--", &format!("-max_total_time={seconds}")])
         .args(["-timeout=10", "-rss_limit_mb=4096", "-max_len=1024", "-print_final_stats=1"])
         .stdin(Stdio::null())
         .stdout(output.try_clone().map_err(told)?)
@@ -90,6 +96,18 @@ fn one(target: &str, seconds: u64) -> Result<String, String> {
     }
     let executed = text.lines().find_map(|line| line.strip_prefix("stat::number_of_executed_units:"));
     Ok(format!("clean, {} inputs in {} s", executed.unwrap_or("?").trim(), begun.elapsed().as_secs()))
+}
+
+/// Where the committed inputs of `target` are.
+fn seeds(target: &str) -> Result<String, String> {
+    let seeds = format!("{SEEDS}/{target}");
+    let found = std::fs::read_dir(&seeds).is_ok_and(|mut files| files.next().is_some());
+    found.then_some(seeds).ok_or_else(|| {
+        format!(
+            "it has no inputs in {SEEDS}/{target}: run it for some minutes, then `cargo +nightly fuzz cmin {target}`, \
+             and commit some tens of the smallest of {CORPUS}/{target}"
+        )
+    })
 }
 
 /// The targets, as the manifest names them.
