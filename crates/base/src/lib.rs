@@ -4,6 +4,7 @@
 //!   panic.
 //! * [`thread`]: the only way in which a crate of Ginnel starts a thread: named, all signals blocked from its first
 //!   instruction, and its panic is logged and counted.
+//! * [`Ending`]: something that ends once, and what is to be done then.
 //! * [`Mailbox`]: letters to a loop that sleeps, without a lost wake.
 //! * [`lead`]: many threads wait for one connection, and one of them at a time drives it.
 //! * [`fork_generation`]: whether a process is a fork of the one that something belongs to.
@@ -14,6 +15,7 @@
 #![deny(unsafe_code)]
 
 mod deadline;
+mod ending;
 #[allow(unsafe_code)]
 mod fork;
 pub mod identity;
@@ -25,6 +27,7 @@ mod signals;
 pub mod thread;
 
 pub use deadline::Deadline;
+pub use ending::Ending;
 pub use fork::fork_generation;
 pub use mailbox::{Mailbox, Wake};
 pub use random::random_u64;

@@ -203,6 +203,41 @@ mod models {
         post_from_threads_and_sleep(2);
     }
 
+    /// What a reactor is told: the answer of the one call that is open, and that it drains.
+    enum Word {
+        Answer,
+        Drain,
+    }
+
+    #[test]
+    fn loom_a_drain_ends_with_the_last_answer_whichever_comes_first() {
+        loom::model(|| {
+            let mailbox = Arc::new(Mailbox::new(Doorbell(Notify::new())));
+            let senders = [Word::Answer, Word::Drain].map(|word| {
+                let mailbox = Arc::clone(&mailbox);
+                // A letter that comes back would be an answer that is lost, or a drain that nobody began.
+                thread::spawn(move || mailbox.post(word).is_ok())
+            });
+            let (mut open, mut draining, mut letters) = (1, false, Vec::new());
+            while open > 0 || !draining {
+                if mailbox.arm() {
+                    mailbox.waker().0.wait();
+                }
+                mailbox.take(&mut letters);
+                for word in letters.drain(..) {
+                    match word {
+                        Word::Answer => open -= 1,
+                        Word::Drain => draining = true,
+                    }
+                }
+            }
+            assert!(mailbox.close().is_empty());
+            for sender in senders {
+                assert!(sender.join().unwrap());
+            }
+        });
+    }
+
     #[test]
     fn loom_a_letter_at_the_end_is_either_taken_or_comes_back() {
         loom::model(|| {

@@ -1,22 +1,16 @@
 //! What a handler knows of its call beside the payload: how long it has, whether it is still wanted, who asks.
 
 use crate::failure::Failure;
-use crate::sync::lock;
-use ginnel_base::Deadline;
+use ginnel_base::{Deadline, Ending};
 use ginnel_session::Agreement;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Instant;
 
-const WANTED: u8 = 0;
+// Ways to end; 0 is none.
 const CANCELLED: u8 = 1;
 const REFUSED: u8 = 2;
 const EXPIRED: u8 = 3;
-
-/// What is to be done when the call is no longer wanted.
-type Hook = Box<dyn FnOnce() + Send>;
 
 /// The circumstances of one call. Clones share them; they may outlive the call.
 ///
@@ -31,13 +25,12 @@ pub struct Context {
 struct Shared {
     deadline: Deadline,
     agreement: Agreement,
-    state: AtomicU8,
-    hooks: Mutex<Vec<Hook>>,
+    unwanted: Ending,
 }
 
 impl Context {
     pub(crate) fn new(agreement: Agreement, deadline: Deadline) -> Self {
-        let shared = Shared { deadline, agreement, state: AtomicU8::new(WANTED), hooks: Mutex::new(Vec::new()) };
+        let shared = Shared { deadline, agreement, unwanted: Ending::new() };
         Self { shared: Arc::new(shared) }
     }
 
@@ -47,8 +40,7 @@ impl Context {
             Some(shared) => {
                 shared.deadline = deadline;
                 shared.agreement = agreement;
-                *shared.state.get_mut() = WANTED;
-                lock(&shared.hooks).clear();
+                shared.unwanted.renew();
             }
             None => *self = Self::new(agreement, deadline),
         }
@@ -69,7 +61,7 @@ impl Context {
     /// Whether nobody waits for the answer any more. One load; it does not look at the clock.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
-        self.shared.state.load(Ordering::Relaxed) != WANTED
+        self.shared.unwanted.how() != 0
     }
 
     /// Whether to go on.
@@ -77,7 +69,7 @@ impl Context {
     /// # Errors
     /// [`Failure::Cancelled`] or [`Failure::DeadlineExceeded`], to be handed on with `?`.
     pub fn check(&self) -> Result<(), Failure> {
-        match self.shared.state.load(Ordering::Relaxed) {
+        match self.shared.unwanted.how() {
             CANCELLED => Err(Failure::Cancelled),
             EXPIRED => Err(Failure::DeadlineExceeded),
             _ if self.shared.deadline.passed_at(Instant::now()) => Err(Failure::DeadlineExceeded),
@@ -88,54 +80,31 @@ impl Context {
     /// Calls `hook` once when the call is no longer wanted; at once if that is so already, never if the call ends
     /// before. It runs on the reactor's thread: it must not block.
     pub fn on_unwanted(&self, hook: impl FnOnce() + Send + 'static) {
-        let mut hooks = lock(&self.shared.hooks);
-        // Looked at under the lock under which `end` takes the hooks: none is forgotten.
-        if self.is_cancelled() {
-            drop(hooks);
-            hook();
-        } else {
-            hooks.push(Box::new(hook));
-        }
+        self.shared.unwanted.then(hook);
     }
 
     /// The call is no longer wanted. Later calls change nothing.
     pub(crate) fn cancel(&self) {
-        self.end(CANCELLED);
+        self.shared.unwanted.end(CANCELLED);
     }
 
     /// Its deadline has passed.
     pub(crate) fn expire(&self) {
-        self.end(EXPIRED);
+        self.shared.unwanted.end(EXPIRED);
     }
 
     /// The executor has no room for it.
     pub(crate) fn refuse(&self) {
-        self.end(REFUSED);
+        self.shared.unwanted.end(REFUSED);
     }
 
     /// What an answer that never came stands for.
     pub(crate) fn without_answer(&self) -> Failure {
-        match self.shared.state.load(Ordering::Relaxed) {
+        match self.shared.unwanted.how() {
             REFUSED => Failure::Unavailable,
             CANCELLED => Failure::Cancelled,
             EXPIRED => Failure::DeadlineExceeded,
             _ => Failure::Aborted,
-        }
-    }
-
-    fn end(&self, state: u8) {
-        let hooks = {
-            let mut hooks = lock(&self.shared.hooks);
-            if self.shared.state.compare_exchange(WANTED, state, Ordering::Relaxed, Ordering::Relaxed).is_err() {
-                return;
-            }
-            std::mem::take(&mut *hooks)
-        };
-        for hook in hooks {
-            // It runs on the reactor's thread, which serves everybody. Unwind safe: nothing of ours is in its reach.
-            if catch_unwind(AssertUnwindSafe(hook)).is_err() {
-                tracing::error!("a hook of a call that is no longer wanted panicked");
-            }
         }
     }
 }
@@ -153,7 +122,7 @@ impl fmt::Debug for Context {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use std::sync::atomic::AtomicUsize;
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Duration;
 
     /// A context of no session.
