@@ -105,10 +105,10 @@ impl Cadence {
 
     /// An attempt failed at `now`. `jitter` is any number: clients that were refused together come back apart.
     pub(crate) fn failed(&mut self, error: &ConnectError, now: Instant, jitter: u64) {
-        self.state = match error {
-            ConnectError::NotFound { .. } => State::NotFound,
-            ConnectError::Refused(Refusal::AuthFailed) => State::AuthFailed,
-            ConnectError::Refused(Refusal::NoCommonProfile | Refusal::Incompatible) => State::Incompatible,
+        self.state = match (error, error.refusal()) {
+            (ConnectError::NotFound { .. }, _) => State::NotFound,
+            (_, Some(Refusal::AuthFailed)) => State::AuthFailed,
+            (_, Some(Refusal::NoCommonProfile | Refusal::Incompatible)) => State::Incompatible,
             _ => State::Disconnected,
         };
         let refused = matches!(self.state, State::AuthFailed | State::Incompatible);
@@ -141,6 +141,7 @@ mod tests {
             (refused(Refusal::AuthFailed), State::AuthFailed),
             (refused(Refusal::NoCommonProfile), State::Incompatible),
             (refused(Refusal::Incompatible), State::Incompatible),
+            (ConnectError::Refused2 { refusal: Refusal::AuthFailed, server: Box::default() }, State::AuthFailed),
             (refused(Refusal::LimitExceeded { proposed: 1 }), State::Disconnected),
             (refused(Refusal::Unavailable { status: ginnel_wire::Status::INTERNAL_ERROR }), State::Disconnected),
             (ConnectError::Session(ginnel_session::SessionError::Closed), State::Disconnected),

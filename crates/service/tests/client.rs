@@ -31,7 +31,7 @@ fn requests_of_every_size_come_back_on_every_carrier_and_from_a_server_of_layout
         }
         assert_eq!((client.state(), client.layout_2().is_some()), (State::Ready, kind != Kind::Plain));
         let ring = client.agreement().unwrap().profile == ginnel_wire::Profiles::RING;
-        assert!(!ring || kind == Kind::Ring);
+        assert_eq!(ring, kind == Kind::Ring);
         let too_large = client.call(ECHO, &vec![0; (1 << 20) + 1]);
         assert!(matches!(too_large, Err(CallError::RequestTooLarge { .. })), "{kind:?}: {too_large:?}");
         assert_eq!(*client.call(ECHO, b"still here").unwrap(), *b"still here");

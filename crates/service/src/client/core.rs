@@ -2,7 +2,7 @@
 
 use super::ClientCounters;
 use super::error::{CallError, Loss};
-use super::link::Link;
+use super::link::{Link, Nap};
 use super::options::ClientOptions;
 use super::slots::{Ask, Key, Slots};
 use crate::learned::Learned;
@@ -10,9 +10,9 @@ use crate::state::{Cadence, State};
 use ginnel_base::Deadline;
 use ginnel_base::lead::{Lead, Waiter};
 use ginnel_memory::Spin;
-use ginnel_session::proto::{Body, Call, Event, Input, Pool, Received};
-use ginnel_session::{ConnectError, DEFAULT_MAX_PAYLOAD, Parts, ProtocolError, SessionError};
-use ginnel_wire::{Envelope, Features, Frame, FrameKind, Head, Reply, Status};
+use ginnel_session::proto::{Body, Call, Input, Pool};
+use ginnel_session::{ConnectError, DEFAULT_MAX_PAYLOAD, Parts, SessionError};
+use ginnel_wire::{Envelope, Features, Reply};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,7 +27,12 @@ const STALE: Duration = Duration::from_millis(5);
 #[derive(Debug)]
 pub(super) struct Core {
     pub(super) lead: Lead,
-    pub(super) link: Option<Link>,
+    /// The one that takes new calls.
+    pub(super) link: Option<Box<Link>>,
+    /// Those that take none and have calls to answer: their servers leave, or larger limits were wanted.
+    // Boxes, because connections move between here and `link`, and are taken out for each turn.
+    #[allow(clippy::vec_box)]
+    pub(super) leaving: Vec<Box<Link>>,
     pub(super) slots: Slots,
     pub(super) pool: Pool,
     pub(super) spin: Spin,
@@ -62,8 +67,8 @@ pub(super) struct Core {
 pub(super) enum NotSent {
     /// As many are as may be.
     Full { in_flight: usize },
-    /// The connection is not fit: it ends, or is to be replaced by one with larger limits.
-    Retiring,
+    /// The connection has gone, or is to be replaced by one with larger limits.
+    Gone,
     /// It cannot be.
     Loss(Loss),
 }
@@ -77,6 +82,7 @@ impl Core {
         Self {
             lead: Lead::new(),
             link: None,
+            leaving: Vec::new(),
             slots: Slots::default(),
             pool: Pool::new(KEEP),
             spin: Spin::default(),
@@ -107,6 +113,10 @@ impl Core {
         self.link.as_ref().map(|link| link.serial)
     }
 
+    pub(super) fn in_flight(&self) -> usize {
+        self.link.iter().chain(&self.leaving).map(|link| link.connection.in_flight()).sum()
+    }
+
     // ---- connections ----
 
     pub(super) fn connected(&mut self, parts: Parts, plain_window: usize) -> std::io::Result<()> {
@@ -120,7 +130,7 @@ impl Core {
         *if broken { &mut self.counters.reconnects } else { &mut self.counters.connects } += 1;
         self.cadence.connected();
         self.last_error = None;
-        self.link = Some(link);
+        self.link = Some(Box::new(link));
         Ok(())
     }
 
@@ -142,21 +152,59 @@ impl Core {
         }
     }
 
-    /// The connection is over; so are its calls.
-    pub(super) fn lose(&mut self, why: &Loss) {
-        let Some(link) = self.link.take() else { return };
+    /// Every connection is over; so are its calls.
+    pub(super) fn lose_all(&mut self, why: &Loss) {
+        for link in std::mem::take(&mut self.leaving) {
+            self.end(link, why);
+        }
+        self.lose(why);
+    }
+
+    /// The connection that takes calls is over.
+    fn lose(&mut self, why: &Loss) {
+        if let Some(link) = self.link.take() {
+            self.end(link, why);
+            self.gone();
+        }
+    }
+
+    /// A connection is over; so are its calls.
+    pub(super) fn end(&mut self, link: Box<Link>, why: &Loss) {
         for (_, key) in &link.open {
             self.finish(*key, Err(why.clone()));
         }
+        drop(link);
+        self.alarm = true;
+        for waiter in self.flush.drain(..) {
+            self.lead.wake(waiter);
+        }
+    }
+
+    /// There is no connection that takes calls any more.
+    pub(super) fn gone(&mut self) {
         self.cadence.broke();
         self.arrived();
+    }
+
+    /// The connection takes no new calls; it goes when it has answered those that it has.
+    pub(super) fn retire(&mut self) {
+        if let Some(link) = self.link.take() {
+            if !link.is_done() {
+                self.leaving.push(link);
+            }
+            self.gone();
+        }
+    }
+
+    fn link_of(&mut self, serial: u64) -> Option<&mut Box<Link>> {
+        self.link.iter_mut().chain(&mut self.leaving).find(|link| link.serial == serial)
     }
 
     /// The runtime cannot watch the connection.
     #[cfg(feature = "tokio")]
     pub(super) fn lose_for(&mut self, error: std::io::Error) {
         let error = SessionError::Io { doing: "watch the connection", source: error };
-        self.lose(&Loss::Lost(Arc::new(error)));
+        self.lose_all(&Loss::Lost(Arc::new(error)));
     }
 
     /// The task has gone with its runtime: futures of another one start the next.
@@ -170,20 +218,12 @@ impl Core {
         self.arrived();
     }
 
-    /// No new calls on this connection; it goes when it has answered the others.
-    pub(super) fn retire(&mut self) {
-        if let Some(link) = &mut self.link {
-            link.retiring = true;
-        }
-        self.drop_if_retired();
-    }
-
-    fn drop_if_retired(&mut self) {
-        if self.link.as_ref().is_some_and(|link| link.retiring && link.open.is_empty() && !link.unsent) {
-            self.link = None;
-            self.cadence.broke();
-            self.arrived();
-        }
+    /// Prepares a sleep; `None` if there is something already, or no connection.
+    pub(super) fn nap(&mut self) -> Option<Nap> {
+        let mut beds = self.link.iter_mut().chain(&mut self.leaving).map(|link| link.nap());
+        let bed = beds.next()??;
+        let others = beds.collect::<Option<Vec<_>>>()?;
+        Some(Nap { bed, others })
     }
 
     // ---- calls ----
@@ -192,7 +232,7 @@ impl Core {
     pub(super) fn submit(&mut self, ask: Ask, body: &[u8], timeout: Option<Duration>) -> Result<Sent, NotSent> {
         self.look_if_stale();
         let now = self.now;
-        let Some(link) = self.link.as_mut().filter(|link| link.takes_calls()) else { return Err(NotSent::Retiring) };
+        let Some(link) = self.link.as_mut() else { return Err(NotSent::Gone) };
         if !link.connection.can_send() && !matches!(ask, Ask::Call { reply: Reply::None, .. }) {
             return Err(NotSent::Full { in_flight: link.connection.in_flight() });
         }
@@ -203,12 +243,12 @@ impl Core {
             Err(error) => return Err(self.not_queued(error)),
         };
         let (mark, serial) = (link.flushes, link.serial);
-        let key = (!is_one_way(ask)).then(|| self.slots.open(id, ask));
+        let key = (!is_one_way(ask)).then(|| self.slots.open(serial, id, ask));
         link.open.extend(key.map(|key| (id, key)));
         link.fresh = !link.is_ring() && link.open.len() == 1;
         let before = link.written;
         let sent = self.flush();
-        let Some(link) = self.link.as_mut() else { return Err(NotSent::Retiring) };
+        let Some(link) = self.link.as_mut() else { return Err(NotSent::Gone) };
         let error = match sent {
             Ok(()) => return Ok(Sent { key, serial, mark, flushed: !link.unsent }),
             Err(error) => error,
@@ -224,13 +264,13 @@ impl Core {
         }
         // The server has gone. What it has said before is still read, by whoever drives.
         let untouched = clean && link.written == before;
-        (link.unsent, link.retiring, self.alarm) = (false, true, true);
+        link.unsent = false;
+        if untouched && let Some(key) = key {
+            link.open.pop();
+            self.slots.close(key);
+        }
+        self.retire();
         if untouched {
-            if let Some(key) = key {
-                link.open.pop();
-                self.slots.close(key);
-            }
-            self.drop_if_retired();
             return Err(NotSent::Loss(Loss::NotBegun));
         }
         match key {
@@ -245,12 +285,12 @@ impl Core {
             SessionError::Full { in_flight, .. } => NotSent::Full { in_flight },
             SessionError::Leaving => {
                 self.retire();
-                NotSent::Retiring
+                NotSent::Gone
             }
             SessionError::PayloadTooLarge { len, .. } if self.request.hold(len) => {
                 self.counters.overflows += 1;
                 self.retire();
-                NotSent::Retiring
+                NotSent::Gone
             }
             SessionError::PayloadTooLarge { len, limit } => {
                 NotSent::Loss(CallError::RequestTooLarge { len, limit: limit.max(granted) }.into())
@@ -280,39 +320,66 @@ impl Core {
         if link.is_ring() && link.nap().is_some() {
             return;
         }
-        while self.receive() {}
+        while self.step() {}
     }
 
     /// The caller does not wait any longer. `cancel`: the server is told.
     pub(super) fn abandon(&mut self, key: Key, cancel: bool) {
         let Some(slot) = self.slots.get(key) else { return };
-        let (id, open) = (slot.id, slot.end.is_none());
+        let (serial, id, open) = (slot.serial, slot.id, slot.end.is_none());
         self.slots.close(key);
-        let Some(link) = self.link.as_mut().filter(|_| open) else { return };
+        let now = self.now;
+        let Some(link) = self.link_of(serial).filter(|_| open) else { return };
         let Some(at) = link.find(id).filter(|at| link.open[*at].1 == key) else { return };
         link.open.remove(at);
         if cancel {
-            link.connection.cancel(self.now, id);
-            // An error is told by the next turn.
-            let _ = self.flush();
+            link.connection.cancel(now, id);
         } else {
-            link.connection.give_up(self.now, id);
+            link.connection.give_up(now, id);
         }
-        if let Some(link) = self.link.as_mut().filter(|link| !link.is_layout_2()) {
+        let (plain, done) = (!link.is_layout_2(), link.is_done());
+        self.flush_to(serial);
+        if self.serial() != Some(serial) {
+            if done {
+                self.leaving.retain(|link| link.serial != serial);
+            }
+        } else if plain {
             // Many such servers answer in order: those behind it would wait for an answer that nobody wants.
-            link.retiring = true;
+            self.retire();
         }
-        self.drop_if_retired();
         self.make_room();
     }
 
     /// A stream's items were taken: the server may send as many more.
     pub(super) fn grant(&mut self, key: Key, items: u32) {
-        let (Some(slot), Some(link)) = (self.slots.get(key), self.link.as_mut()) else { return };
-        if slot.end.is_none() && link.connection.grant(self.now, slot.id, items) {
-            // An error is told by the next turn.
-            let _ = self.flush();
+        let Some(slot) = self.slots.get(key).filter(|slot| slot.end.is_none()) else { return };
+        let (serial, id, now) = (slot.serial, slot.id, self.now);
+        if self.link_of(serial).is_some_and(|link| link.connection.grant(now, id, items)) {
+            self.flush_to(serial);
         }
+    }
+
+    /// Writes what waits on a connection. An error is told by the next turn.
+    fn flush_to(&mut self, serial: u64) {
+        let now = self.now;
+        let Some(link) = self.link.iter_mut().chain(&mut self.leaving).find(|link| link.serial == serial) else {
+            return;
+        };
+        let _ = link.flush(now, &mut self.pool);
+        self.alarm |= link.unsent;
+    }
+
+    /// How many items of a stream the server may send ahead.
+    pub(super) fn stream_window(&mut self, key: Key) -> u32 {
+        let Some(serial) = self.slots.get(key).map(|slot| slot.serial) else { return 1 };
+        let granted = self.link_of(serial).and_then(|link| link.connection.layout_2());
+        granted.map_or(1, |granted| granted.stream_window)
+    }
+
+    /// Whether all that was queued on a connection before it had been emptied `mark` times is out; `None` if the
+    /// connection has gone.
+    pub(super) fn is_flushed(&mut self, serial: u64, mark: u64) -> Option<bool> {
+        self.link_of(serial).map(|link| link.flushes > mark)
     }
 
     pub(super) fn wait_for_room(&mut self, waiter: Waiter) {
@@ -334,19 +401,23 @@ impl Core {
         if link.unsent {
             self.alarm = true;
         } else {
-            for waiter in self.flush.drain(..) {
-                self.lead.wake(waiter);
-            }
+            self.flushed();
         }
         Ok(())
     }
 
+    pub(super) fn flushed(&mut self) {
+        for waiter in self.flush.drain(..) {
+            self.lead.wake(waiter);
+        }
+    }
+
     pub(super) fn has_room(&self) -> bool {
-        self.link.as_ref().is_some_and(|link| link.takes_calls() && link.connection.can_send())
+        self.link.as_ref().is_some_and(|link| link.connection.can_send())
     }
 
     /// Wakes as many of those that wait for room as there is room for.
-    fn make_room(&mut self) {
+    pub(super) fn make_room(&mut self) {
         if self.room.is_empty() || !self.has_room() {
             return;
         }
@@ -358,125 +429,12 @@ impl Core {
         }
     }
 
-    fn finish(&mut self, key: Key, end: Result<(), Loss>) {
+    pub(super) fn finish(&mut self, key: Key, end: Result<(), Loss>) {
         if let Some(slot) = self.slots.get(key) {
             slot.end = Some(end);
             if let Some(waiter) = slot.waiter.take() {
                 self.lead.wake(waiter);
             }
-        }
-    }
-
-    // ---- the turn ----
-
-    /// Writes, receives once, and hands out what has come. Whether there may be more.
-    pub(super) fn step(&mut self) -> bool {
-        let now = self.now;
-        let Some(link) = self.link.as_mut() else { return false };
-        if link.connection.poll_timeout().passed_at(now) {
-            link.connection.handle(now, Input::Tick);
-        }
-        let flushed = self.flush();
-        let Some(link) = self.link.as_mut() else { return false };
-        match flushed {
-            Ok(()) => {}
-            // What it has said before its end is still to be read.
-            Err(SessionError::Closed) => (link.retiring, link.unsent) = (true, false),
-            Err(error) => {
-                self.lose(&Loss::Lost(Arc::new(error)));
-                return false;
-            }
-        }
-        let fresh = std::mem::take(&mut link.fresh);
-        self.hand_out();
-        !fresh && self.receive()
-    }
-
-    fn receive(&mut self) -> bool {
-        let now = self.now;
-        let Some(link) = self.link.as_mut() else { return false };
-        let received = match link.receive(now, &mut self.pool) {
-            Ok(received) => received,
-            Err(error) => {
-                self.lose(&Loss::Lost(Arc::new(error)));
-                return false;
-            }
-        };
-        if received {
-            self.hand_out();
-        }
-        received && self.link.is_some()
-    }
-
-    fn hand_out(&mut self) {
-        while let Some(link) = self.link.as_mut() {
-            match link.connection.poll_event(&mut self.pool) {
-                Some(Event::Message(message)) => self.message(message),
-                Some(Event::GoAway { last_id, .. }) => self.leaves(last_id),
-                Some(Event::Ended(end)) => self.lose(&Loss::Lost(Arc::new(end.to_error()))),
-                Some(_) => {}
-                None => break,
-            }
-        }
-        self.drop_if_retired();
-        self.make_room();
-    }
-
-    /// The server leaves: calls above `last_id` were not begun.
-    fn leaves(&mut self, last_id: u64) {
-        let Some(link) = self.link.as_mut() else { return };
-        link.retiring = true;
-        while let Some((id, key)) = link.open.pop() {
-            if id <= last_id {
-                link.open.push((id, key));
-                break;
-            }
-            if let Some(slot) = self.slots.get(key) {
-                slot.end = Some(Err(Loss::NotBegun));
-                if let Some(waiter) = slot.waiter.take() {
-                    self.lead.wake(waiter);
-                }
-            }
-        }
-        self.arrived();
-    }
-
-    fn message(&mut self, message: Received) {
-        let (id, head) = (message.envelope.message_id, message.head().copied());
-        let Some(link) = self.link.as_mut() else { return };
-        let Some(at) = link.find(id) else {
-            // Of layout 1, which has no way to take a call back.
-            return self.pool.put(message.into_buffer());
-        };
-        let key = link.open[at].1;
-        let Some(slot) = self.slots.get(key) else { return };
-        let end = match head {
-            Some(head) => answer_2(&head, &message),
-            None => answer_1(slot.ask, &message.envelope),
-        };
-        let stays = matches!(head, Some(Head { kind: FrameKind::Item, .. }));
-        if !stays {
-            link.open.remove(at);
-        }
-        let has_payload = !matches!(head, Some(Head { kind: FrameKind::End, .. }));
-        if end.is_ok() && has_payload {
-            slot.answers.push_back(message);
-        } else {
-            self.pool.put(message.into_buffer());
-        }
-        match end {
-            Err(Loss::Final(error)) if matches!(*error, CallError::Mismatch) => {
-                self.finish(key, Err(Loss::Final(error)));
-                // What else such a server says is worth nothing.
-                let found = ProtocolError::UnknownId { id };
-                self.lose(&Loss::Lost(Arc::new(found.into())));
-            }
-            end if stays && end.is_ok() => {
-                if let Some(waiter) = self.slots.get(key).and_then(|slot| slot.waiter.take()) {
-                    self.lead.wake(waiter);
-                }
-            }
-            end => self.finish(key, end),
         }
     }
 }
@@ -533,30 +491,4 @@ fn queue(
     link.connection.send(now, &envelope, copy(pool))?;
     link.last_id = id;
     Ok(id)
-}
-
-/// What an answer of layout 2 comes to. The connection has checked that it fits its call.
-fn answer_2(head: &Head, message: &Received) -> Result<(), Loss> {
-    let FrameKind::Error(status) = head.kind else { return Ok(()) };
-    let failure = match Frame::decode(head, message.payload()) {
-        Ok(Frame::Error { failure, .. }) => failure,
-        _ => None,
-    };
-    Err(CallError::from_answer(status, failure.as_ref()).into())
-}
-
-/// The same of layout 1.
-fn answer_1(ask: Ask, envelope: &Envelope) -> Result<(), Loss> {
-    let Ask::Call { method, batch, .. } = ask else { return Err(CallError::Mismatch.into()) };
-    if envelope.code != method {
-        return Err(CallError::Mismatch.into());
-    }
-    match envelope.status {
-        Status::OK => {
-            let found = envelope.batch.then_some(envelope.item_count);
-            if batch.is_some() && found != batch { Err(CallError::Mismatch.into()) } else { Ok(()) }
-        }
-        Status::LIMIT_EXCEEDED => Err(Loss::Overflow),
-        status => Err(CallError::from_answer(status, None).into()),
-    }
 }

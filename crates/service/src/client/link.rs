@@ -30,7 +30,7 @@ pub(super) struct Link {
     pub(super) open: Vec<(u64, Key)>,
     /// Of layout 1, where the ids are chosen here.
     pub(super) last_id: u64,
-    /// No new calls: the server leaves, takes nothing more, or another connection with larger limits is wanted.
+    /// No new calls: the server leaves, or takes nothing more.
     pub(super) retiring: bool,
     /// How often everything was out.
     pub(super) flushes: u64,
@@ -80,8 +80,9 @@ impl Link {
         self.connection.layout_2().is_some()
     }
 
-    pub(super) fn takes_calls(&self) -> bool {
-        !self.retiring
+    /// Nobody waits for anything of it.
+    pub(super) fn is_done(&self) -> bool {
+        self.open.is_empty() && !self.unsent
     }
 
     pub(super) fn is_ring(&self) -> bool {
@@ -133,13 +134,13 @@ impl Link {
     }
 
     /// Prepares a sleep; `None` if there is something already.
-    pub(super) fn nap(&mut self) -> Option<Nap> {
+    pub(super) fn nap(&mut self) -> Option<Bed> {
         if !self.carrier.arm() {
             return None;
         }
         let limit = Deadline::after_some(self.carrier.nap_limit());
         let until = limit.min(self.connection.poll_timeout());
-        Some(Nap { watch: Arc::clone(&self.watch), write: self.unsent && !self.is_ring(), until, serial: self.serial })
+        Some(Bed { watch: Arc::clone(&self.watch), write: self.unsent && !self.is_ring(), until, serial: self.serial })
     }
 
     pub(super) fn find(&self, id: u64) -> Option<usize> {
@@ -161,9 +162,9 @@ impl Drop for Link {
     }
 }
 
-/// How to sleep until a connection has news.
+/// Where to sleep until a connection has news.
 #[derive(Debug)]
-pub(super) struct Nap {
+pub(super) struct Bed {
     pub(super) watch: Arc<Watch>,
     /// The socket is waited for to take more, too.
     pub(super) write: bool,
@@ -174,17 +175,43 @@ pub(super) struct Nap {
     pub(super) serial: u64,
 }
 
+/// How to sleep until any connection has news. There is one but for a moment now and then.
+#[derive(Debug)]
+pub(super) struct Nap {
+    pub(super) bed: Bed,
+    pub(super) others: Vec<Bed>,
+}
+
 impl Nap {
+    pub(super) fn beds(&self) -> impl Iterator<Item = &Bed> {
+        std::iter::once(&self.bed).chain(&self.others)
+    }
+
+    /// When the first of the connections wants the time.
+    pub(super) fn until(&self) -> Deadline {
+        self.beds().fold(Deadline::NEVER, |until, bed| until.min(bed.until))
+    }
+
     /// Sleeps until there is news, `nudge` is readable, or `until` has come. It may return for nothing.
     pub(super) fn sleep(&self, nudge: &OwnedFd, until: Deadline) {
-        let timeout = self.until.min(until).timespec();
-        let events = if self.write { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
-        let socket = PollFd::new(&self.watch.socket, events);
+        let timeout = self.until().min(until).timespec();
         let nudge = PollFd::new(nudge, PollFlags::IN);
+        let events = |bed: &Bed| if bed.write { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
+        let socket = PollFd::new(&self.bed.watch.socket, events(&self.bed));
         // A signal and an error look like news: the next turn finds none, or the error.
-        let _ = match &self.watch.bell {
-            None => poll(&mut [socket, nudge], timeout.as_ref()),
-            Some(bell) => poll(&mut [socket, nudge, PollFd::new(bell, PollFlags::IN)], timeout.as_ref()),
+        let _ = match &self.bed.watch.bell {
+            None if self.others.is_empty() => poll(&mut [socket, nudge], timeout.as_ref()),
+            Some(bell) if self.others.is_empty() => {
+                poll(&mut [socket, nudge, PollFd::new(bell, PollFlags::IN)], timeout.as_ref())
+            }
+            _ => {
+                let mut fds = vec![nudge];
+                for bed in self.beds() {
+                    fds.push(PollFd::new(&bed.watch.socket, events(bed)));
+                    fds.extend(bed.watch.bell.as_ref().map(|bell| PollFd::new(bell, PollFlags::IN)));
+                }
+                poll(&mut fds, timeout.as_ref())
+            }
         };
     }
 }

@@ -14,6 +14,7 @@ mod slots;
 mod stream;
 #[cfg(feature = "tokio")]
 mod task;
+mod turn;
 
 pub use baseline::{BaselineClient, BaselineCounters, BaselineError, BaselineOptions, BatchReply};
 pub use error::CallError;
@@ -143,8 +144,7 @@ impl Client {
     /// Calls that are on their way and have no final answer yet, those included that nobody waits for any more.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        let in_flight = |core: &core::Core| core.link.as_ref().map_or(0, |link| link.connection.in_flight());
-        self.shared.enter().map_or(0, |core| in_flight(&core))
+        self.shared.enter().map_or(0, |core| core.in_flight())
     }
 
     /// What it has done so far.
@@ -285,7 +285,7 @@ mod asynchronous {
 
     impl Client {
         /// [`Client::call`] as a future. The request leaves when it is first polled. Dropping it takes the call back:
-        /// the server is told. To be polled within a tokio runtime with I/O and time.
+        /// the server is told. To be polled within one tokio runtime, which has I/O and time.
         pub fn call_async<'p>(&self, method: u16, payload: impl Into<Cow<'p, [u8]>>) -> CallFuture<'p> {
             self.call_async_with(method, payload, &CallOptions::default())
         }

@@ -37,7 +37,6 @@ enum Place {
     Start,
     /// A connection that takes calls.
     Arrival {
-        serial: Option<u64>,
         paused: bool,
     },
     /// Room in the window.
@@ -165,20 +164,19 @@ impl Op {
                 self.place = Place::Room { serial: core.serial() };
                 Some(Next::Wait(self.deadline))
             }
-            Err(NotSent::Retiring) => None,
+            Err(NotSent::Gone) => None,
             Err(NotSent::Loss(loss)) => self.survive(core, loss),
         }
     }
 
     /// `None`: there is a connection that takes calls.
     fn blocked(&mut self, core: &mut Core) -> Option<Next> {
-        self.place = Place::Arrival { serial: core.serial(), paused: false };
-        match &core.link {
-            Some(link) if link.takes_calls() => return None,
-            // It answers what it has first.
-            Some(_) => return Some(Next::Wait(self.deadline)),
-            None if core.connecting => return Some(Next::Wait(self.deadline)),
-            None => {}
+        self.place = Place::Arrival { paused: false };
+        if core.link.is_some() {
+            return None;
+        }
+        if core.connecting {
+            return Some(Next::Wait(self.deadline));
         }
         if self.deadline.passed_at(core.now) {
             return Some(Next::Wait(self.deadline));
@@ -191,7 +189,7 @@ impl Op {
         let absent = matches!(core.state(), State::NotFound | State::Disconnected);
         let patient = self.patience.is_some_and(|until| absent && !until.passed_at(core.now));
         if patient || self.options.wait_for_server {
-            self.place = Place::Arrival { serial: None, paused: true };
+            self.place = Place::Arrival { paused: true };
             let due = core.cadence.due().map_or(self.deadline, Deadline::at);
             return Some(Next::Wait(due.min(self.deadline)));
         }
@@ -212,9 +210,9 @@ impl Op {
 
     fn flushed(&mut self, core: &mut Core) -> Option<Next> {
         let Place::Flush { serial, mark } = self.place else { return None };
-        match core.link.as_ref().filter(|link| link.serial == serial) {
-            Some(link) if link.flushes > mark => Some(Next::Done(Ok(None))),
-            Some(_) => Some(Next::Wait(self.deadline)),
+        match core.is_flushed(serial, mark) {
+            Some(true) => Some(Next::Done(Ok(None))),
+            Some(false) => Some(Next::Wait(self.deadline)),
             None => {
                 let source = std::sync::Arc::new(ginnel_session::SessionError::Closed);
                 Some(Next::Done(Err(CallError::Lost { source })))
@@ -269,17 +267,10 @@ impl Wish<Core> for Op {
     fn granted(&mut self, core: &mut Core) -> bool {
         match self.place {
             Place::Start | Place::Over => true,
-            Place::Arrival { serial, paused } => match &core.link {
-                Some(link) => link.takes_calls() || Some(link.serial) != serial,
-                None if serial.is_some() => true,
-                None if paused => false,
-                None => !core.connecting,
-            },
-            Place::Room { serial } => core.serial() != serial || core.has_room() || !takes_calls(core),
+            Place::Arrival { paused } => core.link.is_some() || !paused && !core.connecting,
+            Place::Room { serial } => core.serial() != serial || core.has_room(),
             Place::Open(key) => core.slots.get(key).is_none_or(|slot| slot.end.is_some()),
-            Place::Flush { serial, mark } => {
-                core.link.as_ref().is_none_or(|link| link.serial != serial || link.flushes > mark)
-            }
+            Place::Flush { serial, mark } => core.is_flushed(serial, mark).unwrap_or(true),
         }
     }
 
@@ -296,8 +287,4 @@ impl Wish<Core> for Op {
             Place::Flush { .. } => core.wait_for_flush(waiter),
         }
     }
-}
-
-fn takes_calls(core: &Core) -> bool {
-    core.link.as_ref().is_some_and(|link| link.takes_calls())
 }

@@ -206,7 +206,7 @@ impl Shared {
     /// Ends the connection and its calls.
     pub(super) fn close(&self) {
         let Ok(mut core) = self.enter() else { return };
-        core.lose(&Loss::from(CallError::Closed));
+        core.lose_all(&Loss::from(CallError::Closed));
         core.cadence.disconnected();
         self.alarm(&mut core);
     }
@@ -241,7 +241,8 @@ impl Shared {
             let mut spin = std::mem::take(&mut core.spin);
             let news = spin.until(|| {
                 let state = &mut *core;
-                let Some(link) = state.link.as_mut() else { return Some(true) };
+                // Two connections at once are rare, and only one can be spun for.
+                let Some(link) = state.link.as_mut().filter(|_| state.leaving.is_empty()) else { return Some(false) };
                 match link.has_news() {
                     Some(true) => Some(true),
                     Some(false) if crowded(state) => Some(false),
@@ -258,7 +259,7 @@ impl Shared {
                 _ => {}
             }
         }
-        let nap = core.link.as_mut().and_then(|link| link.nap());
+        let nap = core.nap();
         core.napped = nap.is_some();
         (core, nap)
     }
@@ -277,7 +278,7 @@ impl Driven for Shared {
     }
 
     fn can_drive(core: &Core) -> bool {
-        core.link.is_some()
+        core.link.is_some() || !core.leaving.is_empty()
     }
 
     fn turn<'a>(&'a self, core: MutexGuard<'a, Core>) -> (MutexGuard<'a, Core>, Option<Nap>) {
@@ -305,7 +306,7 @@ impl Drop for Shared {
     fn drop(&mut self) {
         let ours = self.is_ours();
         let core = self.core.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if let Some(link) = core.link.take() {
+        for link in core.link.take().into_iter().chain(std::mem::take(&mut core.leaving)) {
             if ours {
                 drop(link);
             } else {

@@ -30,7 +30,8 @@ pub(super) struct Key {
 #[derive(Debug)]
 pub(super) struct Slot {
     generation: u32,
-    /// The call's id on its connection.
+    /// The connection's serial, and the call's id on it.
+    pub(super) serial: u64,
     pub(super) id: u64,
     pub(super) ask: Ask,
     pub(super) answers: VecDeque<Received>,
@@ -52,14 +53,14 @@ pub(super) struct Slots {
 }
 
 impl Slots {
-    pub(super) fn open(&mut self, id: u64, ask: Ask) -> Key {
+    pub(super) fn open(&mut self, serial: u64, id: u64, ask: Ask) -> Key {
         if let Some(at) = self.free.pop() {
             let slot = &mut self.slots[at as usize];
-            (slot.id, slot.ask) = (id, ask);
+            (slot.serial, slot.id, slot.ask) = (serial, id, ask);
             return Key { at, generation: slot.generation };
         }
         let at = self.slots.len() as u32;
-        self.slots.push(Slot { generation: 0, id, ask, answers: VecDeque::new(), end: None, waiter: None });
+        self.slots.push(Slot { generation: 0, serial, id, ask, answers: VecDeque::new(), end: None, waiter: None });
         Key { at, generation: 0 }
     }
 

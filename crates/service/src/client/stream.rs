@@ -30,8 +30,7 @@ impl Tap {
             let item = Response(item);
             // The connection counts each item of a batch.
             self.taken += item.count();
-            let window =
-                core.link.as_ref().and_then(|link| link.connection.layout_2()).map_or(1, |ack| ack.stream_window);
+            let window = core.stream_window(key);
             if self.taken >= window.div_ceil(2) {
                 core.grant(key, std::mem::take(&mut self.taken));
                 self.shared.alarm(core);

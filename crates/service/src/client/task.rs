@@ -3,8 +3,9 @@
 
 use super::core::Core;
 use super::future::Timer;
-use super::link::Watch;
+use super::link::{Nap, Watch};
 use super::shared::Shared;
+use ginnel_base::lead::Driven;
 use ginnel_session::tokio::Readiness;
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
@@ -16,13 +17,13 @@ const TURNS: u32 = 64;
 /// Starts the task if there is none. Within a runtime.
 pub(super) fn ensure(shared: &Arc<Shared>, core: &mut Core) {
     if !std::mem::replace(&mut core.has_task, true) {
-        tokio::spawn(Task { shared: Arc::downgrade(shared), eyes: None, timer: Timer::default() });
+        tokio::spawn(Task { shared: Arc::downgrade(shared), eyes: Vec::new(), timer: Timer::default() });
     }
 }
 
 struct Task {
     shared: Weak<Shared>,
-    eyes: Option<Eyes>,
+    eyes: Vec<Eyes>,
     timer: Timer,
 }
 
@@ -58,6 +59,25 @@ impl Eyes {
     }
 }
 
+impl Task {
+    /// Whether something has happened since the last turn. If not, the task is woken when it does.
+    fn saw(&mut self, nap: &Nap, cx: &mut Context<'_>) -> std::io::Result<bool> {
+        self.eyes.retain(|eyes| nap.beds().any(|bed| bed.serial == eyes.serial));
+        let mut saw = false;
+        for bed in nap.beds() {
+            let eyes = match self.eyes.iter().position(|eyes| eyes.serial == bed.serial) {
+                Some(at) => &self.eyes[at],
+                None => {
+                    self.eyes.push(Eyes::new(&bed.watch, bed.serial)?);
+                    &self.eyes[self.eyes.len() - 1]
+                }
+            };
+            saw |= eyes.saw(bed.write, cx)?;
+        }
+        Ok(saw)
+    }
+}
+
 impl Future for Task {
     type Output = ();
 
@@ -70,35 +90,27 @@ impl Future for Task {
                 // The thread that drives passes the role on.
                 return Poll::Pending;
             }
-            if core.link.is_none() {
-                self.eyes = None;
+            if !Shared::can_drive(&core) {
+                self.eyes.clear();
                 return Poll::Pending;
             }
             let nap;
             (core, nap) = shared.turn_once(core, false);
             core.alarm = false;
             let Some(nap) = nap else { continue };
-            if self.eyes.as_ref().is_none_or(|eyes| eyes.serial != nap.serial) {
-                // The old ones first: the numbers of their descriptors may be those of the new ones.
-                self.eyes = None;
-                match Eyes::new(&nap.watch, nap.serial) {
-                    Ok(eyes) => self.eyes = Some(eyes),
-                    Err(error) => {
-                        core.lose_for(error);
-                        continue;
-                    }
-                }
-            }
-            let saw = self.eyes.as_ref().map_or(Ok(false), |eyes| eyes.saw(nap.write, cx));
+            let saw = self.saw(&nap, cx);
             match saw {
                 Ok(true) => {}
                 Ok(false) => {
                     drop(core);
-                    self.timer.wake_at(nap.until, cx);
+                    self.timer.wake_at(nap.until(), cx);
                     return Poll::Pending;
                 }
-                // The runtime ends.
-                Err(_) => return Poll::Ready(()),
+                // The runtime ends, or cannot watch it.
+                Err(error) => {
+                    core.lose_for(error);
+                    return Poll::Ready(());
+                }
             }
         }
         drop(core);

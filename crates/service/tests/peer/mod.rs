@@ -242,6 +242,11 @@ impl Peer {
     pub fn begin_end(&mut self) {
         drop(self.child.stdin.take());
     }
+
+    /// Waits for its end.
+    pub fn wait(mut self) {
+        assert!(self.child.wait().unwrap().success());
+    }
 }
 
 impl Drop for Peer {
