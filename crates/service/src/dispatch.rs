@@ -13,7 +13,7 @@ use ginnel_session::proto::{Pool, Received};
 use ginnel_wire::{Batch, BatchBuilder, Envelope, FrameKind, Message, Reply};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// Where a handler runs.
@@ -38,16 +38,30 @@ const UNKNOWN: u64 = u64::MAX;
 
 /// What one item of a method has cost lately, in nanoseconds. A call that took longer counts at once, a shorter one by
 /// an eighth.
+///
+/// A single call that took much longer, after many that did not, is forgotten within a few calls: most likely its thread
+/// was put aside by the system, which says nothing of the method. One that comes back soon is not forgiven so easily.
 #[derive(Debug)]
-pub(crate) struct Cost(AtomicU64);
+pub(crate) struct Cost {
+    nanos: AtomicU64,
+    /// Calls since the last one that took much longer than those before it, up to [`Cost::CALM`].
+    calm: AtomicU32,
+    /// By which part a shorter call counts.
+    part: AtomicU32,
+}
 
 impl Cost {
+    /// So many calls without a much longer one make the next such a chance.
+    const CALM: u32 = 256;
+    /// What is much longer.
+    const MUCH: u64 = 8;
+
     pub(crate) const fn new() -> Self {
-        Self(AtomicU64::new(UNKNOWN))
+        Self { nanos: AtomicU64::new(UNKNOWN), calm: AtomicU32::new(0), part: AtomicU32::new(8) }
     }
 
     fn of(&self, items: u32) -> Option<Duration> {
-        match self.0.load(Ordering::Relaxed) {
+        match self.nanos.load(Ordering::Relaxed) {
             UNKNOWN => None,
             cost => Some(Duration::from_nanos(cost.saturating_mul(u64::from(items.max(1))))),
         }
@@ -56,10 +70,20 @@ impl Cost {
     fn measured(&self, took: Duration, items: u32) {
         let took = u64::try_from(took.as_nanos()).unwrap_or(UNKNOWN - 1) / u64::from(items.max(1));
         // Lost updates of other threads do not matter: it is an estimate.
-        let before = self.0.load(Ordering::Relaxed);
-        let after = if before == UNKNOWN || took >= before { took } else { before - (before - took).div_ceil(8) };
+        let (before, calm) = (self.nanos.load(Ordering::Relaxed), self.calm.load(Ordering::Relaxed));
+        let after = if before == UNKNOWN || took >= before {
+            took
+        } else {
+            before - (before - took).div_ceil(u64::from(self.part.load(Ordering::Relaxed)))
+        };
+        if before != UNKNOWN && took > before.saturating_mul(Self::MUCH) {
+            self.part.store(if calm < Self::CALM { 8 } else { 2 }, Ordering::Relaxed);
+            self.calm.store(0, Ordering::Relaxed);
+        } else if calm < Self::CALM {
+            self.calm.store(calm + 1, Ordering::Relaxed);
+        }
         if after != before {
-            self.0.store(after.min(UNKNOWN - 1), Ordering::Relaxed);
+            self.nanos.store(after.min(UNKNOWN - 1), Ordering::Relaxed);
         }
     }
 }
@@ -342,6 +366,23 @@ mod tests {
         assert_eq!(room.get(), 100);
         room.used(usize::MAX);
         assert_eq!(room.get(), Room::MOST);
+    }
+
+    #[test]
+    fn one_call_among_many_that_was_put_aside_is_forgotten_soon_and_the_second_is_not() {
+        let cost = Cost::new();
+        let calls = |count: u32| (0..count).for_each(|_| cost.measured(Duration::from_micros(20), 1));
+        let is_cheap = || cost.of(1).unwrap() <= Duration::from_micros(50);
+        calls(1000);
+        cost.measured(Duration::from_millis(4), 1);
+        assert!(!is_cheap(), "it counts at once");
+        calls(10);
+        assert!(is_cheap());
+        cost.measured(Duration::from_millis(4), 1);
+        calls(10);
+        assert!(!is_cheap(), "that is how this method is");
+        calls(1000);
+        assert!(is_cheap());
     }
 
     #[test]
