@@ -51,13 +51,16 @@ impl Spin {
     #[inline]
     pub fn until<T>(&mut self, mut look: impl FnMut() -> Option<T>) -> Option<T> {
         if self.rests > 0 {
-            // What is there at once says nothing about whether it is worth waiting for.
             self.rests -= 1;
             return look();
         }
-        for _ in 0..self.budget {
+        for round in 0..self.budget {
             if let Some(found) = look() {
-                self.found();
+                // What is there at once says nothing about whether it is worth waiting for: it may have come while this
+                // thread had to leave the processor to its peer.
+                if round > 0 {
+                    self.found();
+                }
                 return Some(found);
             }
             std::hint::spin_loop();
@@ -144,8 +147,15 @@ mod tests {
         while spin.rests > 0 {
             assert_eq!(looks_in_vain(&mut spin), 1);
         }
+        assert_eq!(spin.until(|| Some(7)), Some(7));
+        assert_eq!(spin.budget, CAP / 16, "what is there at once changes nothing");
         for _ in 0..10 {
-            assert_eq!(spin.until(|| Some(7)), Some(7));
+            let mut looks = 0;
+            let mut second = || {
+                looks += 1;
+                (looks > 1).then_some(7)
+            };
+            assert_eq!(spin.until(&mut second), Some(7));
         }
         assert_eq!((spin.budget, spin.pause), (CAP, 0));
     }
