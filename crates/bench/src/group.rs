@@ -79,22 +79,24 @@ pub(crate) struct Part {
 
 /// Who is connected to whom.
 pub(crate) fn parts(plan: &Plan) -> Result<Vec<Part>, BenchError> {
-    let mut clients: Vec<Vec<(usize, Control)>> = Vec::new();
-    let mut servers: Vec<Vec<(usize, Control)>> = Vec::new();
-    let fan_out = plan.mode == Mode::FanOut;
-    let fan_in = plan.mode == Mode::FanIn;
+    let (mut clients, mut servers) = (Vec::new(), Vec::new());
     for pair in 0..plan.pairs {
         let (client, server) = Control::pair().map_err(BenchError::io("connect the two sides"))?;
-        for (parts, control, together) in [(&mut clients, client, fan_out), (&mut servers, server, fan_in)] {
-            match parts.first_mut() {
-                Some(first) if together => first.push((pair, control)),
-                _ => parts.push(vec![(pair, control)]),
-            }
-        }
+        clients.push((pair, client));
+        servers.push((pair, server));
     }
-    let part = |role| move |peers| Part { role, peers };
     // Servers first: they make what clients take.
-    Ok(servers.into_iter().map(part(Role::Server)).chain(clients.into_iter().map(part(Role::Client))).collect())
+    let mut parts = arrange(Role::Server, servers, plan.mode == Mode::FanIn);
+    parts.extend(arrange(Role::Client, clients, plan.mode == Mode::FanOut));
+    Ok(parts)
+}
+
+/// The processes of one role, with one connection for each of their pairs.
+pub(crate) fn arrange(role: Role, controls: Vec<(usize, Control)>, together: bool) -> Vec<Part> {
+    if together {
+        return vec![Part { role, peers: controls }];
+    }
+    controls.into_iter().map(|peer| Part { role, peers: vec![peer] }).collect()
 }
 
 impl Group {

@@ -33,6 +33,7 @@
 
 #![deny(unsafe_code)]
 
+mod apart;
 mod clock;
 mod control;
 mod drive;
@@ -55,9 +56,11 @@ mod suite;
 #[allow(unsafe_code)]
 mod sys;
 
+pub use apart::Meeting;
 pub use error::BenchError;
 pub use group::SideProgram;
 pub use histogram::Histogram;
+pub use machine::{QUIET, wait_for_quiet};
 pub use mechanism::{Facts, Link, Mechanism, Mechanisms, Role, Transport};
 pub use model::{
     Calibration, Counts, Environment, Latency, Placement, Relation, Repetition, Report, Row, SCHEMA_VERSION, Summary,
@@ -65,5 +68,5 @@ pub use model::{
 };
 pub use plan::{Amount, Form, Mode, Plan};
 pub use side::{is_side, run_side};
-pub use statistics::STABLE;
+pub use statistics::{STABLE, median};
 pub use suite::Suite;

@@ -2,6 +2,7 @@
 
 use crate::clock::Clock;
 use crate::model::{Environment, Relation};
+use ginnel_base::Deadline;
 use std::fs;
 use std::thread::sleep;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -67,6 +68,22 @@ impl Busy {
     pub(crate) fn percent_since(&self) -> f64 {
         let now = Self::now();
         100.0 * now.busy.saturating_sub(self.busy) as f64 / now.total.saturating_sub(self.total).max(1) as f64
+    }
+}
+
+/// Below this, in percent over a second, the machine is quiet.
+pub const QUIET: f64 = 3.0;
+
+/// Waits for a quiet second, at most `patience`; returns how busy the last second was, in percent of all CPUs.
+pub fn wait_for_quiet(patience: Duration) -> f64 {
+    let deadline = Deadline::after(patience);
+    loop {
+        let busy = Busy::now();
+        sleep(Duration::from_secs(1));
+        let busy = busy.percent_since();
+        if busy < QUIET || deadline.passed() {
+            return busy;
+        }
     }
 }
 

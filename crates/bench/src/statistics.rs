@@ -87,7 +87,8 @@ fn stable_core(values: &[f64]) -> Vec<f64> {
 }
 
 /// The middle one, or of two middle ones the mean; NaN of none.
-pub(crate) fn median(mut values: Vec<f64>) -> f64 {
+#[must_use]
+pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     match values.len() {
         0 => f64::NAN,

@@ -1,5 +1,6 @@
 //! A run: the rows one after the other, each checked first, calibrated before and after, repeated.
 
+use crate::apart::{self, Meeting};
 use crate::clock::Clock;
 use crate::error::BenchError;
 use crate::group::{Group, Measured, SideProgram, parts};
@@ -11,21 +12,23 @@ use crate::place::Place;
 use crate::plan::{Amount, Mode, Plan};
 use crate::statistics::drifted;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Measures plans with the processes of one program.
 #[derive(Debug)]
 pub struct Suite {
     mechanisms: Mechanisms,
-    program: SideProgram,
+    pub(crate) program: SideProgram,
     repetitions: usize,
     run_dir: Option<PathBuf>,
+    pub(crate) meeting: Option<Meeting>,
 }
 
 impl Suite {
     /// `program` plays the sides, and knows the same mechanisms.
     #[must_use]
     pub fn new(mechanisms: Mechanisms, program: SideProgram) -> Self {
-        Self { mechanisms, program, repetitions: 3, run_dir: None }
+        Self { mechanisms, program, repetitions: 3, run_dir: None, meeting: None }
     }
 
     /// How many repetitions a row has; 3 where nothing else is said.
@@ -43,6 +46,13 @@ impl Suite {
         self
     }
 
+    /// Starts the clients only, and measures with a server that [serves](Suite::serve) there.
+    #[must_use]
+    pub fn meet(mut self, meeting: Meeting) -> Self {
+        self.meeting = Some(meeting);
+        self
+    }
+
     /// The mechanisms that it can measure.
     #[must_use]
     pub fn mechanisms(&self) -> &Mechanisms {
@@ -54,6 +64,15 @@ impl Suite {
     /// # Errors
     /// [`BenchError::Unknown`], or [`BenchError::Refused`] with the limit that is in the way.
     pub fn check(&self, plan: &Plan) -> Result<(), BenchError> {
+        self.check_at(self.meeting.as_ref(), plan)
+    }
+
+    /// The same for a server, which meets its clients where it listens.
+    pub(crate) fn check_alone(&self, plan: &Plan) -> Result<(), BenchError> {
+        self.check_at(None, plan)
+    }
+
+    fn check_at(&self, meeting: Option<&Meeting>, plan: &Plan) -> Result<(), BenchError> {
         let name = &plan.mechanism;
         let Some(mechanism) = self.mechanisms.find(name) else {
             let known = self.mechanisms.names().join(", ");
@@ -71,7 +90,7 @@ impl Suite {
             Some(format!("a message of this mode has at least {least} bytes: its number, its checksum and its stamps"))
         } else if total >= u64::from(u32::MAX / 2) {
             Some(format!("at most {} messages can be numbered", u32::MAX / 2))
-        } else if plan.amount == Amount::Count(0) || plan.amount == Amount::Duration(std::time::Duration::ZERO) {
+        } else if plan.amount == Amount::Count(0) || plan.amount == Amount::Duration(Duration::ZERO) {
             Some("nothing is to be measured".to_owned())
         } else if plan.mode == Mode::Paced && plan.interval.is_zero() {
             Some("a rate is needed".to_owned())
@@ -84,7 +103,9 @@ impl Suite {
         } else if plan.buffer.is_some() && !facts.has_buffer {
             Some("it has no buffer in the kernel that could be set".to_owned())
         } else {
-            unknown_cpu(plan).or_else(|| mechanism.refuses(plan))
+            unknown_cpu(plan)
+                .or_else(|| meeting.and_then(|meeting| apart::refuses(meeting, plan, facts.local)))
+                .or_else(|| mechanism.refuses(plan))
         };
         match why {
             None => Ok(()),
@@ -120,6 +141,15 @@ impl Suite {
         row
     }
 
+    /// Measures an unstable row again by itself, when the machine has become quiet or `patience` is over. Both results
+    /// stay side by side; a row that is stable, or that failed, is left as it is.
+    pub fn diagnose(&self, plan: &Plan, row: &mut Row, patience: Duration) {
+        if row.summary.as_ref().is_some_and(|summary| !summary.stable) {
+            crate::machine::wait_for_quiet(patience);
+            row.diagnosis = Some(Box::new(self.measure(plan)));
+        }
+    }
+
     fn repeat(&self, plan: &Plan, row: &mut Row) -> Result<(), BenchError> {
         let clock = Clock::detect();
         let mut last = None;
@@ -142,6 +172,9 @@ impl Suite {
     }
 
     fn once(&self, plan: &Plan, clock: Clock, row: &mut Row) -> Result<Repetition, BenchError> {
+        if self.meeting.is_some() {
+            return self.once_apart(plan, clock, row);
+        }
         let place = Place::make(self.run_dir.as_deref(), plan.pairs)?;
         let mut group = Group::start(&self.program, plan, parts(plan)?, clock, Some(place.path()))?;
         row.placement = group.placement(plan);
@@ -160,7 +193,7 @@ fn unknown_cpu(plan: &Plan) -> Option<String> {
     Some(format!("CPU {missing} is not among those that this process may use ({allowed:?})"))
 }
 
-fn repetition(
+pub(crate) fn repetition(
     plan: &Plan,
     clock: Clock,
     calibration: [crate::model::Calibration; 2],

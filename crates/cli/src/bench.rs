@@ -4,8 +4,8 @@ use crate::interrupt::Interrupt;
 use crate::outcome::{Failure, complain, conclude, say};
 use crate::quantity;
 use clap::{Args, ValueEnum};
-use ginnel_bench::{Amount, Environment, Form, Mechanisms, Mode, Plan, Report, Row, SideProgram, Suite};
-use std::net::{IpAddr, SocketAddr};
+use ginnel_bench::{Amount, Environment, Form, Mechanisms, Meeting, Mode, Plan, Report, Row, SideProgram, Suite};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -17,6 +17,7 @@ use progress::Progress;
 
 /// The command line is wrong.
 const USAGE: u8 = 2;
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// Arguments of `ginnel bench`.
 #[derive(Args)]
@@ -34,9 +35,11 @@ Examples:
   ginnel bench
   ginnel bench -m ginnel-ring,uds-seqpacket -s 64,4K --mode ping-pong,throughput -o new.json
   ginnel bench -m tcp --rate 10000 -d 5s --percentiles 50,99,99.99
+  ginnel bench --server &  ginnel bench --client -m uds-stream      in two containers that share GINNEL_RUN_DIR
+  ginnel bench --server --host 10.0.0.7 --port 7000                 and there: --client --host 10.0.0.7 --port 7000 -m tcp
   ginnel bench --list
 
-Exit codes: 0 every row has its number, 1 a row failed or a message was lost, 2 the command line is wrong")]
+Exit codes: 0 every row has its number, 1 a row failed, a message was lost, or --strict, 2 the command line is wrong")]
 pub(crate) struct Bench {
     /// What to measure: names of --list, or all
     #[arg(short, long, value_delimiter = ',', default_value = "all", value_name = "NAME,…")]
@@ -98,12 +101,18 @@ pub(crate) struct Bench {
     /// The kernel's buffer, where a mechanism has one; what it really is, is reported
     #[arg(long, value_parser = quantity::size, value_name = "SIZE")]
     buffer_size: Option<u64>,
-    /// Address of TCP
-    #[arg(long, default_value = "127.0.0.1", value_name = "ADDRESS")]
-    host: IpAddr,
-    /// Port of TCP; 0 is any that is free
-    #[arg(long, default_value = "0", value_name = "PORT")]
-    port: u16,
+    /// Address of TCP; with --server or --client, where the two meet
+    #[arg(long, value_name = "ADDRESS")]
+    host: Option<IpAddr>,
+    /// Port of TCP [default: any that is free]; with --server or --client, where the two meet
+    #[arg(long, value_name = "PORT")]
+    port: Option<u16>,
+    /// Play the servers only, for clients that are started elsewhere, until a signal ends it
+    #[arg(long, conflicts_with_all = ["client", "output", "list"])]
+    server: bool,
+    /// Play the clients only, with a --server that was started elsewhere
+    #[arg(long)]
+    client: bool,
     /// Priority of messages in a POSIX queue
     #[arg(long, default_value = "0", value_name = "N")]
     pmq_priority: u32,
@@ -119,6 +128,12 @@ pub(crate) struct Bench {
     /// Go on when a row fails; the exit code is that of a failure all the same
     #[arg(long)]
     continue_on_error: bool,
+    /// Measure unstable rows again by themselves, and show both results
+    #[arg(long)]
+    diagnose: bool,
+    /// Fail if a row is unstable, or drifted: what is published is neither
+    #[arg(long)]
+    strict: bool,
     /// No progress and no table
     #[arg(short, long)]
     quiet: bool,
@@ -167,6 +182,10 @@ impl Bench {
             }
             return Ok(ExitCode::SUCCESS);
         }
+        if self.server {
+            return self.serve(&suite);
+        }
+        let suite = if self.client { suite.meet(self.meeting()?) } else { suite };
         if let Some(percentile) = self.percentiles.iter().find(|percentile| !(0.0..=100.0).contains(*percentile)) {
             return Err(usage(format!("{percentile} is no percentile: they go from 0 to 100")));
         }
@@ -186,6 +205,9 @@ impl Bench {
                 break;
             }
         }
+        for (plan, row) in plans.iter().zip(&mut report.rows).filter(|_| self.diagnose && !interrupt.came()) {
+            suite.diagnose(plan, row, Duration::from_secs(5));
+        }
         drop(progress);
         if let Some(path) = &self.output {
             let written = report.write(path);
@@ -197,8 +219,34 @@ impl Bench {
         if interrupt.came() {
             return Ok(interrupt.code());
         }
-        let failed = report.rows.iter().filter_map(why_failed).inspect(|why| complain(why)).count();
+        let failed =
+            report.rows.iter().filter_map(|row| why_failed(row, self.strict)).inspect(|why| complain(why)).count();
         Ok(if failed > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    }
+
+    fn serve(&self, suite: &Suite) -> Result<ExitCode, Failure> {
+        let interrupt = Interrupt::watch()?;
+        let (_, server) = self.cpus();
+        suite.serve(
+            &self.meeting()?,
+            server,
+            || interrupt.came(),
+            |line| {
+                if !self.quiet {
+                    let _ = say(line); // nobody may be there to read it
+                }
+            },
+        )?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// Where --server and --client meet: at an address if one is given, else in the run directory.
+    fn meeting(&self) -> Result<Meeting, Failure> {
+        match (self.host, self.port) {
+            (None, None) => Ok(Meeting::here()),
+            (_, None) => Err(usage("an address needs a --port, too".to_owned())),
+            (host, Some(port)) => Ok(Meeting::Address(SocketAddr::new(host.unwrap_or(LOOPBACK), port))),
+        }
     }
 
     /// Everything that is to be measured, in order.
@@ -291,7 +339,7 @@ impl Bench {
         plan.pairs = self.concurrency;
         plan.buffer = self.buffer_size.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
         plan.priority = self.pmq_priority;
-        plan.host = SocketAddr::new(self.host, self.port);
+        plan.host = SocketAddr::new(self.host.unwrap_or(LOOPBACK), self.port.unwrap_or(0));
         plan.patience = self.timeout;
     }
 }
@@ -301,12 +349,16 @@ fn usage(message: String) -> Failure {
 }
 
 /// Why a row is no success, if it is none.
-fn why_failed(row: &Row) -> Option<String> {
+fn why_failed(row: &Row, strict: bool) -> Option<String> {
     let what = format!("{}, {} {}, {} bytes", row.mechanism, row.form, row.mode, row.size);
     if let Some(failure) = &row.failure {
         return Some(format!("{what}: {failure}"));
     }
-    let counts = row.summary.as_ref()?.counts;
+    let summary = row.summary.as_ref()?;
+    if strict && (!summary.stable || row.repetitions.iter().any(|one| one.drifted)) {
+        return Some(format!("{what}: not stable enough to be published"));
+    }
+    let counts = summary.counts;
     (!counts.is_clean()).then(|| {
         let (lost, doubled, late, corrupt) = (counts.lost, counts.duplicated, counts.reordered, counts.corrupt);
         format!("{what}: {lost} messages lost, {doubled} duplicated, {late} reordered, {corrupt} corrupt")

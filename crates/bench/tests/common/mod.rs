@@ -33,11 +33,16 @@ pub(crate) fn cpus() -> Vec<usize> {
     (0..rustix::thread::CpuSet::MAX_CPU).filter(|&cpu| set.is_set(cpu)).collect()
 }
 
-/// The processes that play sides for this process now: its descendants that run this program.
+/// The processes that play sides for this process now: its descendants that run this program as such. (A shepherd
+/// that is just being started is still this very program, but not that test.)
 pub(crate) fn sides() -> Vec<u32> {
     let own = std::process::id();
     let program = std::env::current_exe().unwrap();
-    let runs_it = |pid: u32| std::fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == program);
+    let runs_it = |pid: u32| {
+        let exe = std::fs::read_link(format!("/proc/{pid}/exe"));
+        let arguments = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        exe.is_ok_and(|exe| exe == program) && arguments.contains(SIDE_TEST)
+    };
     descendants(own).into_iter().filter(|&pid| runs_it(pid)).collect()
 }
 

@@ -15,7 +15,14 @@ pub(super) fn render(report: &Report, percentiles: &[f64], verbose: bool) -> Str
     for mode in modes {
         let rows: Vec<&Row> = report.rows.iter().filter(|row| row.mode == mode).collect();
         let mut lines = vec![header(percentiles)];
-        lines.extend(rows.iter().map(|row| line(row, percentiles)));
+        for row in &rows {
+            lines.push(line(row, percentiles));
+            lines.extend(row.diagnosis.iter().map(|again| {
+                let mut cells = line(again, percentiles);
+                cells[0] = "  again, alone".to_owned();
+                cells
+            }));
+        }
         let _ = write!(text, "\n{mode}: {}{}\n", meaning(mode), place(&rows));
         text.push_str(&aligned(&lines));
         for row in rows.iter().filter(|_| verbose) {
