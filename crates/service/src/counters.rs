@@ -1,6 +1,6 @@
 //! What a server counts. Each counter costs one relaxed addition; whoever shows them reads them when it likes.
 
-use crate::introspect::Histogram;
+use crate::introspect::{Figures, Histogram};
 use ginnel_session::{Agreement, Endpoint};
 use ginnel_wire::Profiles;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -62,6 +62,14 @@ pub(crate) struct Carriers {
 }
 
 impl Carriers {
+    pub(crate) fn tell(&self, figures: &mut Figures) {
+        figures.seqpacket = self.seqpacket.get();
+        figures.stream = self.stream.get();
+        figures.tcp = self.tcp.get();
+        figures.slots = self.slots.get();
+        figures.ring = self.ring.get();
+    }
+
     /// Where a session of `endpoint` is counted.
     pub(crate) fn of(&self, endpoint: &Endpoint, agreement: &Agreement) -> &Counter {
         match agreement.profile {

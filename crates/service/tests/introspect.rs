@@ -6,7 +6,7 @@ use common::{CODE, Carrier, Process, echo, eventually, let_pass, play, ready};
 use ginnel_channel::inspect;
 use ginnel_memory::RunDir;
 use ginnel_service::introspect::{Introspection, Listed, PREFIX, RecordError, Side};
-use ginnel_service::{Introspect, Server, ServerOptions};
+use ginnel_service::{Client, ClientOptions, Introspect, Server, ServerOptions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -255,4 +255,42 @@ fn a_channel_of_something_else_under_such_a_name_is_told_as_that() {
     let listed = list(&run).pop().unwrap();
     assert!(matches!(listed.told, Err(RecordError::Open(_))), "{listed:?}");
     assert_eq!((listed.owner.pid, listed.alive), (std::process::id(), Some(true)));
+}
+
+#[test]
+fn a_client_tells_of_its_calls_a_moment_after_they_end_and_goes_from_the_list_with_its_last_clone() {
+    let (temp, run) = dirs();
+    let endpoint = Carrier::Seqpacket.endpoint(temp.path(), 0);
+    let options = ServerOptions { introspect: Introspect::Off, ..Carrier::Seqpacket.server() };
+    let server = Server::start(&endpoint, options, CODE, echo).unwrap();
+    let mut options = ClientOptions { introspect: Introspect::In(run.clone()), ..ClientOptions::default() };
+    options.session.token = 7;
+    let client = Client::new(&endpoint, options).unwrap();
+    for _ in 0..5 {
+        assert_eq!(&*client.call(CODE, &[7; 40]).unwrap(), &[7; 40]);
+    }
+    assert!(client.call(CODE, b"!fail").is_err());
+    // Nothing is called any more, and nobody drives the client: it is told all the same.
+    eventually("all of it is told", || only(&run).figures.requests == 6);
+    let told = only(&run);
+    let figures = told.figures;
+    assert_eq!((told.side, told.service.as_str(), figures.sessions, figures.active), (Side::Client, "svc", 1, 1));
+    assert_eq!((figures.failures, figures.in_flight, figures.bytes_in), (1, 0, 200));
+    assert_eq!((figures.bytes_out, told.latency.count()), (205, 6));
+    assert_eq!(figures.seqpacket + figures.ring, 1);
+    let name = list(&run).pop().unwrap().name;
+    let published = || inspect(Some(&run), &name).unwrap().unwrap().published.unwrap();
+    let before = published();
+    let_pass(Duration::from_millis(300));
+    assert_eq!(published(), before, "it is idle");
+
+    let clone = client.clone();
+    drop(client);
+    clone.call(CODE, b"more").unwrap();
+    eventually("it goes on", || only(&run).figures.requests == 7);
+    server.stop();
+    assert!(clone.call(CODE, b"nobody").is_err());
+    eventually("the loss is told", || only(&run).figures.active == 0);
+    drop(clone);
+    eventually("it has gone", || common::files(&run).is_empty());
 }

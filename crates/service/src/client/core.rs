@@ -5,13 +5,14 @@ use super::error::{CallError, Loss};
 use super::link::{Link, Nap};
 use super::options::ClientOptions;
 use super::slots::{Ask, Key, Slots};
+use super::tell::Telling;
 use crate::learned::Learned;
 use crate::state::{Cadence, State};
 use ginnel_base::Deadline;
 use ginnel_base::lead::{Lead, Waiter};
 use ginnel_memory::Spin;
 use ginnel_session::proto::{Body, Call, Input, Pool};
-use ginnel_session::{ConnectError, DEFAULT_MAX_PAYLOAD, Parts, SessionError};
+use ginnel_session::{ConnectError, DEFAULT_MAX_PAYLOAD, Endpoint, Parts, SessionError};
 use ginnel_wire::{Envelope, Features, Reply};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -60,6 +61,8 @@ pub(super) struct Core {
     /// The rings of this service could not be attached: not proposed before this.
     pub(super) no_rings: Deadline,
     serial: u64,
+    /// Nothing where introspection is switched off.
+    pub(super) telling: Option<Box<Telling>>,
 }
 
 /// Why a call is not on its way.
@@ -74,7 +77,7 @@ pub(super) enum NotSent {
 }
 
 impl Core {
-    pub(super) fn new(options: &ClientOptions) -> Self {
+    pub(super) fn new(endpoint: &Endpoint, options: &ClientOptions) -> Self {
         let session = &options.session;
         // Where learning falls back to when the server refuses what is proposed.
         let mut request = Learned::new(session.request.max_payload.min(DEFAULT_MAX_PAYLOAD), options.ceiling);
@@ -102,6 +105,7 @@ impl Core {
             flush: Vec::new(),
             no_rings: Deadline::after(Duration::ZERO),
             serial: 0,
+            telling: Telling::new(endpoint, options),
         }
     }
 
@@ -114,7 +118,12 @@ impl Core {
     }
 
     pub(super) fn in_flight(&self) -> usize {
-        self.link.iter().chain(&self.leaving).map(|link| link.connection.in_flight()).sum()
+        self.links().map(|link| link.connection.in_flight()).sum()
+    }
+
+    /// All connections, those included that only answer what they have.
+    pub(super) fn links(&self) -> impl Iterator<Item = &Link> {
+        self.link.iter().chain(&self.leaving).map(|link| &**link)
     }
 
     // ---- connections ----
@@ -131,10 +140,15 @@ impl Core {
         self.cadence.connected();
         self.last_error = None;
         self.link = Some(Box::new(link));
+        self.touch();
         Ok(())
     }
 
     pub(super) fn failed(&mut self, error: ConnectError) {
+        if let Some(telling) = &mut self.telling {
+            telling.refused();
+        }
+        self.touch();
         if matches!(error, ConnectError::Session(SessionError::TimedOut)) {
             // The caller's time was over, which says nothing of the server.
             self.cadence.disconnected();
@@ -183,6 +197,7 @@ impl Core {
     /// There is no connection that takes calls any more.
     pub(super) fn gone(&mut self) {
         self.cadence.broke();
+        self.touch();
         self.arrived();
     }
 
@@ -198,6 +213,13 @@ impl Core {
 
     fn link_of(&mut self, serial: u64) -> Option<&mut Box<Link>> {
         self.link.iter_mut().chain(&mut self.leaving).find(|link| link.serial == serial)
+    }
+
+    /// Something has changed that other processes may see.
+    pub(super) fn touch(&mut self) {
+        if let Some(telling) = &mut self.telling {
+            telling.touch(self.now);
+        }
     }
 
     /// The runtime cannot watch the connection.
@@ -328,6 +350,7 @@ impl Core {
         let Some(slot) = self.slots.get(key) else { return };
         let (serial, id, open) = (slot.serial, slot.id, slot.end.is_none());
         self.slots.close(key);
+        self.touch();
         let now = self.now;
         let Some(link) = self.link_of(serial).filter(|_| open) else { return };
         let Some(at) = link.find(id).filter(|at| link.open[*at].1 == key) else { return };

@@ -14,6 +14,7 @@ mod slots;
 mod stream;
 #[cfg(feature = "tokio")]
 mod task;
+mod tell;
 mod turn;
 
 pub use baseline::{BaselineClient, BaselineCounters, BaselineError, BaselineOptions, BatchReply};
@@ -100,7 +101,7 @@ impl Client {
     /// # Errors
     /// If the process is out of file descriptors.
     pub fn new(endpoint: &Endpoint, options: ClientOptions) -> std::io::Result<Self> {
-        Ok(Self { shared: Arc::new(Shared::new(endpoint, options)?) })
+        Ok(Self { shared: Shared::new(endpoint, options)? })
     }
 
     /// Where the service is.

@@ -9,7 +9,7 @@ use super::slots::{Ask, Key};
 use crate::state::State;
 use ginnel_base::Deadline;
 use ginnel_base::lead::{Waiter, Wish};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Most attempts of one call that the server did not begin, and most because a response did not fit.
 const MAX_RESENT: u32 = 8;
@@ -66,6 +66,8 @@ pub(super) struct Op {
     retried: bool,
     resent: u32,
     overflows: u32,
+    /// When it was first asked what is next.
+    begun: Option<Instant>,
     /// The connection was lost under the call: look for another until then.
     patience: Option<Deadline>,
 }
@@ -82,12 +84,14 @@ impl Op {
             retried: false,
             resent: 0,
             overflows: 0,
+            begun: None,
             patience: None,
         }
     }
 
     /// What is next. After a wait, whether its wish was granted does not matter.
     pub(super) fn next(&mut self, core: &mut Core, body: &[u8]) -> Next {
+        self.begun.get_or_insert(core.now);
         loop {
             let stays = match self.place {
                 Place::Open(key) => self.collect(core, key),
@@ -112,9 +116,18 @@ impl Op {
 
     fn count(&self, core: &mut Core, next: &Next) {
         match next {
-            _ if self.ask == Ask::Connection => {}
+            _ if self.ask == Ask::Connection => return,
             Next::Done(Err(_)) => core.counters.errors += 1,
             _ => core.counters.calls += 1,
+        }
+        self.tell(core);
+    }
+
+    fn tell(&self, core: &mut Core) {
+        let now = core.now;
+        if let Some(telling) = &mut core.telling {
+            telling.ended(self.begun.unwrap_or(now), now);
+            telling.touch(now);
         }
     }
 
@@ -123,6 +136,7 @@ impl Op {
             core.abandon(key, false);
         }
         core.counters.errors += 1;
+        self.tell(core);
         let never_connected = core.link.is_none() && !matches!(self.place, Place::Open(_));
         self.place = Place::Over;
         if never_connected && core.last_error.is_some() {
@@ -148,6 +162,9 @@ impl Op {
         let timeout = self.deadline.remaining_at(core.now);
         match core.submit(self.ask, body, timeout) {
             Ok(sent) => {
+                if let Some(telling) = &mut core.telling {
+                    telling.sent(body.len());
+                }
                 self.place = match sent.key {
                     Some(key) if self.only_open => return Some(Next::Open(key)),
                     Some(key) => Place::Open(key),

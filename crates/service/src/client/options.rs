@@ -1,5 +1,6 @@
 //! How a client behaves, and how one call does.
 
+use crate::introspect::Introspect;
 use crate::learned::DEFAULT_CEILING;
 use ginnel_base::Deadline;
 use ginnel_session::{ClientConfig, ClientLayout2, Limits};
@@ -23,6 +24,8 @@ pub struct ClientOptions {
     /// How long a server may owe the final answer of a call that was cancelled or has run out of time. Then the
     /// connection is given up.
     pub unanswered: Duration,
+    /// Whether other processes of this user may see what the client does (`ginnel top`).
+    pub introspect: Introspect,
 }
 
 impl Default for ClientOptions {
@@ -44,6 +47,7 @@ impl Default for ClientOptions {
             ceiling: DEFAULT_CEILING,
             plain_window: 64,
             unanswered: Duration::from_secs(30),
+            introspect: Introspect::On,
         }
     }
 }

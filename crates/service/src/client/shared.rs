@@ -14,7 +14,7 @@ use ginnel_wire::Profiles;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fd::OwnedFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long rings are not proposed after they could not be attached.
@@ -37,21 +37,25 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(endpoint: &Endpoint, options: ClientOptions) -> std::io::Result<Self> {
+    pub(super) fn new(endpoint: &Endpoint, options: ClientOptions) -> std::io::Result<Arc<Self>> {
         let mut session = options.session.clone();
         // A slot carries one request at a time.
         let slots = Profiles::SHM_HYBRID | Profiles::SHM_FUTEX;
         session.supported = session.supported.without(slots) | Profiles::BASELINE;
         session.preferred = session.preferred.without(slots);
-        Ok(Self {
-            core: Mutex::new(Core::new(&options)),
+        let shared = Arc::new(Self {
+            core: Mutex::new(Core::new(endpoint, &options)),
             entrants: AtomicUsize::new(0),
             nudge: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
             connector: Mutex::new(Connector::new(endpoint.clone(), session)),
             endpoint: endpoint.clone(),
             options,
             generation: ginnel_base::fork_generation(),
-        })
+        });
+        if let Some(telling) = &mut lead::lock(&*shared).telling {
+            telling.belongs_to(Arc::downgrade(&shared));
+        }
+        Ok(shared)
     }
 
     fn is_ours(&self) -> bool {
@@ -313,6 +317,9 @@ impl Drop for Shared {
                 // The parent's: not a word to its server. The descriptors stay until the child ends.
                 std::mem::forget(link);
             }
+        }
+        if let Some(telling) = core.telling.as_mut().filter(|_| !ours) {
+            telling.leave();
         }
         core.lead.end_task();
     }

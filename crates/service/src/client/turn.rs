@@ -106,6 +106,9 @@ impl Core {
             None => answer_1(slot.ask, &message.envelope),
         };
         let kind = head.map(|head| head.kind);
+        if let Some(telling) = &mut self.telling {
+            telling.received(message.envelope.payload_len);
+        }
         if end.is_ok() && kind != Some(FrameKind::End) {
             slot.answers.push_back(message);
         } else {

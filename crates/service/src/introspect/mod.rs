@@ -13,12 +13,14 @@ mod histogram;
 mod list;
 mod publisher;
 mod record;
+mod reminder;
 
 pub use histogram::Latency;
 pub(crate) use histogram::{BUCKETS, Histogram};
 pub use list::Listed;
-pub(crate) use publisher::Publisher;
+pub(crate) use publisher::{EVERY, Publisher};
 pub use record::{Figures, Introspection, RecordError, Side};
+pub(crate) use reminder::{Teller, remind};
 use std::path::PathBuf;
 
 /// What the name of each such channel begins with.

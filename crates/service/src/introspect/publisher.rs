@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// The least time between two records.
-const EVERY: Duration = Duration::from_millis(100);
+pub(crate) const EVERY: Duration = Duration::from_millis(100);
 /// Readers of such a channel that take part in it. Those that only look do not count.
 const READERS: usize = 8;
 /// How long to wait before the runtime directory's lock is tried again: the first time, and how often that doubles.

@@ -31,14 +31,9 @@ impl Reactor {
 
     fn fill(&self, figures: &mut Figures, latency: &mut [u64; BUCKETS]) {
         let Shared { counters, options, .. } = &*self.shared;
-        let carriers = &counters.carriers;
         figures.sessions = counters.sessions.get();
         figures.active = self.sessions.len() as u64;
-        figures.seqpacket = carriers.seqpacket.get();
-        figures.stream = carriers.stream.get();
-        figures.tcp = carriers.tcp.get();
-        figures.slots = carriers.slots.get();
-        figures.ring = carriers.ring.get();
+        counters.carriers.tell(figures);
         figures.refused = counters.refused.get();
         figures.silent = counters.silent.get();
         figures.exhausted = counters.exhausted.get();
