@@ -3,7 +3,7 @@
 mod common;
 
 use common::{CARRIERS, CODE, Carrier, Process, await_state, echo, eventually, play, ready};
-use ginnel_service::{BaselineClient, Server, State};
+use ginnel_service::{BaselineClient, CallError, ClientOptions, Server, ServerOptions, State};
 use ginnel_session::{ConnectError, Refusal, Session, SessionError, Wait};
 use std::time::Duration;
 
@@ -137,4 +137,26 @@ fn the_longest_duration_is_never_in_every_option() {
         drop((client, silent));
         assert_eq!(server.drain(Duration::MAX).cut_off, 0);
     }
+}
+
+#[test]
+fn a_client_of_layout_2_is_counted_and_kept_out_as_any_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let endpoint = Carrier::Seqpacket.endpoint(dir.path(), 0);
+    let options = ServerOptions { max_sessions: 1, idle_timeout: common::PATIENCE, ..ServerOptions::default() };
+    let mute = |_: &ginnel_service::Request<'_>, _: &mut Vec<u8>| Ok(());
+    let server = Server::start(&endpoint, options, CODE, mute).unwrap();
+    let first = ginnel_service::Client::new(&endpoint, ClientOptions::default()).unwrap();
+    // Larger than what a server begins with: proposed, learned and granted at once.
+    assert_eq!(&*first.call(CODE, &[3; 50_000]).unwrap(), b"");
+    assert!(first.layout_2().is_some());
+    let counters = server.counters();
+    assert_eq!((counters.sessions, counters.active, counters.refused), (1, 1, 0));
+    let second = ginnel_service::Client::new(&endpoint, ClientOptions::default()).unwrap();
+    let refused = second.call(CODE, b"x").unwrap_err();
+    assert!(matches!(refused, CallError::NotReady { .. }), "{refused}");
+    let counters = server.counters();
+    assert_eq!((counters.sessions, counters.active), (1, 1));
+    assert!(counters.refused > 0);
+    server.stop();
 }

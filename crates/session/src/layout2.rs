@@ -5,7 +5,7 @@ use crate::config::{ClientConfig, ServerConfig};
 use crate::error::{CloseReason, HandshakeError, SessionError};
 use crate::listener::Incoming;
 use crate::parts::Parts;
-use crate::proto::{Connection, Framing, Offer2, Pool, Refuse2, Timing, Verdict2, or_baseline};
+use crate::proto::{Connection, Framing, Offer2, Pool, Refuse2, Timing, Verdict, Verdict2, or_baseline};
 use crate::ring::{self, RingOffer};
 use crate::session::{Agreement, Established};
 use ginnel_wire::{Features, Hello2, HelloAck2, Profiles, RING_BYTES};
@@ -163,6 +163,23 @@ impl Incoming {
         }
         connection.set_timing(timing, now);
         Ok(Parts { connection, carrier: link.into_carrier(), agreement: Agreement::new(&ack, peer) })
+    }
+
+    /// Whether the HELLO that has arrived will be accepted by [`Incoming::into_parts`], in whichever layout it is, as
+    /// the offer stands. Nothing is sent.
+    #[must_use]
+    pub fn is_acceptable(&self) -> bool {
+        match self.offer_2().and_then(|offer| self.drive.connection.judge_2(&offer)) {
+            Some(verdict) => matches!(verdict, Verdict2::Accept(_)),
+            None => matches!(self.verdict(), Verdict::Accept(_)),
+        }
+    }
+
+    /// Largest request that the HELLO that has arrived proposes, in whichever layout it is; 0 if it cannot be read.
+    #[must_use]
+    pub fn proposed_request(&self) -> u32 {
+        let of_layout_2 = || self.drive.connection.hello_2().map(|hello| hello.max_request_payload);
+        self.hello().map(|hello| hello.max_request_payload).or_else(of_layout_2).unwrap_or(0)
     }
 
     fn offer_2(&self) -> Option<Offer2> {

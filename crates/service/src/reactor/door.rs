@@ -6,7 +6,7 @@ use super::table::Table;
 use super::{Reactor, Whom};
 use crate::responder::SessionKey;
 use crate::server::SHARED_MEMORY;
-use ginnel_session::proto::{Timing, Verdict};
+use ginnel_session::proto::Timing;
 use ginnel_session::{Incoming, Listener, RefuseReason};
 use ginnel_wire::Profiles;
 use std::collections::VecDeque;
@@ -175,7 +175,7 @@ impl Reactor {
     ///
     /// Counters are raised before the answer leaves, so that a client that has it finds them so.
     fn shake_hands(&mut self, mut incoming: Incoming, now: Instant) {
-        let proposed = incoming.hello().map_or(0, |hello| hello.max_request_payload as usize);
+        let proposed = incoming.proposed_request() as usize;
         let (request, response) = self.shared.limits_for(proposed);
         let full = self.sessions.len() >= self.shared.options.max_sessions;
         let no_words = self.on_words.len() >= super::hot::MOST_ON_WORDS;
@@ -185,7 +185,7 @@ impl Reactor {
             offer.supported = offer.supported.without(SHARED_MEMORY) | Profiles::BASELINE;
         }
         // Nobody makes room for a client that is refused for another reason.
-        let fit = matches!(incoming.verdict(), Verdict::Accept(_));
+        let fit = incoming.is_acceptable();
         let accepted = fit && (!full || self.make_room(now));
         if accepted {
             self.shared.counters.sessions.add(1);
