@@ -8,15 +8,18 @@ use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
 mod bench;
+mod call;
 mod channel;
 mod demo;
 mod interrupt;
 mod job;
 mod netipc;
 mod outcome;
+mod procs;
 mod ps;
 mod quantity;
 mod run;
+mod serve;
 mod service;
 mod terminal;
 mod top;
@@ -47,6 +50,8 @@ enum Command {
     DemoChild(demo::DemoChild),
     Ps(ps::Ps),
     Run(run::Run),
+    Call(call::Call),
+    Serve(serve::Serve),
     /// Servers and clients of this user: list them, show one.
     Service(service::Service),
     Top(top::Top),
@@ -67,6 +72,8 @@ fn main() -> ExitCode {
         Command::DemoChild(child) => child.run(),
         Command::Ps(ps) => ps.run(),
         Command::Run(run) => run.run(),
+        Command::Call(call) => call.run(),
+        Command::Serve(serve) => serve.run(),
         Command::Service(service) => service.run(),
         Command::Top(top) => top.run(),
         Command::Netipc(netipc) => netipc.run(),

@@ -86,7 +86,7 @@ pub use report::{Cause, ExitReport, ExitStatus, ResourceUsage, StreamCount};
 pub use restart::{Backoff, Restart};
 pub use rotate::RotatingFile;
 pub use second_line::Aftermath;
-pub use shepherds::{Shepherd, TreeProcess, shepherds};
+pub use shepherds::{Shepherd, TreeProcess, processes, shepherds};
 pub use signal::{Signal, UnknownSignal};
 pub use stdio::Stdio;
 pub use streams::{ChildStderr, ChildStdin, ChildStdout};

@@ -26,7 +26,7 @@ pub struct Shepherd {
     pub tree: Vec<TreeProcess>,
 }
 
-/// A process of a tree.
+/// A process, of a tree or alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TreeProcess {
@@ -46,6 +46,17 @@ pub struct TreeProcess {
     pub memory: u64,
     /// CPU time used.
     pub cpu: Duration,
+}
+
+/// All processes that `/proc` shows, by pid. One that ends meanwhile may be missing, or have no command line any more.
+///
+/// # Errors
+/// When /proc cannot be read.
+pub fn processes() -> io::Result<Vec<TreeProcess>> {
+    let now = uptime()?;
+    let mut table = proc_table::table()?;
+    table.sort_unstable_by_key(|entry| entry.pid);
+    Ok(table.iter().map(|entry| process(entry, now)).collect())
 }
 
 /// All shepherds of this user, or of every user for root.
