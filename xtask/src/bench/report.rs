@@ -135,7 +135,7 @@ impl Run {
         let guest = if machine.hypervisor { " (a virtual machine: its cores move)" } else { "" };
         writeln!(page, "| machine | |\n|---|---|")?;
         writeln!(page, "| processor | {}{guest} |", machine.cpu)?;
-        writeln!(page, "| cores | {} |", machine.cores)?;
+        writeln!(page, "| cores | {} |", machine.cpus)?;
         writeln!(page, "| kernel | {}, clock source {} |", machine.kernel, machine.clock_source)?;
         writeln!(page, "| compiler | {}, release, no target features |", machine.compiler)?;
         writeln!(page, "| commit, date | {}, {} |", machine.commit, machine.date)?;

@@ -1,10 +1,7 @@
 //! Samples of several repetitions, merged as full histograms.
 
-use hdrhistogram::Histogram;
+use ginnel_bench::{Histogram, median};
 use serde::{Deserialize, Serialize};
-
-/// Picoseconds, and how often.
-pub(crate) type Recorded = Vec<(u64, u64)>;
 
 /// What the reader of a stream, or the sender of round trips, counted.
 #[derive(Clone, Copy, Default, Serialize, Deserialize)]
@@ -36,8 +33,9 @@ pub(crate) struct Measurement {
     pub(crate) send_seconds: f64,
     pub(crate) readers: Vec<Reader>,
     pub(crate) answers: Tally,
-    pub(crate) histogram: Recorded,
-    pub(crate) blocks: Recorded,
+    /// Picoseconds, not nanoseconds: some rows take less than one.
+    pub(crate) histogram: Histogram,
+    pub(crate) blocks: Histogram,
 }
 
 /// Several repetitions of one contender at one distance of the cores.
@@ -64,13 +62,13 @@ pub(crate) struct Summary {
 impl Summary {
     /// `None` if no repetition has a sample.
     pub(crate) fn of(measurements: &[&Measurement]) -> Option<Self> {
-        let singles: Vec<_> = measurements.iter().map(|one| one.histogram.as_slice()).collect();
-        let all = merge(&singles)?;
-        let fine: Vec<_> = measurements
-            .iter()
-            .map(|one| if one.blocks.is_empty() { one.histogram.as_slice() } else { one.blocks.as_slice() })
-            .collect();
-        let medians: Vec<f64> = fine.iter().filter_map(|one| merge(&[one])).map(|one| nanoseconds(&one, 0.5)).collect();
+        let mut all = Histogram::default();
+        measurements.iter().for_each(|one| all.merge(&one.histogram));
+        if all.is_empty() {
+            return None;
+        }
+        let fine = measurements.iter().map(|one| if one.blocks.is_empty() { &one.histogram } else { &one.blocks });
+        let medians: Vec<f64> = fine.filter(|one| !one.is_empty()).map(|one| nanoseconds(one, 0.5)).collect();
         let lines = |pick: fn(&Calibration) -> f64| {
             mean(measurements.iter().flat_map(|one| &one.calibration).map(pick).collect())
         };
@@ -93,7 +91,7 @@ impl Summary {
         Some(Self {
             repetitions: measurements.len(),
             samples: all.len(),
-            p50_ns: median(&medians),
+            p50_ns: median(medians.clone()),
             p99_ns: nanoseconds(&all, 0.99),
             p999_ns: nanoseconds(&all, 0.999),
             spread_ns: (medians.iter().copied().fold(f64::MAX, f64::min), medians.iter().copied().fold(0.0, f64::max)),
@@ -111,31 +109,12 @@ impl Summary {
     }
 }
 
-fn merge(recorded: &[&[(u64, u64)]]) -> Option<Histogram<u64>> {
-    let mut all = Histogram::<u64>::new(3).expect("three digits are a valid precision");
-    for &(value, count) in recorded.iter().copied().flatten() {
-        all.record_n(value, count).expect("a resizing histogram takes any value");
-    }
-    (!all.is_empty()).then_some(all)
-}
-
-fn nanoseconds(histogram: &Histogram<u64>, quantile: f64) -> f64 {
-    histogram.value_at_quantile(quantile) as f64 / 1000.0
+fn nanoseconds(histogram: &Histogram, quantile: f64) -> f64 {
+    histogram.quantile(quantile) as f64 / 1000.0
 }
 
 fn mean(values: Vec<f64>) -> f64 {
     values.iter().sum::<f64>() / values.len().max(1) as f64
-}
-
-/// The middle one, or of two middle ones the mean.
-pub(crate) fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    match sorted.len() {
-        0 => f64::NAN,
-        len if len % 2 == 1 => sorted[len / 2],
-        len => (sorted[len / 2 - 1] + sorted[len / 2]) / 2.0,
-    }
 }
 
 #[cfg(test)]
@@ -151,8 +130,8 @@ mod tests {
             send_seconds: 1.0,
             readers: vec![Reader { tally: Tally { received: 10, ..Tally::default() }, seconds: 2.0 }],
             answers: Tally::default(),
-            histogram: values.to_vec(),
-            blocks: Vec::new(),
+            histogram: serde_json::from_value(serde_json::json!(values)).unwrap(),
+            blocks: Histogram::default(),
         }
     }
 

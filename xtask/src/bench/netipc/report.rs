@@ -121,8 +121,11 @@ fn cores(result: &Outcome) -> &'static str {
 fn machine() -> String {
     let machine = Conditions::read();
     let guest = if machine.hypervisor { " (virtual)" } else { "" };
-    let Conditions { cpu, cores, kernel, compiler, commit, date, .. } = machine;
-    format!("{cpu}{guest}, {cores} CPUs, Linux {kernel}, {compiler}; commit {commit}, {date}")
+    let Conditions { compiler, commit, date, .. } = &machine;
+    format!(
+        "{}{guest}, {} CPUs, Linux {}, {compiler}; commit {commit}, {date}",
+        machine.cpu, machine.cpus, machine.kernel
+    )
 }
 
 fn number(value: f64) -> String {

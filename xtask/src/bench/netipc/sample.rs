@@ -90,10 +90,7 @@ fn items_rate(sample: &Sample) -> f64 {
 }
 
 fn median(core: &[&Sample], value: impl Fn(&Sample) -> f64) -> f64 {
-    let mut values: Vec<f64> = core.iter().map(|sample| value(sample)).collect();
-    values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    if values.len() % 2 == 1 { values[middle] } else { f64::midpoint(values[middle - 1], values[middle]) }
+    ginnel_bench::median(core.iter().map(|sample| value(sample)).collect())
 }
 
 #[cfg(test)]

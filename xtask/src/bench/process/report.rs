@@ -64,7 +64,7 @@ impl Run {
         }
         writeln!(page, "| machine | |\n|---|---|")?;
         writeln!(page, "| processor | {}{guest} |", machine.cpu)?;
-        writeln!(page, "| cores | {} |", machine.cores)?;
+        writeln!(page, "| cores | {} |", machine.cpus)?;
         writeln!(page, "| kernel | {}, clock source {} |", machine.kernel, machine.clock_source)?;
         writeln!(page, "| compiler | {}, release, no target features |", machine.compiler)?;
         let (variables, bytes) = self.environment;

@@ -1,7 +1,7 @@
 //! Times of several repetitions, and taking them turn by turn.
 
 use crate::bench::machine;
-use crate::bench::statistics::median;
+use ginnel_bench::median;
 use serde::Serialize;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -21,7 +21,7 @@ pub(crate) struct Spread {
 impl Spread {
     pub(crate) fn of(values: &[f64]) -> Spread {
         Spread {
-            mid: median(values),
+            mid: median(values.to_vec()),
             low: values.iter().copied().fold(f64::INFINITY, f64::min),
             high: values.iter().copied().fold(f64::NEG_INFINITY, f64::max),
         }
