@@ -4,6 +4,7 @@
 //! ginnel demo                                         ginnel demo-child
 //!   reads /proc  -- one record per process -->          checks, adds up, measures the latency
 //!   compares     <-- one report per sweep ---           says what it has seen
+//!   squares      <-- one number per call ----           another one calls, and checks the answers
 //! ```
 
 use crate::interrupt::Interrupt;
@@ -21,17 +22,21 @@ use std::time::{Duration, Instant};
 mod child;
 mod footprint;
 mod records;
+mod service;
 mod table;
 
 pub(crate) use child::DemoChild;
 use footprint::Footprint;
 use records::{Latency, ParentLink, ProcessRecord, Report, Sums};
+use service::Calls;
 use table::Table;
 
 /// Names the channels and the environment variables of the link.
 const PREFIX: &str = "ginnel-demo";
 /// How long the child may take for anything; it needs microseconds.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the service is called at most.
+const CALLS: Duration = Duration::from_secs(1);
 /// How often a wait for the child looks for Ctrl-C.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
@@ -40,7 +45,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 #[command(after_help = "\
 Starts a second process and talks to it through an inherited pair of channels: this machine's process table, one record per
 process, over and over; what the other process makes of it comes back. At the end: how many records, how fast, whether
-any was lost, and whether anything was left behind.
+any was lost, and whether anything was left behind. Then a third process calls this one, as a service.
 
 Examples:
   ginnel demo
@@ -89,14 +94,20 @@ impl Demo {
             left_behind.push(format!("{} processes of the other's tree", outcome.survivors));
         }
 
+        // Afterwards, so that what was left behind is the channels' alone.
+        let calls = if interrupt.came() { None } else { Some(service::serve(self.seconds.min(CALLS))?) };
+
         let arrived = outcome.sums.records + outcome.sums.corrupt;
         let lost = outcome.sent.saturating_sub(arrived);
         let damaged = outcome.sums.corrupt + outcome.wrong_reports;
         say(if self.json {
-            outcome.json(lost, damaged, &left_behind)
+            outcome.json(lost, damaged, &left_behind, calls.as_ref())
         } else {
-            outcome.text(lost, damaged, &left_behind)
+            outcome.text(lost, damaged, &left_behind, calls.as_ref())
         })?;
+        if let Some(wrong) = calls.map(|calls| calls.wrong).filter(|wrong| *wrong > 0) {
+            return Err(Failure::new(format!("{wrong} answers of the service were wrong")));
+        }
         if lost > 0 || damaged > 0 {
             return Err(Failure::new(format!("{lost} records were lost and {damaged} damaged")));
         }
@@ -250,7 +261,7 @@ impl Outcome {
         self.reports += 1;
     }
 
-    fn json(&self, lost: u64, damaged: u64, left_behind: &[String]) -> String {
+    fn json(&self, lost: u64, damaged: u64, left_behind: &[String], calls: Option<&Calls>) -> String {
         let Latency { p50, p99, p999, max } = self.latency;
         serde_json::json!({
             "messages": self.sums.records,
@@ -263,15 +274,16 @@ impl Outcome {
             "reports": self.reports,
             "latency_ns": { "p50": p50, "p99": p99, "p999": p999, "max": max },
             "left_behind": left_behind,
+            "service": calls,
         })
         .to_string()
     }
 
-    fn text(&self, lost: u64, damaged: u64, left_behind: &[String]) -> String {
+    fn text(&self, lost: u64, damaged: u64, left_behind: &[String], calls: Option<&Calls>) -> String {
         let Latency { p50, p99, p999, max } = self.latency;
         let seconds = self.elapsed.as_secs_f64();
         let micros = |ns: u64| format!("{:.1} µs", ns as f64 / 1000.0);
-        format!(
+        let mut text = format!(
             "records   {} to process {}, {:.0} a second, {} bytes; lost {lost}, damaged {damaged}\n\
              results   {} from it, each equal to our own sums over {} processes\n\
              latency   one way: p50 {}, p99 {}, p99.9 {}, max {}\n\
@@ -291,7 +303,20 @@ impl Outcome {
             } else {
                 left_behind.join(", ")
             },
-        )
+        );
+        if let Some(calls) = calls {
+            text += &format!(
+                "\nservice   {} calls from a third process over {}, {:.0} a second, {} wrong answers; round trip p50 {}, \
+                 p99 {}",
+                calls.calls,
+                calls.carrier,
+                calls.calls as f64 / calls.seconds,
+                calls.wrong,
+                micros(calls.p50_ns),
+                micros(calls.p99_ns),
+            );
+        }
+        text
     }
 
     fn bytes(&self) -> u64 {

@@ -51,6 +51,8 @@ fn the_summary_in_json_counts_every_record_and_nothing_left_behind() {
     let [p50, p99, p999] = ["p50", "p99", "p999"].map(|quantile| number(&last["latency_ns"][quantile]));
     assert!(0 < p50 && p50 <= p99 && p99 <= p999, "{last}");
     assert_eq!(last["left_behind"], serde_json::json!([]));
+    assert!(number(&last["service"]["calls"]) > 0 && number(&last["service"]["wrong"]) == 0, "{last}");
+    assert!(number(&last["service"]["p50_ns"]) <= number(&last["service"]["p99_ns"]), "{last}");
     assert!(!house.run.exists(), "a demo needs no runtime directory");
 }
 
@@ -64,6 +66,8 @@ fn the_summary_for_people_says_the_same() {
         "latency   one way: p50 ",
         "p99.9 ",
         "nothing: the whole process tree is gone",
+        "service   ",
+        " 0 wrong answers",
     ] {
         assert!(ended.stdout.contains(part), "{part:?} is missing in {}", ended.stdout);
     }

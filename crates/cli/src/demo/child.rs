@@ -1,20 +1,32 @@
 //! The other process of the demo: receives, checks, measures, answers.
 
-use super::PREFIX;
 use super::records::{ChildLink, Latency, Report, Sums};
+use super::{PREFIX, service};
 use crate::outcome::{Failure, conclude};
 use clap::Args;
 use ginnel::channel::{CloseCause, Link, RecvError};
 use hdrhistogram::Histogram;
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
-/// Arguments of the hidden command `ginnel demo-child`: none, the environment says it all.
+/// Arguments of the hidden command `ginnel demo-child`. Without any, the environment says it all.
 #[derive(Args)]
-pub(crate) struct DemoChild {}
+pub(crate) struct DemoChild {
+    /// Call the service in this directory
+    #[arg(long, requires = "millis")]
+    call: Option<PathBuf>,
+    /// For so long
+    #[arg(long)]
+    millis: Option<u64>,
+}
 
 impl DemoChild {
     pub(crate) fn run(self) -> ExitCode {
-        conclude(attend())
+        conclude(match (self.call, self.millis) {
+            (Some(dir), Some(millis)) => service::call(&dir, Duration::from_millis(millis)),
+            _ => attend(),
+        })
     }
 }
 
