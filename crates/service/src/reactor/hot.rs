@@ -49,7 +49,7 @@ impl Reactor {
                 _ => on_words || self.now.saturating_duration_since(self.polled) >= POLL_EVERY,
             };
             if due {
-                self.look(Some(Duration::ZERO), ready);
+                self.look(None, ready);
             }
             return;
         }
@@ -66,8 +66,7 @@ impl Reactor {
         if on_words && !busy {
             self.sleep_on_words(rung, until, ready);
         } else {
-            let timeout = if busy { Some(Duration::ZERO) } else { until.remaining() };
-            self.look(timeout, ready);
+            self.look(if busy { None } else { Some(until) }, ready);
             if on_words {
                 self.look_at_words(ready);
             }
@@ -75,9 +74,13 @@ impl Reactor {
         self.look_at_uneasy(ready);
     }
 
-    /// Waits for the poll.
-    fn look(&mut self, timeout: Option<Duration>, ready: &mut Vec<Ready>) {
-        match self.poll.wait(timeout) {
+    /// Looks at the poll, or waits for it until that time.
+    fn look(&mut self, until: Option<Deadline>, ready: &mut Vec<Ready>) {
+        let events = match until {
+            None => self.poll.wait(Some(Duration::ZERO)),
+            Some(until) => self.poll.wait_until(until),
+        };
+        match events {
             Ok(events) => {
                 ready.extend_from_slice(events);
                 self.has_polled = true;
@@ -147,7 +150,7 @@ impl Reactor {
             self.look_at_words(ready);
         }
         if self.porter.as_ref().is_none_or(Porter::rang) {
-            self.look(Some(Duration::ZERO), ready);
+            self.look(None, ready);
         }
     }
 

@@ -7,9 +7,13 @@
 //!
 //! This file and the carriers are all that a port to another system has to bring.
 
+use ginnel_base::Deadline;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
+};
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -64,16 +68,29 @@ impl Ready {
 /// Events that are taken at one time.
 const BATCH: usize = 256;
 
-/// The descriptors that are waited for.
+/// The token of the timer: no table of sessions is that large.
+const TIMER: u64 = u64::MAX;
+
+/// The descriptors that are waited for, and a timer.
+///
+/// The timer stays set from one wait to the next. A timeout would cost each wait a look at the clock and a timer of the
+/// kernel, for the sake of a deadline that is far away and that hardly any wait sees.
 #[derive(Debug)]
 pub(super) struct Poll {
     epoll: OwnedFd,
+    timer: OwnedFd,
+    /// When the timer rings; never if it is not set.
+    rings: Deadline,
     ready: Vec<Ready>,
 }
 
 impl Poll {
     pub(super) fn new() -> io::Result<Self> {
-        Ok(Self { epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?, ready: Vec::with_capacity(BATCH) })
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?;
+        // It rings once each time that it is set, and needs no read.
+        epoll::add(&epoll, &timer, EventData::new_u64(TIMER), EventFlags::IN | EventFlags::ET)?;
+        Ok(Self { epoll, timer, rings: Deadline::NEVER, ready: Vec::with_capacity(BATCH) })
     }
 
     pub(super) fn add(&self, fd: impl AsFd, token: Token, interest: Interest) -> io::Result<()> {
@@ -94,26 +111,43 @@ impl Poll {
         let _ = epoll::delete(&self.epoll, fd);
     }
 
+    /// Waits until something happens, or until `until`, or for nothing once in a while, since a timer that rings early is
+    /// left alone; what has happened.
+    pub(super) fn wait_until(&mut self, until: Deadline) -> io::Result<&[Ready]> {
+        if until < self.rings {
+            let left = until.remaining().unwrap_or(Duration::MAX);
+            if left.is_zero() {
+                return self.wait(Some(left));
+            }
+            let (it_interval, it_value) = (timespec(Duration::ZERO), timespec(left));
+            timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &Itimerspec { it_interval, it_value })?;
+            self.rings = until;
+        }
+        self.wait(None)
+    }
+
     /// Waits until something happens, or for `timeout`; what has happened. A signal ends the wait early.
     pub(super) fn wait(&mut self, timeout: Option<Duration>) -> io::Result<&[Ready]> {
         let mut events = [const { MaybeUninit::<epoll::Event>::uninit() }; BATCH];
-        let timeout = timeout.map(|left| rustix::time::Timespec {
-            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: i64::from(left.subsec_nanos()),
-        });
+        let timeout = timeout.map(timespec);
         self.ready.clear();
         match epoll::wait(&self.epoll, &mut events[..], timeout.as_ref()) {
             Ok((events, _)) => {
                 let both = EventFlags::HUP | EventFlags::ERR;
-                self.ready.extend(events.iter().map(|event| {
+                let rings = &mut self.rings;
+                self.ready.extend(events.iter().filter_map(|event| {
                     // Copied out: the kernel's struct is packed.
                     let (flags, data) = (event.flags, event.data);
-                    Ready {
+                    if data.u64() == TIMER {
+                        *rings = Deadline::NEVER;
+                        return None;
+                    }
+                    Some(Ready {
                         token: Token(data.u64()),
                         read: flags.intersects(EventFlags::IN | EventFlags::RDHUP | both),
                         write: flags.intersects(EventFlags::OUT | both),
                         hung_up: flags.contains(EventFlags::HUP),
-                    }
+                    })
                 }));
                 Ok(&self.ready)
             }
@@ -121,6 +155,10 @@ impl Poll {
             Err(errno) => Err(errno.into()),
         }
     }
+}
+
+fn timespec(time: Duration) -> Timespec {
+    Timespec { tv_sec: i64::try_from(time.as_secs()).unwrap_or(i64::MAX), tv_nsec: i64::from(time.subsec_nanos()) }
 }
 
 impl Poll {
@@ -165,5 +203,33 @@ impl ginnel_base::Wake for Bell {
             // Each write is an edge, whatever the count is. It would take centuries to fill up.
             let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ginnel_base::Wake;
+
+    #[test]
+    fn a_wait_ends_at_its_time_and_an_earlier_timer_is_left_alone() {
+        let mut poll = Poll::new().unwrap();
+        let soon = Deadline::after(Duration::from_millis(20));
+        while !soon.passed() {
+            assert!(poll.wait_until(soon).unwrap().is_empty());
+        }
+        let bell = Bell::new().unwrap();
+        poll.add_bell(&bell, Token(7)).unwrap();
+        let (far, farther) = (Deadline::after(Duration::from_secs(60)), Deadline::after(Duration::from_secs(90)));
+        for until in [far, farther, Deadline::NEVER] {
+            bell.wake();
+            assert_eq!(poll.wait_until(until).unwrap().len(), 1);
+            assert_eq!(poll.rings, far);
+        }
+        let sooner = Deadline::after(Duration::from_millis(20));
+        while !sooner.passed() {
+            assert!(poll.wait_until(sooner).unwrap().is_empty());
+        }
+        assert!(poll.wait_until(sooner).unwrap().is_empty(), "a time that has passed is not waited for");
     }
 }
