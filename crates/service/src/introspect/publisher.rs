@@ -159,3 +159,50 @@ fn monotonic() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     nanos(Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec as u32))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    /// Counts events.
+    struct Events(Arc<AtomicUsize>);
+
+    impl tracing::Subscriber for Events {
+        fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+            true
+        }
+
+        fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+            tracing::span::Id::from_u64(1)
+        }
+
+        fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+        fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+        fn event(&self, event: &tracing::Event<'_>) {
+            self.0.fetch_add(usize::from(*event.metadata().level() <= tracing::Level::INFO), Ordering::Relaxed);
+        }
+
+        fn enter(&self, _: &tracing::span::Id) {}
+
+        fn exit(&self, _: &tracing::span::Id) {}
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_used_is_told_once_and_asked_no_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let endpoint = Endpoint::seqpacket(dir.path(), "svc").unwrap();
+        let bad = Introspect::In(dir.path().join("no/parent"));
+        let mut publisher = Publisher::new(&bad, Side::Server, &endpoint).unwrap();
+        let events = Arc::new(AtomicUsize::new(0));
+        tracing::subscriber::with_default(Events(Arc::clone(&events)), || {
+            for _ in 0..3 {
+                publisher.touch();
+                publisher.publish(Instant::now(), false, |figures, _| figures.requests += 1);
+            }
+        });
+        assert_eq!((events.load(Ordering::Relaxed), publisher.due()), (1, None));
+    }
+}
