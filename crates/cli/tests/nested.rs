@@ -21,6 +21,7 @@ impl Drop for Running {
 /// gets the signal once all the same, and has nearly all of the grace.
 #[test]
 fn five_levels_down_a_command_gets_one_signal_once_and_has_its_grace() {
+    ginnel_testing::default_signals();
     let one = |name: &str, signal: rustix::process::Signal| {
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("log");

@@ -10,9 +10,8 @@ const GINNEL: &str = env!("CARGO_BIN_EXE_ginnel");
 const LONG: Duration = Duration::from_secs(20);
 
 fn ginnel(args: &[&str]) -> Command {
-    // Also under `nohup`: a shell cannot trap what was ignored when it began, and the commands of these tests do.
-    let mut command = Command::new("env");
-    command.args(["--default-signal=HUP,INT,QUIT", GINNEL]);
+    ginnel_testing::default_signals();
+    let mut command = Command::new(GINNEL);
     command.args(args).stdin(Stdio::null());
     command
 }
@@ -243,6 +242,7 @@ impl Drop for Marked {
 fn a_signal_at_any_moment_of_the_startup_leaves_nothing_and_has_its_code() {
     use rustix::process::Signal;
     use std::os::unix::process::ExitStatusExt;
+    ginnel_testing::default_signals();
     let mark = Marked(std::process::id().to_string());
     // What a shell starts in the background ignores INT, and is killed after the grace.
     let script = "sleep 1000 & setsid sleep 1001 & (sleep 1002 &); wait";
@@ -251,7 +251,6 @@ fn a_signal_at_any_moment_of_the_startup_leaves_nothing_and_has_its_code() {
     let isolated = ["run", "--isolate", "--grace", "150ms", "--", "sh", "-c", script];
     let mut caught = 0;
     for attempt in 0..180u64 {
-        // Not by way of `env`: the moments are those of this program.
         let mut command = Command::new(GINNEL);
         command.args(if attempt % 6 < 3 { &args[..] } else { &isolated }).stdin(Stdio::null());
         let mut child = Running(command.env(Marked::NAME, &mark.0).stderr(Stdio::null()).spawn().unwrap());
@@ -332,8 +331,8 @@ fn in_a_terminal(script: &str) -> (ginnel_process::Child, PtyMaster) {
 }
 
 fn typed_at(args: &[&str]) -> (ginnel_process::Child, PtyMaster) {
-    let mut command = Shepherded::new("env");
-    command.args(["--default-signal=HUP,INT,QUIT", GINNEL]);
+    ginnel_testing::default_signals();
+    let mut command = Shepherded::new(GINNEL);
     command.args(["run", "--pty"]).args(args).pty(Pty::new(Size::new(30, 90))).timeout(LONG);
     let mut child = command.spawn().unwrap();
     let master = child.pty.take().unwrap();

@@ -24,19 +24,14 @@ struct Traced(libc::pid_t);
 
 impl Traced {
     fn start(args: &[&str]) -> (Running, Traced) {
+        ginnel_testing::default_signals();
         let mut command = Command::new(env!("CARGO_BIN_EXE_ginnel"));
         command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        // SAFETY: system calls between `fork` and `exec`, which point nowhere.
+        // SAFETY: a system call between `fork` and `exec`, which points nowhere.
         unsafe {
-            command.pre_exec(|| {
-                // Also under `nohup`: what is ignored when it begins would be so for its commands.
-                for ignored in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT] {
-                    libc::signal(ignored, libc::SIG_DFL);
-                }
-                match libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) {
-                    0 => Ok(()),
-                    _ => Err(io::Error::last_os_error()),
-                }
+            command.pre_exec(|| match libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) {
+                0 => Ok(()),
+                _ => Err(io::Error::last_os_error()),
             });
         }
         let child = Running(command.spawn().unwrap());

@@ -13,6 +13,7 @@ const GINNEL: &str = env!("CARGO_BIN_EXE_ginnel");
 const LONG: Duration = Duration::from_secs(20);
 
 fn ginnel(args: &[&str]) -> Command {
+    ginnel_testing::default_signals();
     let mut command = Command::new(GINNEL);
     command.arg("run").args(args).stdin(Stdio::null());
     command
@@ -153,6 +154,10 @@ fn a_signal_during_the_start_is_not_lost() {
 
 #[test]
 fn as_the_first_process_it_passes_a_hangup_on() {
+    if !ginnel_testing::has_namespaces("-Urpf") {
+        return;
+    }
+    ginnel_testing::default_signals();
     let script = "trap 'echo again' HUP; echo ready; while :; do sleep 0.02; done";
     let mut command = Shepherded::new("unshare");
     command
@@ -176,6 +181,9 @@ fn as_the_first_process_it_passes_a_hangup_on() {
 
 #[test]
 fn without_proc_it_passes_on_the_same() {
+    if !ginnel_testing::has_namespaces("-Urm") {
+        return;
+    }
     let script = "mount -t tmpfs none /proc && exec \"$0\" run -- sh -c 'echo passed >&7; kill -HUP $$; exit 5' 7>&1";
     let mut command = std::process::Command::new("unshare");
     // What is ignored at the start stays so: the command outlives its own HUP.
@@ -187,6 +195,7 @@ fn without_proc_it_passes_on_the_same() {
 
 #[test]
 fn a_terminal_that_hangs_up_is_told_to_everybody() {
+    ginnel_testing::default_signals();
     let dir = tempfile::tempdir().unwrap();
     // The outer shell waits for the inner one, and would run its own trap only then.
     let script = "trap 'echo outer >> seen' HUP; sh -c \"trap 'echo inner >> seen; exit' HUP; echo ready; \
@@ -231,7 +240,7 @@ fn inherited_descriptors_are_passed_on() {
 
 #[test]
 fn a_jobserver_works_through_it() {
-    if !ginnel_testing::has(Command::new("make").arg("--version").output().is_ok(), "needs make") {
+    if !ginnel_testing::has_program("make") {
         return;
     }
     let dir = tempfile::tempdir().unwrap();

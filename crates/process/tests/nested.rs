@@ -154,6 +154,7 @@ fn level() {
 
 #[test]
 fn five_levels_down_a_command_gets_one_signal_once_and_has_its_grace() {
+    ginnel_testing::default_signals();
     let stops: [Stop; 3] = [
         ("TERM", |child| child.handle().stop()),
         ("INT", |child| child.handle().stop_with(Signal::INT)),

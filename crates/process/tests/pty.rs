@@ -89,6 +89,7 @@ fn modes_can_be_those_of_another_terminal() {
 
 #[test]
 fn control_c_interrupts_the_foreground() {
+    ginnel_testing::default_signals();
     let (mut child, mut master) = start("echo ready; exec sleep 1000", usual());
     expect(&mut master, "ready");
     // Typed before the exec it would hit the shell: with the same result.
@@ -150,6 +151,7 @@ fn the_last_byte_is_never_lost() {
 
 #[test]
 fn hanging_up_ends_the_session() {
+    ginnel_testing::default_signals();
     let mark = Mark::new();
     let mut child = mark.command("sleep").arg("1000").pty(usual()).spawn().unwrap();
     drop(child.pty.take());

@@ -11,16 +11,21 @@
 //! # }
 //! ```
 
-#![forbid(unsafe_code)]
-
 use std::fmt::Display;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+mod sys;
+
+pub use sys::default_signals;
+
 /// The variable with the path of the file to which each skipped test adds a line.
 pub const SKIPS: &str = "GINNEL_SKIPS";
+
+/// The variable with the name of the emulator under which the tests run, if they do (`cargo xtask cross`).
+pub const EMULATOR: &str = "GINNEL_EMULATOR";
 
 /// Notes that the calling test, or a part of it, is skipped, and why: `needs …`.
 pub fn skip(why: impl Display) {
@@ -48,11 +53,33 @@ pub fn is_root(purpose: impl Display) -> bool {
     has(rustix::process::geteuid().is_root(), format_args!("needs root {purpose}"))
 }
 
+/// Whether `program` is installed; if not, the calling test is noted as skipped.
+#[must_use]
+pub fn has_program(program: &str) -> bool {
+    has(finds(program), format_args!("needs the program {program}"))
+}
+
+/// Whether `program` is in one of the directories of `PATH`.
+#[must_use]
+pub fn finds(program: &str) -> bool {
+    std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()))
+}
+
 /// Whether `unshare` with these options (`-pfm`) works here; if not, the calling test is noted as skipped.
 #[must_use]
 pub fn has_namespaces(options: &str) -> bool {
     let made = Command::new("unshare").args([options, "true"]).stderr(Stdio::null()).status();
     has(made.is_ok_and(|status| status.success()), format_args!("needs the namespaces of `unshare {options}`"))
+}
+
+/// Whether this runs on the processor itself; if not, the calling test is noted as skipped because the emulator lacks
+/// `what`: `ptrace`.
+#[must_use]
+pub fn is_native(what: impl Display) -> bool {
+    match std::env::var(EMULATOR) {
+        Ok(emulator) => has(false, format_args!("needs {what}, which {emulator} does not have")),
+        Err(_) => true,
+    }
 }
 
 /// The calling test: package, test program, name.
@@ -77,6 +104,30 @@ fn stem(program: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_child_of_a_test_can_be_interrupted_also_under_nohup() {
+        use std::os::unix::process::ExitStatusExt;
+        const NAME: &str = "tests::a_child_of_a_test_can_be_interrupted_also_under_nohup";
+        let interrupted = || {
+            let status = Command::new("sh").args(["-c", "kill -INT $$; kill -QUIT $$; kill -HUP $$"]).status();
+            status.unwrap().signal()
+        };
+        if std::env::var_os("GINNEL_TESTING_CHILD").is_some() {
+            assert_eq!(interrupted(), None, "nothing is ignored here");
+            default_signals();
+            assert_eq!(interrupted(), Some(2));
+            return;
+        }
+        let script = "trap '' HUP INT QUIT; exec \"$@\"";
+        let test = std::env::current_exe().unwrap();
+        let output = Command::new("sh")
+            .args(["-c", script, "sh", test.to_str().unwrap(), "--exact", NAME])
+            .env("GINNEL_TESTING_CHILD", "1")
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+    }
 
     #[test]
     fn what_is_skipped_is_noted_by_name() {
