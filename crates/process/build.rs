@@ -5,6 +5,9 @@ use std::{env, path::PathBuf, process::Command};
 fn main() {
     println!("cargo:rerun-if-changed=shepherd");
     println!("cargo:rerun-if-changed=build.rs");
+    // Cargo compares times, and takes what another checkout has left in a shared target directory for ours if it is
+    // newer than our sources. The variable (.cargo/config.toml) is the path of this checkout.
+    println!("cargo:rerun-if-env-changed=GINNEL_CHECKOUT");
     let target = env::var("TARGET").expect("cargo sets TARGET");
     let arch = env::var("CARGO_CFG_TARGET_ARCH").expect("cargo sets CARGO_CFG_TARGET_ARCH");
     let os = env::var("CARGO_CFG_TARGET_OS").expect("cargo sets CARGO_CFG_TARGET_OS");
