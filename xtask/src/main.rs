@@ -4,6 +4,7 @@ use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
 mod bench;
+mod each;
 mod fuzz;
 mod sanitize;
 mod soak;
