@@ -1,9 +1,10 @@
-//! `cargo xtask test|fuzz|soak|sanitize`: the chores of this repository, one module each.
+//! `cargo xtask test|fuzz|soak|sanitize|cross`: the chores of this repository, one module each.
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
 mod bench;
+mod cross;
 mod each;
 mod fuzz;
 mod sanitize;
@@ -27,6 +28,8 @@ enum Task {
     Soak(soak::Soak),
     /// Run the tests of shared memory under a sanitizer.
     Sanitize(sanitize::Sanitize),
+    /// Build everything for aarch64, and run the tests that an emulator can run.
+    Cross(cross::Cross),
     /// Measure, beside the rivals, and write the report.
     Bench(bench::Bench),
 }
@@ -37,6 +40,7 @@ fn main() -> ExitCode {
         Task::Fuzz(task) => task.run(),
         Task::Soak(task) => task.run(),
         Task::Sanitize(task) => task.run(),
+        Task::Cross(task) => task.run(),
         Task::Bench(task) => task.run(),
     };
     match outcome {

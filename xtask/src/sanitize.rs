@@ -18,7 +18,13 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 pub(crate) struct Sanitize {
     /// Which sanitizer to run.
     sanitizer: Sanitizer,
+    /// Test this crate only.
+    #[arg(long, value_parser = PACKAGES)]
+    package: Option<String>,
 }
+
+/// Where memory is shared.
+const PACKAGES: [&str; 2] = ["ginnel-memory", "ginnel-channel"];
 
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum Sanitizer {
@@ -30,16 +36,17 @@ enum Sanitizer {
 
 impl Sanitize {
     pub(crate) fn run(self) -> Result<(), String> {
+        let packages: Vec<&str> = self.package.as_deref().map_or(PACKAGES.to_vec(), |package| vec![package]);
         match self.sanitizer {
-            Sanitizer::Address => address(),
-            Sanitizer::Thread => thread(),
+            Sanitizer::Address => address(&packages),
+            Sanitizer::Thread => thread(&packages),
         }
     }
 }
 
-fn address() -> Result<(), String> {
+fn address(packages: &[&str]) -> Result<(), String> {
     let dir = ["--target", TARGET, "--target-dir", "target/asan"];
-    for package in packages(&["ginnel-memory", "ginnel-channel"]) {
+    for package in packages {
         let args = ["+nightly", "test", "--package", package, "--all-features", "--lib", "--tests"];
         // The guard's handler comes before the sanitizer's, and passes on what is not its own.
         let env = [("RUSTFLAGS", "-Zsanitizer=address"), ("ASAN_OPTIONS", "allow_user_segv_handler=1:detect_leaks=1")];
@@ -48,7 +55,7 @@ fn address() -> Result<(), String> {
     Ok(())
 }
 
-fn thread() -> Result<(), String> {
+fn thread(packages: &[&str]) -> Result<(), String> {
     let library = library()?;
     let library = library.to_str().ok_or("the path of the library's source is not UTF-8")?;
     let dir = ["--target", TARGET, "--target-dir", "target/tsan", "-Zbuild-std"];
@@ -60,19 +67,13 @@ fn thread() -> Result<(), String> {
         ("RUSTFLAGS", "-Zsanitizer=thread --cfg ginnel_atomic_copy"),
         ("TSAN_OPTIONS", "halt_on_error=1"),
     ];
-    for package in packages(&["ginnel-memory", "ginnel-channel"]) {
+    for package in packages {
         let args = ["test", "--package", package, "--all-features", "--lib", "--tests"];
         // The sanitizer's own system calls and background thread would be counted as ours.
         let skip = ["--", "--skip", "syscalls::", "--skip", "idle::"];
         cargo(&[&args[..], &dir[..], &skip[..]].concat(), &env)?;
     }
     Ok(())
-}
-
-/// Those of `names` that this workspace has.
-fn packages(names: &[&'static str]) -> Vec<&'static str> {
-    let folder = |name: &str| format!("crates/{}/Cargo.toml", name.trim_start_matches("ginnel-"));
-    names.iter().copied().filter(|name| Path::new(&folder(name)).exists()).collect()
 }
 
 fn library() -> Result<PathBuf, String> {

@@ -82,6 +82,25 @@ pub fn is_native(what: impl Display) -> bool {
     }
 }
 
+/// Whether an emulator runs this.
+#[must_use]
+pub fn is_emulated() -> bool {
+    std::env::var_os(EMULATOR).is_some()
+}
+
+/// The number of the system call in which a thread of this process sleeps; `None` while it runs, or is gone.
+#[must_use]
+pub fn asleep_in(thread: u32) -> Option<i64> {
+    let call = std::fs::read_to_string(format!("/proc/self/task/{thread}/syscall")).ok()?;
+    let call = call.split_whitespace().next()?.parse().ok()?;
+    // An emulator sleeps by a call of the processor below, whose numbers are those of x86_64.
+    let emulated = [(271, libc::SYS_ppoll), (45, libc::SYS_recvfrom), (202, libc::SYS_futex)];
+    match emulated.into_iter().find(|(below, _)| *below == call) {
+        Some((_, call)) if is_emulated() => Some(call),
+        _ => Some(call),
+    }
+}
+
 /// The calling test: package, test program, name.
 fn test() -> String {
     let package = std::env::var("CARGO_PKG_NAME").unwrap_or_else(|_| "?".to_owned());

@@ -113,10 +113,16 @@ fn one_wake_up_each(publications: &[Vec<i64>]) {
 
 #[test]
 fn each_of_many_sleepers_gets_every_record_for_one_wake_up_and_then_the_end() {
+    if !ginnel_testing::is_native("ptrace") {
+        return;
+    }
     one_wake_up_each(&run("close", CloseCause::Closed));
 }
 
 #[test]
 fn many_sleepers_get_the_record_that_a_writer_published_right_before_it_was_killed() {
+    if !ginnel_testing::is_native("ptrace") {
+        return;
+    }
     one_wake_up_each(&run("kill", CloseCause::Died));
 }

@@ -78,6 +78,9 @@ pub(crate) fn writer() {
 
 #[test]
 fn a_publication_is_one_system_call_for_a_parked_reader_and_none_for_all_others() {
+    if !ginnel_testing::is_native("ptrace") {
+        return;
+    }
     let dir = Dir::new();
     let mut actor = Actor::start("counted_writer", &[("dir", dir.text())]);
     assert_eq!(actor.hear(), "created");

@@ -81,8 +81,13 @@ pub fn this_thread() -> Pid {
 
 /// The system call in which a thread of this process sleeps; `None` while it runs.
 pub fn asleep_in(thread: Pid) -> Option<i64> {
-    let call = std::fs::read_to_string(format!("/proc/self/task/{}/syscall", thread.as_raw_nonzero())).unwrap();
-    call.split_whitespace().next()?.parse().ok()
+    ginnel_testing::asleep_in(thread.as_raw_nonzero().get().cast_unsigned())
+}
+
+/// The system call by which a session sleeps on its region and on what its own process does. Where there is none (under
+/// qemu) it sleeps on the region, for a slice at a time.
+pub fn two_words() -> i64 {
+    if ginnel_testing::is_emulated() { libc::SYS_futex } else { libc::SYS_futex_waitv }
 }
 
 /// Waits until `thread` sleeps where it waits for its peer, and says in which system call.
