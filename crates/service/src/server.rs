@@ -63,6 +63,10 @@ pub struct ServerOptions {
     /// Most bytes of requests, of all sessions together, that wait for a thread or are worked on. Beyond it requests
     /// stay with their clients until some are answered.
     pub request_budget: usize,
+    /// Threads that do input and output, each for its share of the sessions: a session stays with the one that it was
+    /// given to, in turns. The first one also takes connections, and has all netipc sessions over shared memory. 0
+    /// counts as 1. `request_budget` is shared out equally; only idle sessions of the first make room.
+    pub reactors: usize,
     /// Where handlers run.
     pub execution: Execution,
     /// The measured cost up to which a handler runs on the reactor's thread, if nothing else is to be done there.
@@ -94,6 +98,7 @@ impl Default for ServerOptions {
             window: 64,
             order: Order::Completion,
             request_budget: 64 << 20,
+            reactors: 1,
             execution: Execution::Auto,
             inline_budget: Duration::from_micros(50),
             executor: None,
@@ -140,8 +145,31 @@ pub struct ServerCounters {
 #[derive(Debug, Default)]
 struct Stand {
     sessions: usize,
-    /// Its name is free.
-    closed: bool,
+    /// Reactors that take nobody in any more. When all do, the name is free.
+    closed: usize,
+}
+
+/// The place of a session among those of its server, whichever reactor has it.
+pub(crate) struct Place(Arc<Shared>);
+
+impl Place {
+    pub(crate) fn take(shared: &Arc<Shared>) -> Self {
+        lock(&shared.stand).sessions += 1;
+        Self(Arc::clone(shared))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        lock(&self.0.stand).sessions -= 1;
+        self.0.changed.notify_all();
+    }
+}
+
+impl std::fmt::Debug for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Place")
+    }
 }
 
 /// What a server and its reactor share.
@@ -195,15 +223,14 @@ impl Shared {
         self.stopping.load(Ordering::Relaxed)
     }
 
-    /// The reactor has this many sessions now.
-    pub(crate) fn has_sessions(&self, sessions: usize) {
-        lock(&self.stand).sessions = sessions;
-        self.changed.notify_all();
+    /// Sessions of all reactors.
+    pub(crate) fn sessions(&self) -> usize {
+        lock(&self.stand).sessions
     }
 
-    /// The reactor has closed its listener.
+    /// A reactor takes nobody in any more.
     pub(crate) fn has_closed(&self) {
-        lock(&self.stand).closed = true;
+        lock(&self.stand).closed += 1;
         self.changed.notify_all();
     }
 
@@ -211,7 +238,7 @@ impl Shared {
         let counters = &self.counters;
         ServerCounters {
             sessions: counters.sessions.get(),
-            active: lock(&self.stand).sessions as u64,
+            active: self.sessions() as u64,
             refused: counters.refused.get(),
             silent: counters.silent.get(),
             exhausted: counters.exhausted.get(),
@@ -257,8 +284,8 @@ pub struct Drained {
 /// in the child does nothing.
 pub struct Server {
     shared: Arc<Shared>,
-    office: Arc<Office>,
-    reactor: Option<JoinHandle<()>>,
+    /// The first takes connections.
+    reactors: Vec<(Arc<Office>, JoinHandle<()>)>,
     /// The process that the reactor's thread is of.
     process: u32,
 }
@@ -285,12 +312,25 @@ impl Server {
     /// # Errors
     /// Why the endpoint cannot be taken; see [`ListenError`].
     pub fn serve(endpoint: &Endpoint, options: ServerOptions, router: Router) -> Result<Self, ListenError> {
-        let (shared, reactor) = Self::prepare(endpoint, options, router)?;
-        let office = Arc::clone(reactor.office());
-        let reactor = ginnel_base::thread::spawn("ginnel-reactor", move || reactor.run()).map_err(|source| {
-            ListenError::Io { doing: "start a thread", endpoint: shared.endpoint.to_string(), source }
-        })?;
-        Ok(Self { shared, office, reactor: Some(reactor), process: std::process::id() })
+        let (shared, mut reactor) = Self::prepare(endpoint, options, router)?;
+        let mut server = Self { shared, reactors: Vec::new(), process: std::process::id() };
+        let endpoint = server.shared.endpoint.to_string();
+        let io = |doing| {
+            let endpoint = endpoint.clone();
+            move |source| ListenError::Io { doing, endpoint, source }
+        };
+        let mut crew = Vec::new();
+        for _ in 1..server.shared.options.reactors {
+            crew.push(Reactor::new(Arc::clone(&server.shared), None).map_err(io("make an epoll"))?);
+        }
+        let offices = crew.iter().map(|reactor| Arc::clone(reactor.office())).collect();
+        reactor.set_crew(offices);
+        for reactor in std::iter::once(reactor).chain(crew) {
+            let office = Arc::clone(reactor.office());
+            let thread = ginnel_base::thread::spawn("ginnel-reactor", move || reactor.run());
+            server.reactors.push((office, thread.map_err(io("start a thread"))?));
+        }
+        Ok(server)
     }
 
     /// Takes the endpoint.
@@ -328,7 +368,7 @@ impl Server {
             stand: Mutex::default(),
             changed: Condvar::new(),
         });
-        let reactor = Reactor::new(Arc::clone(&shared), listener).map_err(|source| ListenError::Io {
+        let reactor = Reactor::new(Arc::clone(&shared), Some(listener)).map_err(|source| ListenError::Io {
             doing: "make an epoll",
             endpoint: shared.endpoint.to_string(),
             source,
@@ -346,7 +386,7 @@ impl Server {
     /// is logged and counted ([`ginnel_base::thread::panicked`]). Its name is free then, and its sessions are closed.
     #[must_use]
     pub fn is_accepting(&self) -> bool {
-        self.reactor.as_ref().is_some_and(|reactor| !reactor.is_finished())
+        self.reactors.first().is_some_and(|(_, thread)| !thread.is_finished())
     }
 
     /// What it has done so far.
@@ -369,30 +409,39 @@ impl Server {
 
     fn end(&mut self, patience: Option<Duration>) -> Drained {
         let nothing = Drained { cut_off: 0, stuck: 0 };
-        let Some(reactor) = self.reactor.take() else { return nothing };
+        let reactors = std::mem::take(&mut self.reactors);
+        if reactors.is_empty() {
+            return nothing;
+        }
         if self.process != std::process::id() {
-            // The thread is the parent's: it can neither be joined here nor let go, and its bell must not be rung.
-            std::mem::forget(reactor);
+            // The threads are the parent's: they can neither be joined here nor let go, and no bell must be rung.
+            std::mem::forget(reactors);
             return nothing;
         }
         let shared = &self.shared;
-        let empty = |stand: &Stand| stand.closed && stand.sessions == 0;
+        let empty = |stand: &Stand| stand.closed >= reactors.len() && stand.sessions == 0;
+        let tell = |letter: fn(Duration) -> Letter| {
+            let within = patience.unwrap_or_default();
+            reactors.iter().for_each(|(office, _)| office.post(letter(within)));
+        };
         let mut cut_off = 0;
         if let Some(timeout) = patience {
-            self.office.post(Letter::Drain(timeout));
+            tell(Letter::Drain);
             cut_off = shared.wait_for(Deadline::after(timeout), empty);
         }
         // Before the letter: a handler that runs on the reactor's own thread keeps it from reading.
         shared.stopping.store(true, Ordering::Relaxed);
-        self.office.post(Letter::Stop);
+        tell(|_| Letter::Stop);
         let stuck = shared.wait_for(Deadline::after(STOP_GRACE), empty);
-        self.office.post(Letter::End);
+        tell(|_| Letter::End);
         if stuck > 0 {
             tracing::warn!(service = %shared.endpoint, stuck, "handlers still run");
         }
         // A handler that hangs on the reactor's own thread keeps it: then it is left to itself.
         if shared.wait_for(Deadline::after(STOP_GRACE), empty) == 0 {
-            let _ = reactor.join();
+            for (_, thread) in reactors {
+                let _ = thread.join();
+            }
         }
         tracing::info!(service = %shared.endpoint, cut_off, stuck, "stopped");
         Drained { cut_off, stuck }

@@ -10,7 +10,8 @@ use ginnel_service::{
     ApplicationError, Context, Deadline, Execution, Failure, Interface, Order, OwnedRequest, Pool, Request, Responder,
     Router, Server, SinkError,
 };
-use ginnel_session::proto::{Body, Call, Event};
+use ginnel_session::proto::{Body, Call, Event, Timing};
+use ginnel_session::{ConnectError, Connector, Wait};
 use ginnel_wire::{Batch, BatchBuilder, Frame, MethodHash, MethodHashes, Reply, Status};
 use peer::{Told, WAYS, Way};
 use std::num::NonZeroUsize;
@@ -599,4 +600,116 @@ fn credit_is_heard_although_the_budget_is_used_up() {
         }
         peer.expect(id, Told::End);
     }
+}
+
+#[test]
+fn several_reactors_share_the_sessions_and_end_together() {
+    for way in WAYS {
+        let dir = tempfile::tempdir().unwrap();
+        let threads: Arc<Mutex<std::collections::HashSet<std::thread::ThreadId>>> = Arc::default();
+        let seen = Arc::clone(&threads);
+        let where_it_runs = move |request: &Request<'_>, response: &mut Vec<u8>| -> Result<(), Failure> {
+            seen.lock().unwrap().insert(std::thread::current().id());
+            response.extend_from_slice(request.payload);
+            Ok(())
+        };
+        let (hold, held) = channel();
+        let router = Router::new(Interface::named("shared"))
+            .handler(ECHO, "echo", where_it_runs)
+            .execution(ECHO, Execution::Inline)
+            .responder(HOLD, "hold", move |request: OwnedRequest, responder| hold.send((request, responder)).unwrap());
+        let server = way.serve(dir.path(), router, |options| {
+            options.reactors = 3;
+            options.max_sessions = 6;
+            options.idle_timeout = PATIENCE;
+        });
+        let mut peers: Vec<_> = (0..6).map(|_| way.connect(&server)).collect();
+        assert_eq!(server.counters().active, 6);
+        std::thread::scope(|scope| {
+            for peer in &mut peers {
+                scope.spawn(|| {
+                    for round in 0..size(100, 10_000) {
+                        let id = peer.ask(ECHO, &round.to_ne_bytes());
+                        peer.expect(id, Told::Response(round.to_ne_bytes().to_vec()));
+                    }
+                });
+            }
+        });
+        assert_eq!(threads.lock().unwrap().len(), 3);
+        // Each has a call open when the server drains.
+        let ids: Vec<u64> = peers.iter_mut().map(|peer| peer.ask(HOLD, b"")).collect();
+        let responders: Vec<_> = ids.iter().map(|_| held.recv_timeout(PATIENCE).unwrap()).collect();
+        drop(peers.pop());
+        eventually("one is gone", || server.counters().active == 5);
+        let drain = std::thread::spawn(move || server.drain(PATIENCE));
+        for peer in &mut peers {
+            assert!(matches!(peer.event(), Event::GoAway { .. }));
+        }
+        responders.into_iter().for_each(|(_, responder)| responder.respond(b"last".to_vec()));
+        for (peer, id) in peers.iter_mut().zip(ids) {
+            peer.expect(id, Told::Response(b"last".to_vec()));
+            peer.ended();
+        }
+        assert_eq!(drain.join().unwrap().cut_off, 0);
+    }
+}
+
+#[test]
+fn a_flood_of_calls_that_nobody_is_answered_for_stays_within_the_budget() {
+    for way in WAYS {
+        let dir = tempfile::tempdir().unwrap();
+        let (go, wait) = channel::<()>();
+        let wait = Mutex::new(wait);
+        let router = Router::new(Interface::named("flood"))
+            .one_way(NOTE, "note", move |_| {
+                // Until the test lets all of them go.
+                let _ = wait.lock().unwrap().recv();
+                Ok(())
+            })
+            .execution(NOTE, Execution::Executor);
+        let server = way.serve(dir.path(), router, |options| options.request_budget = 100_000);
+        let mut peer = way.connect(&server);
+        let call = Call { method: NOTE, reply: Reply::None, ..Call::default() };
+        let mut sent = 0;
+        let mut still = Instant::now();
+        while still.elapsed() < Duration::from_millis(50) {
+            if peer.connection.call(Instant::now(), &call, Body::Owned(vec![1; 1000])).is_ok() {
+                sent += 1;
+            }
+            if peer.flush_some() {
+                still = Instant::now();
+            }
+        }
+        let begun = server.counters().requests;
+        assert!((10..200).contains(&begun), "{way:?}: {begun} of {sent} were taken");
+        drop(go);
+        eventually("all are taken", || {
+            peer.flush_some();
+            server.counters().requests == sent
+        });
+    }
+}
+
+#[test]
+fn a_client_of_layout_2_teaches_its_limits_counts_and_finds_a_full_server_full() {
+    let dir = tempfile::tempdir().unwrap();
+    let (router, _held) = router();
+    let server = Way::Ring.serve(dir.path(), router, |options| {
+        options.session.max_request_payload = 0;
+        options.session.max_response_payload = 0;
+        options.max_sessions = 1;
+        options.idle_timeout = PATIENCE;
+    });
+    let mut peer = Way::Ring.connect(&server);
+    let large = vec![1; 1 << 20];
+    let id = peer.ask(NOTE + 100, &large);
+    peer.expect(id, Told::Error(Status::UNSUPPORTED));
+    let connector = Connector::new(server.endpoint().clone(), Way::Ring.client());
+    let refused = connector.connect(&Wait::at_most(PATIENCE), Timing::default()).unwrap_err();
+    assert!(matches!(refused, ConnectError::Refused2 { .. }), "{refused}");
+    let counters = server.counters();
+    assert_eq!((counters.sessions, counters.active, counters.refused), (1, 1, 1));
+    drop(peer);
+    eventually("its place is free", || server.counters().active == 0);
+    drop(Way::Ring.connect(&server));
 }

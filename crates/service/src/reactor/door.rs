@@ -3,11 +3,12 @@
 use super::poll::Interest;
 use super::session::Reason;
 use super::table::Table;
-use super::{Reactor, Whom};
+use super::{Letter, Reactor, Whom};
 use crate::responder::SessionKey;
-use crate::server::SHARED_MEMORY;
+use crate::server::{Place, SHARED_MEMORY};
+use ginnel_session::carrier::Source;
 use ginnel_session::proto::Timing;
-use ginnel_session::{Incoming, Listener, RefuseReason};
+use ginnel_session::{Incoming, Listener, Parts, RefuseReason};
 use ginnel_wire::Profiles;
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -177,7 +178,7 @@ impl Reactor {
     fn shake_hands(&mut self, mut incoming: Incoming, now: Instant) {
         let proposed = incoming.proposed_request() as usize;
         let (request, response) = self.shared.limits_for(proposed);
-        let full = self.sessions.len() >= self.shared.options.max_sessions;
+        let full = self.shared.sessions() >= self.shared.options.max_sessions;
         let no_words = self.on_words.len() >= super::hot::MOST_ON_WORDS;
         let offer = incoming.offer_mut();
         (offer.max_request_payload, offer.max_response_payload) = (request, response);
@@ -187,9 +188,9 @@ impl Reactor {
         // Nobody makes room for a client that is refused for another reason.
         let fit = incoming.is_acceptable();
         let accepted = fit && (!full || self.make_room(now));
+        let place = accepted.then(|| Place::take(&self.shared));
         if accepted {
             self.shared.counters.sessions.add(1);
-            self.shared.has_sessions(self.sessions.len() + 1);
         } else {
             self.shared.counters.refused.add(1);
             if fit {
@@ -202,16 +203,27 @@ impl Reactor {
         match incoming.into_parts(timing, now) {
             Ok(parts) => {
                 self.shared.learn_request(proposed);
-                self.admit(parts, now);
+                if let Some(place) = place {
+                    self.assign(parts, place, now);
+                }
             }
             Err(error) => {
                 if accepted {
                     // Its answer did not reach it.
                     self.shared.counters.refused.add(1);
-                    self.shared.has_sessions(self.sessions.len());
                 }
                 tracing::debug!(service = %self.shared.endpoint, %error, "no session");
             }
+        }
+    }
+
+    /// Gives a session to the reactor whose turn it is. Words of shared memory stay here, where they are counted.
+    fn assign(&mut self, parts: Parts, place: Place, now: Instant) {
+        let on_words = matches!(parts.carrier.source(), Source::Doorbell(_));
+        self.next = (self.next + 1) % (self.crew.len() + 1);
+        match self.crew.get(self.next) {
+            Some(office) if !on_words => office.post(Letter::Admit(Box::new(parts), place)),
+            _ => self.admit(parts, place, now),
         }
     }
 

@@ -32,7 +32,7 @@ impl Reactor {
     fn fill(&self, figures: &mut Figures, latency: &mut [u64; BUCKETS]) {
         let Shared { counters, options, .. } = &*self.shared;
         figures.sessions = counters.sessions.get();
-        figures.active = self.sessions.len() as u64;
+        figures.active = self.shared.sessions() as u64;
         counters.carriers.tell(figures);
         figures.refused = counters.refused.get();
         figures.silent = counters.silent.get();

@@ -4,7 +4,9 @@ use super::Reactor;
 use super::poll::Bell;
 use super::session::{Next, Reason};
 use crate::responder::{Answer, CallKey};
+use crate::server::Place;
 use ginnel_base::Mailbox;
+use ginnel_session::Parts;
 use std::time::{Duration, Instant};
 
 /// What other threads tell a reactor.
@@ -14,6 +16,8 @@ pub(crate) enum Letter {
     Answer { call: CallKey, answer: Answer, executed: bool },
     /// An item of a stream.
     Item { call: CallKey, item: Vec<u8> },
+    /// A session that another reactor has let in.
+    Admit(Box<Parts>, Place),
     /// Requests hold less: sessions that wait for room may be read from.
     Room,
     /// Accept nothing more, and end each session with its last answer. Clients are told how long that may take.
@@ -66,6 +70,7 @@ impl Reactor {
                         session.drive(turn, false)
                     });
                 }
+                Letter::Admit(parts, place) => self.admit(*parts, place, now),
                 // The turn looks at it.
                 Letter::Room => {}
                 Letter::Drain(within) => self.drain(now, within),

@@ -35,7 +35,7 @@ use crate::context::Context;
 use crate::introspect::{Publisher, Side};
 use crate::request::Budget;
 use crate::responder::SessionKey;
-use crate::server::Shared;
+use crate::server::{Place, Shared};
 use ginnel_base::{Deadline, Mailbox, Wake};
 use ginnel_memory::Spin;
 use ginnel_session::carrier::{Carrier, Source};
@@ -123,6 +123,9 @@ pub(crate) struct Reactor {
     office: Arc<Office>,
     poll: Poll,
     door: Option<Door>,
+    /// The other reactors of the server, and whose turn it is to get a session. Empty at those.
+    crew: Vec<Arc<Office>>,
+    next: usize,
     sessions: Table<Box<Session>>,
     timers: BTreeSet<(Instant, Whom)>,
     /// Sessions that have more to do.
@@ -153,20 +156,25 @@ pub(crate) struct Reactor {
 }
 
 impl Reactor {
-    pub(crate) fn new(shared: Arc<Shared>, listener: Listener) -> io::Result<Self> {
+    /// Without a listener it has the sessions that it is given.
+    pub(crate) fn new(shared: Arc<Shared>, listener: Option<Listener>) -> io::Result<Self> {
         let poll = Poll::new()?;
         let bell = Bell::new()?;
         poll.add_bell(&bell, Whom::Bell.token())?;
-        poll.add(&listener, Whom::Door.token(), Interest::READ)?;
-        let door = Door::new(listener);
-        let publisher = Publisher::new(&shared.options.introspect, Side::Server, &shared.endpoint);
+        let mut publisher = None;
+        if let Some(listener) = &listener {
+            poll.add(listener, Whom::Door.token(), Interest::READ)?;
+            publisher = Publisher::new(&shared.options.introspect, Side::Server, &shared.endpoint);
+        }
         let office = Arc::new(Office(Mailbox::new(bell)));
-        let budget = Budget::new(shared.options.request_budget, Arc::clone(&office));
+        let budget = Budget::new(shared.options.request_budget / shared.options.reactors.max(1), Arc::clone(&office));
         let mut reactor = Self {
             shared,
             office,
             poll,
-            door: Some(door),
+            door: listener.map(Door::new),
+            crew: Vec::new(),
+            next: 0,
             sessions: Table::new(),
             timers: BTreeSet::new(),
             again: VecDeque::new(),
@@ -195,6 +203,11 @@ impl Reactor {
 
     pub(crate) fn office(&self) -> &Arc<Office> {
         &self.office
+    }
+
+    /// The other reactors of the server, which get their share of the sessions.
+    pub(crate) fn set_crew(&mut self, crew: Vec<Arc<Office>>) {
+        self.crew = crew;
     }
 
     /// Turns until it is told to end.
@@ -388,14 +401,12 @@ impl Reactor {
         );
         // What counts the session out finds its files gone.
         drop(session);
-        self.shared.has_sessions(self.sessions.len());
     }
 
     /// A handshake has succeeded. The session is counted already.
-    fn admit(&mut self, parts: Parts, now: Instant) {
+    pub(super) fn admit(&mut self, parts: Parts, place: Place, now: Instant) {
         let options = &self.shared.options;
-        let key = self.sessions.insert_with(|key| Box::new(Session::new(key, parts, options, now)));
-        self.shared.has_sessions(self.sessions.len());
+        let key = self.sessions.insert_with(|key| Box::new(Session::new(key, parts, place, options, now)));
         let Some(session) = self.sessions.get_mut(key) else { return };
         self.shared.counters.carriers.of(&self.shared.endpoint, &session.agreement).add(1);
         let added = match session.carrier.source() {
@@ -425,6 +436,11 @@ impl Reactor {
                     Reason::Failed(ginnel_session::SessionError::Io { doing: "wait for a session", source: error });
                 return self.remove(key, &reason);
             }
+        }
+        if self.draining
+            && let Some(session) = self.sessions.get_mut(key)
+        {
+            session.close_when_idle(now, Duration::ZERO);
         }
         // The handshake took its time, and the first request may have come with the HELLO.
         self.now = Instant::now();
@@ -516,7 +532,8 @@ impl Drop for Reactor {
         // Sessions close before they are said to be gone.
         self.sessions = Table::new();
         self.door = None;
-        self.shared.has_sessions(0);
-        self.shared.has_closed();
+        if !self.draining {
+            self.shared.has_closed();
+        }
     }
 }

@@ -9,7 +9,7 @@ use super::calls::Calls;
 use super::poll::Interest;
 use crate::failure::Failure;
 use crate::responder::{Answer, SessionKey};
-use crate::server::{Order, ServerOptions};
+use crate::server::{Order, Place, ServerOptions};
 use crate::sink::Flows;
 use ginnel_base::Deadline;
 use ginnel_session::carrier::{Carrier, Source};
@@ -98,10 +98,12 @@ pub(super) struct Session {
     pub(super) concluding: bool,
     /// The last time that a message came, for who has to make room.
     pub(super) active: Instant,
+    /// Given back last, when its files are closed.
+    _place: Place,
 }
 
 impl Session {
-    pub(super) fn new(key: SessionKey, parts: Parts, options: &ServerOptions, now: Instant) -> Self {
+    pub(super) fn new(key: SessionKey, parts: Parts, place: Place, options: &ServerOptions, now: Instant) -> Self {
         let Parts { mut connection, carrier, agreement, .. } = parts;
         connection.set_window(options.window);
         let layout_2 = connection.layout_2().is_some();
@@ -131,6 +133,7 @@ impl Session {
             closing: false,
             concluding: false,
             active: now,
+            _place: place,
         }
     }
 

@@ -140,6 +140,18 @@ impl Peer {
         }
     }
 
+    /// Writes what the carrier takes now; whether it took anything.
+    pub fn flush_some(&mut self) -> bool {
+        let mut took = false;
+        while let Some(transmit) = self.connection.poll_transmit(&[])
+            && let Some(len) = self.carrier.try_send(transmit.head, transmit.body).unwrap()
+        {
+            self.connection.transmitted(Instant::now(), len, &mut self.pool);
+            took = true;
+        }
+        took
+    }
+
     /// Writes about so many bytes of what is queued, or a packet of it.
     pub fn send_part(&mut self, bytes: usize) {
         let transmit = self.connection.poll_transmit(&[]).unwrap();
