@@ -1,4 +1,4 @@
-//! A server: one endpoint, one reactor, many sessions.
+//! A server: one endpoint, a reactor or several, many sessions.
 
 use crate::counters::Counters;
 use crate::dispatch::Execution;
@@ -273,9 +273,9 @@ pub struct Drained {
 
 /// A running server. Dropping it stops it.
 ///
-/// One thread, the reactor, does all input and output and waits for no client. A handler whose measured cost is small
-/// runs on it, others run on an executor. One that panics costs its request; one that hangs on the executor costs its
-/// own session.
+/// One thread, the reactor, does all input and output and waits for no client; several share the sessions out if
+/// [`ServerOptions::reactors`] says so. A handler whose measured cost is small runs on it, others run on an executor.
+/// One that panics costs its request; one that hangs on the executor costs its own session.
 ///
 /// A handler that has been cheap and then hangs holds up the reactor, and with it every session, because it is only
 /// measured afterwards. Give a method that may block [`Execution::Executor`].
