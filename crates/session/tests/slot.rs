@@ -303,7 +303,8 @@ fn a_region_that_is_not_ready_is_waited_for() {
                 raw.recv();
             }
         });
-        let late = connect(&Wait::at_most(Duration::from_millis(30)));
+        // Long enough to reach the server also under an emulator: else the second connection meets its first turn.
+        let late = connect(&Wait::at_most(Duration::from_millis(500)));
         // Not the region's fault: the client must not give shared memory up for good.
         assert!(matches!(late, Err(ConnectError::Session(SessionError::TimedOut))), "{late:?}");
         drop(connect(&patience()).unwrap());
