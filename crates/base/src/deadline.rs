@@ -1,5 +1,6 @@
 //! The end of a wait.
 
+#[cfg(target_os = "linux")]
 use rustix::time::Timespec;
 use std::time::{Duration, Instant};
 
@@ -80,6 +81,7 @@ impl Deadline {
     /// The time left as a system call (`ppoll`, `futex`) takes it; `None` waits for ever. Rounded up to the next
     /// microsecond, so that the deadline has come when the call says so.
     #[must_use]
+    #[cfg(target_os = "linux")]
     pub fn timespec(self) -> Option<Timespec> {
         self.remaining().map(|left| {
             let left = left.saturating_add(Duration::from_micros(1));

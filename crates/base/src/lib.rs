@@ -11,24 +11,31 @@
 //! * [`SignalsBlocked`]: keeps the signals of the calling thread waiting for a while.
 //! * [`identity`]: who a process is, although ids are reused, and whether it lives.
 //! * [`random_u64`]: a number that no other process has, for all practical purposes.
+//!
+//! On other systems than Linux there are the deadline, the thread (without signals), the mailbox and the number.
 
 #![deny(unsafe_code)]
 
 mod deadline;
 mod ending;
 #[allow(unsafe_code)]
+#[cfg(target_os = "linux")]
 mod fork;
+#[cfg(target_os = "linux")]
 pub mod identity;
 pub mod lead;
 mod mailbox;
 mod random;
 #[allow(unsafe_code)]
+#[cfg(target_os = "linux")]
 mod signals;
 pub mod thread;
 
 pub use deadline::Deadline;
 pub use ending::Ending;
+#[cfg(target_os = "linux")]
 pub use fork::fork_generation;
 pub use mailbox::{Mailbox, Wake};
 pub use random::random_u64;
+#[cfg(target_os = "linux")]
 pub use signals::{SignalsBlocked, ignored_signals};

@@ -5,6 +5,7 @@
 //! every thread that a crate of Ginnel starts is started here: it has all signals blocked from its first instruction,
 //! because it inherits the mask of its starter.
 
+#[cfg(target_os = "linux")]
 use crate::SignalsBlocked;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -57,6 +58,7 @@ fn start<T: Send + 'static>(
     body: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<JoinHandle<T>> {
     let of_thread = name.clone();
+    #[cfg(target_os = "linux")]
     let _blocked = SignalsBlocked::new();
     builder.name(name).spawn(move || {
         catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| {

@@ -2,7 +2,7 @@
 
 use crate::context::Context;
 use crate::handler::Request;
-use crate::reactor::{Letter, Office};
+use crate::mail::{Letter, Office};
 use ginnel_session::Agreement;
 use ginnel_session::proto::Received;
 use std::fmt;

@@ -2,7 +2,7 @@
 
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::reactor::{Letter, Office};
+use crate::mail::{Letter, Office};
 use ginnel_wire::Batch;
 use std::fmt;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! Which code answers which method, and where it runs.
 
-use crate::dispatch::{Cost, Execution, Room};
+use crate::cost::{Cost, Execution, Room};
 use crate::failure::Failure;
 use crate::handler::{Handler, Request};
 use crate::request::OwnedRequest;

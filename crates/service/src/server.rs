@@ -1,13 +1,14 @@
 //! A server: one endpoint, a reactor or several, many sessions.
 
+use crate::cost::Execution;
 use crate::counters::Counters;
-use crate::dispatch::Execution;
 use crate::executor::{Executor, Pool};
 use crate::failure::Failure;
 use crate::handler::Handler;
 use crate::introspect::Introspect;
 use crate::learned::{DEFAULT_CEILING, Learned};
-use crate::reactor::{Letter, Office, Reactor};
+use crate::mail::{Letter, Office};
+use crate::reactor::Reactor;
 use crate::router::{Interface, Router};
 use crate::sync::lock;
 use ginnel_base::Deadline;

@@ -8,7 +8,7 @@
 
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::reactor::{self, Letter};
+use crate::mail::{self, Letter};
 use crate::responder::{Answer, Responder};
 use crate::sync::lock;
 use ginnel_codec::EncodeError;
@@ -215,7 +215,7 @@ impl Sink {
     /// # Errors
     /// See [`SinkError`]; [`SinkError::WouldBlock`] only on the reactor's thread.
     pub fn item(&mut self, item: Vec<u8>) -> Result<(), SinkError> {
-        if reactor::is_here() {
+        if mail::is_here() {
             return self.try_item(item);
         }
         self.check(item.len())?;

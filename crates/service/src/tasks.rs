@@ -1,6 +1,6 @@
 //! Handlers that are futures, on a runtime that the program has.
 
-use crate::dispatch::Execution;
+use crate::cost::Execution;
 use crate::failure::Failure;
 use crate::request::OwnedRequest;
 use crate::responder::Responder;
@@ -74,7 +74,7 @@ impl Router {
 }
 
 /// What a future comes to; `None` if it panics.
-async fn unless_it_panics<A: Future>(future: A) -> Option<A::Output> {
+pub(crate) async fn unless_it_panics<A: Future>(future: A) -> Option<A::Output> {
     let mut future = pin!(future);
     poll_fn(|task| {
         // Unwind safe: it is not polled again.

@@ -1,8 +1,7 @@
 //! What each side brings into a handshake.
 
 use crate::UidPolicy;
-pub use crate::layout2::{ClientLayout2, ServerLayout2};
-use ginnel_wire::{MAX_PAYLOAD_LEN, Profiles};
+use ginnel_wire::{Features, MAX_PAYLOAD_LEN, Profiles};
 use std::time::Duration;
 
 /// Payload limit of either direction when nothing else is said, in bytes. The field's default.
@@ -126,6 +125,89 @@ impl Default for ServerConfig {
             handshake_timeout: DEFAULT_HANDSHAKE_TIMEOUT,
             message_timeout: DEFAULT_MESSAGE_TIMEOUT,
             layout_2: None,
+        }
+    }
+}
+
+/// Calls that may be in flight where nothing else is said.
+const WINDOW: u32 = 64;
+/// Items of a stream before the first CREDIT where nothing else is said.
+const STREAM_WINDOW: u32 = 32;
+/// Bytes of a ring where nothing else is said, and the most.
+const RING: u32 = 256 << 10;
+const MAX_RING: u32 = 16 << 20;
+
+/// What a client proposes in layout 2, beside its [`ClientConfig`]. RING is proposed if that supports it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClientLayout2 {
+    /// What it can do.
+    pub features: Features,
+    /// What the server must be able to do; a subset of `features`.
+    pub required: Features,
+    /// The interface that it wants; 0 takes any.
+    pub interface_id: u64,
+    /// Hash of the interface as it knows it; 0 if it does not say.
+    pub schema_hash: u64,
+    /// Most calls in flight; 0 counts as 1.
+    pub request_window: u32,
+    /// Most items of a stream before the first CREDIT.
+    pub stream_window: u32,
+    /// Bytes of the ring for requests, a power of two from 4096 to 2^30; 0 leaves it to the server.
+    pub request_ring: u32,
+    /// Bytes of the ring for responses; as above.
+    pub response_ring: u32,
+    /// Most bytes of a ring that it takes.
+    pub max_ring: u32,
+}
+
+impl Default for ClientLayout2 {
+    fn default() -> Self {
+        Self {
+            features: Features::ALL,
+            required: Features::NONE,
+            interface_id: 0,
+            schema_hash: 0,
+            request_window: WINDOW,
+            stream_window: STREAM_WINDOW,
+            request_ring: 0,
+            response_ring: 0,
+            max_ring: MAX_RING,
+        }
+    }
+}
+
+/// What a server offers in layout 2, beside its [`ServerConfig`]. RING is offered if that supports it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ServerLayout2 {
+    /// What it can do.
+    pub features: Features,
+    /// Its interface; 0 if it has none.
+    pub interface_id: u64,
+    /// Hash of its interface; 0 if it does not say.
+    pub schema_hash: u64,
+    /// Most calls of one client in flight; 0 counts as 1.
+    pub request_window: u32,
+    /// Most items of a stream before the first CREDIT.
+    pub stream_window: u32,
+    /// Most items of one of its response or item frames; 0 sets no limit.
+    pub max_response_items: u32,
+    /// Bytes of a ring where the client does not say: raised to a power of two, a page or more.
+    pub ring: u32,
+    /// Most bytes of a ring.
+    pub max_ring: u32,
+}
+
+impl Default for ServerLayout2 {
+    fn default() -> Self {
+        Self {
+            features: Features::ALL,
+            interface_id: 0,
+            schema_hash: 0,
+            request_window: WINDOW,
+            stream_window: STREAM_WINDOW,
+            max_response_items: 0,
+            ring: RING,
+            max_ring: MAX_RING,
         }
     }
 }

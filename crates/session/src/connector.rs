@@ -1,5 +1,6 @@
 //! The client's way to a session in the best layout that its server has.
 
+use crate::agreement::Agreement;
 use crate::carrier::{Carrier, RingLink, Socket, recv, send};
 use crate::config::{ClientConfig, ClientLayout2};
 use crate::directory::Trust;
@@ -9,7 +10,7 @@ use crate::layout2::propose_2;
 use crate::parts::Parts;
 use crate::proto::{Connection, End, Event, Framing, Input, Pool, Timing};
 use crate::ring::{self, Ring, RingError};
-use crate::session::{Agreement, attach, client_hello};
+use crate::session::{attach, client_hello};
 use crate::socket;
 use crate::wait::Wait;
 use ginnel_base::Deadline;

@@ -1,6 +1,7 @@
 //! Where a service is reached.
 
 use crate::error::EndpointError;
+#[cfg(target_os = "linux")]
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType};
 use std::fmt;
 use std::net::SocketAddr;
@@ -111,6 +112,7 @@ impl Endpoint {
         matches!(self.place, Place::Unix { stream: false, .. })
     }
 
+    #[cfg(target_os = "linux")]
     pub(crate) fn family(&self) -> (AddressFamily, SocketType) {
         match &self.place {
             Place::Unix { stream: false, .. } => (AddressFamily::UNIX, SocketType::SEQPACKET),
@@ -120,6 +122,7 @@ impl Endpoint {
         }
     }
 
+    #[cfg(target_os = "linux")]
     pub(crate) fn connect(&self, fd: &rustix::fd::OwnedFd) -> rustix::io::Result<()> {
         match &self.place {
             Place::Unix { path, .. } => rustix::net::connect(fd, &SocketAddrUnix::new(path)?),

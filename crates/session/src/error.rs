@@ -2,11 +2,13 @@
 
 use crate::endpoint::Endpoint;
 use crate::proto::Refuse2;
+#[cfg(target_os = "linux")]
 use crate::ring::RingError;
 use ginnel_wire::{
     BatchError, ChunkError, Envelope, EnvelopeError, Features, FrameError, Hello2Error, HelloAck2Error, HelloAckError,
     HelloError, Kind, Profiles, ServerFacts, Status,
 };
+#[cfg(target_os = "linux")]
 use rustix::io::Errno;
 use std::io;
 use std::path::PathBuf;
@@ -132,6 +134,7 @@ pub enum ProtocolError {
         capacity: u32,
     },
     /// A word of a ring is not what it can be.
+    #[cfg(target_os = "linux")]
     #[error(transparent)]
     Ring(#[from] ginnel_memory::byte_ring::ByteRingError),
     /// The socket of a ring session carries nothing, but the peer sent something on it.
@@ -249,6 +252,7 @@ pub enum SessionError {
     },
 }
 
+#[cfg(target_os = "linux")]
 impl SessionError {
     pub(crate) fn io(doing: &'static str) -> impl FnOnce(Errno) -> Self {
         move |errno| match errno {
@@ -382,6 +386,7 @@ pub enum ConnectError {
     },
     /// The server chose rings and they are not what it said, or this process cannot attach them. Connect again without
     /// RING.
+    #[cfg(target_os = "linux")]
     #[error("cannot attach the session's rings: {0}")]
     Rings(#[source] RingError),
     /// The server took the connection and closed it or broke it before the handshake was over.
@@ -408,6 +413,7 @@ impl ConnectError {
     }
 
     /// What the system's refusal to connect means.
+    #[cfg(target_os = "linux")]
     pub(crate) fn not_connected(endpoint: &Endpoint, errno: Errno) -> Self {
         let (endpoint, source) = (endpoint.to_string(), errno.into());
         match errno {

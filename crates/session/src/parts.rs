@@ -1,8 +1,8 @@
 //! A session taken apart, for drivers of many.
 
+use crate::agreement::Agreement;
 use crate::carrier::Carrier;
 use crate::proto::Connection;
-use crate::session::Agreement;
 
 /// An established session, for a driver that runs many of them on one thread: the protocol, what carries its bytes, and
 /// what was agreed. [`Session`](crate::Session) is the same with a blocking driver.

@@ -1,7 +1,8 @@
 //! A session with blocking operations: a connection, driven over a carrier.
 
+use crate::agreement::Agreement;
 use crate::carrier::{Carrier, Link, Slot, Socket};
-use crate::config::{ClientConfig, Limits};
+use crate::config::ClientConfig;
 use crate::credentials::PeerCredentials;
 use crate::directory::Trust;
 use crate::drive::blocking::Drive;
@@ -11,51 +12,10 @@ use crate::proto::{Body, Connection, End, Event, Framing, Pace, Received, Role, 
 use crate::shm;
 use crate::socket;
 use crate::wait::{Abort, Wait};
-use ginnel_wire::{Envelope, Hello, HelloAck, HelloAck2, Message, Profiles};
+use ginnel_wire::{Envelope, Hello, HelloAck, Message, Profiles};
 use rustix::fd::OwnedFd;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
-
-/// What both sides agreed on, and with whom.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Agreement {
-    /// The server's number of this session.
-    pub session_id: u64,
-    /// How messages travel: [`Profiles::BASELINE`] or one of the shared-memory profiles.
-    pub profile: Profiles,
-    /// Limits of what the client sends.
-    pub request: Limits,
-    /// Limits of what the server sends.
-    pub response: Limits,
-    /// Largest packet in bytes.
-    pub packet_size: u32,
-    /// Who is at the other end; `None` over TCP.
-    pub peer: Option<PeerCredentials>,
-}
-
-impl Agreement {
-    pub(crate) fn new_2(ack: &HelloAck2, peer: Option<PeerCredentials>) -> Self {
-        Self {
-            session_id: ack.session_id,
-            profile: ack.selected,
-            request: Limits { max_payload: ack.max_request_payload, max_items: ack.max_request_items },
-            response: Limits { max_payload: ack.max_response_payload, max_items: ack.max_response_items },
-            packet_size: ack.packet_size,
-            peer,
-        }
-    }
-
-    pub(crate) fn new(ack: &HelloAck, peer: Option<PeerCredentials>) -> Self {
-        Self {
-            session_id: ack.session_id,
-            profile: ack.selected,
-            request: Limits { max_payload: ack.max_request_payload, max_items: ack.max_request_items },
-            response: Limits { max_payload: ack.max_response_payload, max_items: ack.max_response_items },
-            packet_size: ack.packet_size,
-            peer,
-        }
-    }
-}
 
 /// A negotiated session: messages in, messages out.
 ///

@@ -1,43 +1,9 @@
-//! Letters to the reactor: the only way back in for other threads.
+//! What the reactor does with its letters.
 
 use super::Reactor;
-use super::poll::Bell;
 use super::session::{Next, Reason};
-use crate::responder::{Answer, CallKey};
-use crate::server::Place;
-use ginnel_base::Mailbox;
-use ginnel_session::Parts;
+use crate::mail::Letter;
 use std::time::{Duration, Instant};
-
-/// What other threads tell a reactor.
-#[derive(Debug)]
-pub(crate) enum Letter {
-    /// A call is answered; from the executor, or from elsewhere.
-    Answer { call: CallKey, answer: Answer, executed: bool },
-    /// An item of a stream.
-    Item { call: CallKey, item: Vec<u8> },
-    /// A session that another reactor has let in.
-    Admit(Box<Parts>, Place),
-    /// Requests hold less: sessions that wait for room may be read from.
-    Room,
-    /// Accept nothing more, and end each session with its last answer. Clients are told how long that may take.
-    Drain(Duration),
-    /// End sessions whether they are idle or not; handlers are told.
-    Stop,
-    /// Close whatever is left, and end.
-    End,
-}
-
-/// Where letters to a reactor are posted.
-#[derive(Debug)]
-pub(crate) struct Office(pub(super) Mailbox<Letter, Bell>);
-
-impl Office {
-    /// Posts a letter. After the reactor's end it is dropped: nobody waits for it.
-    pub(crate) fn post(&self, letter: Letter) {
-        let _ = self.0.post(letter);
-    }
-}
 
 impl Reactor {
     pub(super) fn read_letters(&mut self, now: Instant) {

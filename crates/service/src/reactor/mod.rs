@@ -26,14 +26,15 @@ mod turn;
 
 use self::door::Door;
 use self::hot::Rings;
-pub(crate) use self::mail::{Letter, Office};
-use self::poll::{Bell, Interest, Poll, Ready, Token};
+pub(crate) use self::poll::Bell;
+use self::poll::{Interest, Poll, Ready, Token};
 use self::porter::Porter;
 use self::session::{Next, Session};
 use self::table::Table;
 use self::turn::Turn;
 use crate::context::Context;
 use crate::introspect::{Publisher, Side};
+use crate::mail::{Here, Letter, Office};
 use crate::request::Budget;
 use crate::responder::SessionKey;
 use crate::server::Shared;
@@ -42,7 +43,6 @@ use ginnel_memory::Spin;
 use ginnel_session::Listener;
 use ginnel_session::carrier::{Carrier, Source};
 use ginnel_session::proto::Pool;
-use std::cell::Cell;
 use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -83,30 +83,6 @@ impl Whom {
             2 => Self::Guest(key),
             _ => Self::Session(key),
         }
-    }
-}
-
-thread_local! {
-    static HERE: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Whether this thread is in a turn of a reactor: whoever blocks it blocks every session.
-pub(crate) fn is_here() -> bool {
-    HERE.get()
-}
-
-struct Here;
-
-impl Here {
-    fn enter() -> Self {
-        HERE.set(true);
-        Self
-    }
-}
-
-impl Drop for Here {
-    fn drop(&mut self) {
-        HERE.set(false);
     }
 }
 

@@ -1,8 +1,8 @@
 //! What a session is lent while it is driven.
 
-use super::mail::Office;
 use crate::context::Context;
 use crate::dispatch::{self, Ran, Task};
+use crate::mail::Office;
 use crate::request::{Budget, batch};
 use crate::responder::{CallKey, Responder};
 use crate::server::Shared;

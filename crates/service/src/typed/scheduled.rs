@@ -2,7 +2,7 @@
 
 use super::{Owned, Reply};
 use crate::context::Context;
-use crate::dispatch::Execution;
+use crate::cost::Execution;
 use crate::failure::Failure;
 use crate::method::Method;
 use crate::router::Router;

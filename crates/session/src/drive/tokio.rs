@@ -6,6 +6,7 @@
 //! process that sleeps for up to 63 sessions at once. No session occupies a thread of the runtime.
 
 pub use super::readiness::Readiness;
+use crate::agreement::Agreement;
 use crate::carrier::{self, Carrier, Link, Slot, Source};
 use crate::config::{ClientConfig, ServerConfig};
 use crate::credentials::PeerCredentials;
@@ -14,7 +15,7 @@ use crate::endpoint::Endpoint;
 use crate::error::{ConnectError, HandshakeError, ListenError, SessionError};
 use crate::listener;
 use crate::proto::{Body, Connection, End, Event, Framing, Input, Pace, Pool, Received, Role, Timing, Transmit};
-use crate::session::{Agreement, Established, attach, client_hello};
+use crate::session::{Established, attach, client_hello};
 use crate::socket;
 use crate::sys;
 use crate::wait::Wait;

@@ -35,7 +35,7 @@ pub use timers::{Silence, Timing};
 
 /// Reads a shared-memory region's header and checks that what is accepted lies within a file of `len` bytes. For the
 /// fuzzers.
-#[cfg(fuzzing)]
+#[cfg(all(fuzzing, target_os = "linux"))]
 pub fn check_region_header(header: &[u8; 64], len: usize) {
     crate::shm::Layout::check(header, len);
 }
