@@ -7,6 +7,7 @@ mod bench;
 mod cross;
 mod each;
 mod fuzz;
+mod platforms;
 mod sanitize;
 mod soak;
 mod test;
@@ -22,6 +23,8 @@ struct Cli {
 enum Task {
     /// Run every test: unit, integration, documentation, loom models.
     Test(test::Test),
+    /// Check what is bound to no operating system for Windows and macOS.
+    Platforms(platforms::Platforms),
     /// Run every fuzz target for a while.
     Fuzz(fuzz::Fuzz),
     /// Run the long proofs: every test at full length, every fuzz target.
@@ -37,6 +40,7 @@ enum Task {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().task {
         Task::Test(task) => task.run(),
+        Task::Platforms(task) => task.run(),
         Task::Fuzz(task) => task.run(),
         Task::Soak(task) => task.run(),
         Task::Sanitize(task) => task.run(),
