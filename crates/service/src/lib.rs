@@ -71,7 +71,9 @@ pub use client::{AsyncItems, CallFuture, StreamFuture};
 #[cfg(target_os = "linux")]
 pub use client::{BaselineClient, BaselineCounters, BaselineError, BaselineOptions, BatchReply};
 #[cfg(target_os = "linux")]
-pub use client::{CallError, CallOptions, Client, ClientCounters, ClientOptions, Items, Response};
+pub use client::{
+    CallError, CallOptions, Callable, Client, ClientCounters, ClientOptions, Items, Notified, Response, Streaming,
+};
 pub use context::Context;
 pub use cost::Execution;
 #[cfg(target_os = "linux")]
@@ -80,6 +82,7 @@ pub use executor::{Executor, Job, Pool, Rejected};
 pub use failure::{ApplicationError, Failure};
 pub use ginnel_base::Deadline;
 pub use ginnel_codec::{Codec, DecodeCause, DecodeError, EncodeError, Plain, Postcard};
+pub use ginnel_session::Endpoint;
 pub use handler::{Handler, Request};
 #[cfg(target_os = "linux")]
 pub use introspect::Introspect;

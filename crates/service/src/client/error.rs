@@ -1,6 +1,7 @@
 //! Why a call has no answer.
 
 use crate::state::State;
+use ginnel_codec::{DecodeError, EncodeError};
 use ginnel_session::{ConnectError, SessionError};
 use ginnel_wire::{Failure, Features, Status};
 use std::sync::Arc;
@@ -76,6 +77,12 @@ pub enum CallError {
         /// What it lacks.
         feature: Features,
     },
+    /// The request cannot be encoded. Nothing was sent.
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
+    /// The answer, or an item, is none of the method's: the server's method is another.
+    #[error("the answer cannot be decoded: {0}")]
+    Decode(#[from] DecodeError),
     /// The answer has not the shape of its request.
     #[error("the response does not match its request")]
     Mismatch,

@@ -1,5 +1,6 @@
 //! A call as a future.
 
+use super::callable::Callable;
 use super::error::CallError;
 use super::op::{Next, Op};
 use super::response::Response;
@@ -7,7 +8,9 @@ use super::shared::Shared;
 use super::task;
 use ginnel_base::Deadline;
 use ginnel_base::lead::{Waiter, Wish};
+use ginnel_codec::EncodeError;
 use std::borrow::Cow;
+use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -61,7 +64,33 @@ impl Drop for Attempt {
 /// A call that is on its way once it has been polled: see [`Client::call_async`](crate::Client::call_async).
 #[derive(Debug)]
 #[must_use = "futures do nothing unless polled"]
-pub struct CallFuture<'p> {
+pub struct CallFuture<'p, M = u16> {
+    /// Taken when it is over.
+    call: Result<RawCall<'p>, Option<EncodeError>>,
+    _method: PhantomData<fn(M)>,
+}
+
+impl<'p, M> CallFuture<'p, M> {
+    pub(super) fn new(call: Result<RawCall<'p>, EncodeError>) -> Self {
+        Self { call: call.map_err(Some), _method: PhantomData }
+    }
+}
+
+impl<M: Callable> Future for CallFuture<'_, M> {
+    type Output = Result<M::Response, CallError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut self.call {
+            Ok(call) => Poll::Ready(ready!(Pin::new(call).poll(cx)).and_then(M::read)),
+            Err(error) => Poll::Ready(Err(error.take().map_or(CallError::Mismatch, CallError::Encode))),
+        }
+    }
+}
+
+/// A call of bytes.
+#[derive(Debug)]
+#[must_use = "futures do nothing unless polled"]
+pub(super) struct RawCall<'p> {
     shared: Arc<Shared>,
     op: Op,
     payload: Cow<'p, [u8]>,
@@ -69,7 +98,7 @@ pub struct CallFuture<'p> {
     over: bool,
 }
 
-impl<'p> CallFuture<'p> {
+impl<'p> RawCall<'p> {
     pub(super) fn new(shared: &Arc<Shared>, op: Op, payload: Cow<'p, [u8]>) -> Self {
         Self { shared: Arc::clone(shared), op, payload, timer: Timer::default(), over: false }
     }
@@ -125,7 +154,7 @@ impl<'p> CallFuture<'p> {
     }
 }
 
-impl Future for CallFuture<'_> {
+impl Future for RawCall<'_> {
     type Output = Result<Response, CallError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -136,7 +165,7 @@ impl Future for CallFuture<'_> {
     }
 }
 
-impl Drop for CallFuture<'_> {
+impl Drop for RawCall<'_> {
     fn drop(&mut self) {
         if self.over {
             return;

@@ -1,6 +1,7 @@
 //! Clients of one service.
 
 pub(crate) mod baseline;
+mod callable;
 mod core;
 mod error;
 #[cfg(feature = "tokio")]
@@ -18,6 +19,7 @@ mod tell;
 mod turn;
 
 pub use baseline::{BaselineClient, BaselineCounters, BaselineError, BaselineOptions, BatchReply};
+pub use callable::{Callable, Notified, Streaming};
 pub use error::CallError;
 #[cfg(feature = "tokio")]
 pub use future::CallFuture;
@@ -181,59 +183,84 @@ impl Client {
         Op::new(ask, options, self.shared.options.call_timeout)
     }
 
+    /// The options of a call: its own, and what its method says.
+    fn options_of<M: Callable>(method: M, options: &CallOptions) -> CallOptions {
+        CallOptions { idempotent: options.idempotent || method.is_idempotent(), ..*options }
+    }
+
     fn unary(&self, ask: Ask, payload: &[u8], options: &CallOptions) -> Result<Response, CallError> {
         let mut op = self.op(ask, options);
         self.shared.finish(&mut op, payload)?.ok_or(CallError::Mismatch)
     }
 
-    /// Calls `method` and waits for the answer, at most for [`ClientOptions::call_timeout`]. Blocks.
+    /// Calls `method` with `request` and waits for the answer, at most for [`ClientOptions::call_timeout`]. Blocks.
+    ///
+    /// `method` is a [`Method`](crate::Method), or a number where requests and answers are bytes.
     ///
     /// # Errors
     /// See [`CallError`].
-    pub fn call(&self, method: u16, payload: &[u8]) -> Result<Response, CallError> {
-        self.call_with(method, payload, &CallOptions::default())
+    pub fn call<M: Callable>(&self, method: M, request: &M::Request) -> Result<M::Response, CallError> {
+        self.call_with(method, request, &CallOptions::default())
     }
 
     /// The same as `options` say.
     ///
     /// # Errors
     /// See [`CallError`].
-    pub fn call_with(&self, method: u16, payload: &[u8], options: &CallOptions) -> Result<Response, CallError> {
-        self.unary(Ask::Call { method, reply: Reply::One, batch: None }, payload, options)
+    pub fn call_with<M: Callable>(
+        &self,
+        method: M,
+        request: &M::Request,
+        options: &CallOptions,
+    ) -> Result<M::Response, CallError> {
+        let ask = Ask::Call { method: method.number(), reply: Reply::One, batch: None };
+        M::read(self.unary(ask, &M::write(request)?, &Self::options_of(method, options))?)
     }
 
     /// The same, but where the window is full it does not wait for room. It does wait for the answer.
     ///
     /// # Errors
     /// [`CallError::WouldBlock`] if the window is full; see [`CallError`].
-    pub fn try_call(&self, method: u16, payload: &[u8], options: &CallOptions) -> Result<Response, CallError> {
-        let mut op = self.op(Ask::Call { method, reply: Reply::One, batch: None }, options);
+    pub fn try_call<M: Callable>(
+        &self,
+        method: M,
+        request: &M::Request,
+        options: &CallOptions,
+    ) -> Result<M::Response, CallError> {
+        let ask = Ask::Call { method: method.number(), reply: Reply::One, batch: None };
+        let mut op = self.op(ask, &Self::options_of(method, options));
         op.no_wait = true;
-        self.shared.finish(&mut op, payload)?.ok_or(CallError::Mismatch)
+        M::read(self.shared.finish(&mut op, &M::write(request)?)?.ok_or(CallError::Mismatch)?)
     }
 
     /// Calls `method` without an answer, not even an error. Returns when the carrier has taken all of it. Blocks.
     ///
-    /// # Errors
-    /// [`CallError::Unsupported`] where the server takes no such calls; see [`CallError`].
-    pub fn send(&self, method: u16, payload: &[u8], options: &CallOptions) -> Result<(), CallError> {
-        let mut op = self.op(Ask::Call { method, reply: Reply::None, batch: None }, options);
-        self.shared.finish(&mut op, payload).map(|_| ())
-    }
-
-    /// Calls `method` for each of `items` in one request; [`Response::items`] has the answers in their order. Blocks.
-    /// No items are an error of the server's, since a batch has one at least: ask for some.
+    /// `method` is a [`OneWay`](crate::OneWay), or a number where requests are bytes.
     ///
     /// # Errors
-    /// See [`CallError`]: one error stands for all items.
-    pub fn batch<'i>(
+    /// [`CallError::Unsupported`] where the server takes no such calls; see [`CallError`].
+    pub fn send<M: Notified>(&self, method: M, request: &M::Request, options: &CallOptions) -> Result<(), CallError> {
+        let ask = Ask::Call { method: method.number(), reply: Reply::None, batch: None };
+        let mut op = self.op(ask, options);
+        self.shared.finish(&mut op, &M::write(request)?).map(|_| ())
+    }
+
+    /// Calls `method` for each of `requests` in one message; the answers come in their order. Blocks. No requests are
+    /// an error of the server's, since a batch has one at least: ask for some.
+    ///
+    /// # Errors
+    /// See [`CallError`]: one error stands for all of them.
+    pub fn batch<'i, M: Callable>(
         &self,
-        method: u16,
-        items: impl IntoIterator<Item = &'i [u8], IntoIter: ExactSizeIterator>,
+        method: M,
+        requests: impl IntoIterator<Item = &'i M::Request, IntoIter: ExactSizeIterator>,
         options: &CallOptions,
-    ) -> Result<Response, CallError> {
-        let (ask, payload) = batch(method, items)?;
-        self.unary(ask, &payload, options)
+    ) -> Result<M::Responses, CallError>
+    where
+        M::Request: 'i,
+    {
+        let (ask, payload) = batch(method, requests)?;
+        M::read_all(self.unary(ask, &payload, &Self::options_of(method, options))?)
     }
 
     /// Asks which methods the server has, with their hashes. Blocks.
@@ -248,12 +275,19 @@ impl Client {
     /// ahead as the connection's stream window has; it may send more as they are taken. Blocks until the request is on
     /// its way.
     ///
+    /// `method` is a [`StreamMethod`](crate::StreamMethod), or a number where requests and items are bytes.
+    ///
     /// # Errors
     /// [`CallError::Unsupported`] where the server has no streams; see [`CallError`].
-    pub fn stream(&self, method: u16, payload: &[u8], options: &CallOptions) -> Result<Items, CallError> {
-        let mut op = self.op(Ask::Call { method, reply: Reply::Stream, batch: None }, options);
+    pub fn stream<M: Streaming>(
+        &self,
+        method: M,
+        request: &M::Request,
+        options: &CallOptions,
+    ) -> Result<Items<M>, CallError> {
+        let mut op = self.op(Ask::Call { method: method.number(), reply: Reply::Stream, batch: None }, options);
         op.only_open = true;
-        match self.shared.run(&mut op, payload) {
+        match self.shared.run(&mut op, &M::write(request)?) {
             Next::Open(key) => Ok(Items::new(Arc::clone(&self.shared), key, op.deadline)),
             Next::Done(Err(error)) => Err(error),
             _ => Err(CallError::Closed),
@@ -261,68 +295,83 @@ impl Client {
     }
 }
 
-fn batch<'i>(
-    method: u16,
-    items: impl IntoIterator<Item = &'i [u8], IntoIter: ExactSizeIterator>,
-) -> Result<(Ask, Vec<u8>), CallError> {
-    let items = items.into_iter();
-    let mut builder = BatchBuilder::new(items.len());
-    for item in items {
+fn batch<'i, M: Callable>(
+    method: M,
+    requests: impl IntoIterator<Item = &'i M::Request, IntoIter: ExactSizeIterator>,
+) -> Result<(Ask, Vec<u8>), CallError>
+where
+    M::Request: 'i,
+{
+    let requests = requests.into_iter();
+    let mut builder = BatchBuilder::new(requests.len());
+    for request in requests {
         let too_large = |full: ginnel_wire::BatchFull| {
             let len = usize::try_from(full.size).unwrap_or(usize::MAX);
             CallError::RequestTooLarge { len, limit: u32::MAX }
         };
-        builder.push(item).map_err(too_large)?;
+        builder.push(&M::write(request)?).map_err(too_large)?;
     }
     let items = builder.len() as u32;
-    Ok((Ask::Call { method, reply: Reply::One, batch: Some(items) }, builder.finish()))
+    Ok((Ask::Call { method: method.number(), reply: Reply::One, batch: Some(items) }, builder.finish()))
 }
 
 #[cfg(feature = "tokio")]
 mod asynchronous {
-    use super::{Ask, CallError, CallFuture, CallOptions, Client, Reply, StreamFuture, batch};
+    use super::future::RawCall;
+    use super::{
+        Ask, CallError, CallFuture, CallOptions, Callable, Client, Notified, Reply, StreamFuture, Streaming, batch,
+    };
     use ginnel_wire::MethodHash;
-    use std::borrow::Cow;
 
     impl Client {
         /// [`Client::call`] as a future. The request leaves when it is first polled. Dropping it takes the call back:
         /// the server is told. To be polled within one tokio runtime, which has I/O and time.
-        pub fn call_async<'p>(&self, method: u16, payload: impl Into<Cow<'p, [u8]>>) -> CallFuture<'p> {
-            self.call_async_with(method, payload, &CallOptions::default())
+        pub fn call_async<'p, M: Callable>(&self, method: M, request: &'p M::Request) -> CallFuture<'p, M> {
+            self.call_async_with(method, request, &CallOptions::default())
         }
 
         /// [`Client::call_with`] as a future; see [`Client::call_async`].
-        pub fn call_async_with<'p>(
+        pub fn call_async_with<'p, M: Callable>(
             &self,
-            method: u16,
-            payload: impl Into<Cow<'p, [u8]>>,
+            method: M,
+            request: &'p M::Request,
             options: &CallOptions,
-        ) -> CallFuture<'p> {
-            let ask = Ask::Call { method, reply: Reply::One, batch: None };
-            CallFuture::new(&self.shared, self.op(ask, options), payload.into())
+        ) -> CallFuture<'p, M> {
+            let ask = Ask::Call { method: method.number(), reply: Reply::One, batch: None };
+            let op = self.op(ask, &Self::options_of(method, options));
+            CallFuture::new(M::write(request).map(|payload| RawCall::new(&self.shared, op, payload)))
         }
 
         /// [`Client::send`] as a future.
         ///
         /// # Errors
         /// As [`Client::send`].
-        pub async fn send_async(&self, method: u16, payload: &[u8], options: &CallOptions) -> Result<(), CallError> {
-            let ask = Ask::Call { method, reply: Reply::None, batch: None };
-            CallFuture::new(&self.shared, self.op(ask, options), payload.into()).outcome().await.map(|_| ())
+        pub async fn send_async<M: Notified>(
+            &self,
+            method: M,
+            request: &M::Request,
+            options: &CallOptions,
+        ) -> Result<(), CallError> {
+            let ask = Ask::Call { method: method.number(), reply: Reply::None, batch: None };
+            RawCall::new(&self.shared, self.op(ask, options), M::write(request)?).outcome().await.map(|_| ())
         }
 
         /// [`Client::batch`] as a future.
         ///
         /// # Errors
         /// As [`Client::batch`].
-        pub async fn batch_async<'i>(
+        pub async fn batch_async<'i, M: Callable>(
             &self,
-            method: u16,
-            items: impl IntoIterator<Item = &'i [u8], IntoIter: ExactSizeIterator>,
+            method: M,
+            requests: impl IntoIterator<Item = &'i M::Request, IntoIter: ExactSizeIterator>,
             options: &CallOptions,
-        ) -> Result<super::Response, CallError> {
-            let (ask, payload) = batch(method, items)?;
-            CallFuture::new(&self.shared, self.op(ask, options), payload.into()).await
+        ) -> Result<M::Responses, CallError>
+        where
+            M::Request: 'i,
+        {
+            let (ask, payload) = batch(method, requests)?;
+            let op = self.op(ask, &Self::options_of(method, options));
+            M::read_all(RawCall::new(&self.shared, op, payload.into()).await?)
         }
 
         /// [`Client::methods`] as a future.
@@ -330,7 +379,7 @@ mod asynchronous {
         /// # Errors
         /// As [`Client::methods`].
         pub async fn methods_async(&self, options: &CallOptions) -> Result<Vec<MethodHash>, CallError> {
-            CallFuture::new(&self.shared, self.op(Ask::Methods, options), (&[]).into()).await?.methods()
+            RawCall::new(&self.shared, self.op(Ask::Methods, options), (&[]).into()).await?.methods()
         }
 
         /// [`Client::connect_with`] as a future.
@@ -339,20 +388,20 @@ mod asynchronous {
         /// As [`Client::connect`].
         pub async fn connect_async(&self, options: &CallOptions) -> Result<(), CallError> {
             let op = self.op(Ask::Connection, options);
-            CallFuture::new(&self.shared, op, (&[]).into()).outcome().await.map(|_| ())
+            RawCall::new(&self.shared, op, (&[]).into()).outcome().await.map(|_| ())
         }
 
         /// [`Client::stream`] as a future of a [`Stream`](futures_core::Stream), which takes the call back when it is
         /// dropped before its end.
-        pub fn stream_async<'p>(
+        pub fn stream_async<'p, M: Streaming>(
             &self,
-            method: u16,
-            payload: impl Into<Cow<'p, [u8]>>,
+            method: M,
+            request: &'p M::Request,
             options: &CallOptions,
-        ) -> StreamFuture<'p> {
-            let mut op = self.op(Ask::Call { method, reply: Reply::Stream, batch: None }, options);
+        ) -> StreamFuture<'p, M> {
+            let mut op = self.op(Ask::Call { method: method.number(), reply: Reply::Stream, batch: None }, options);
             op.only_open = true;
-            StreamFuture(CallFuture::new(&self.shared, op, payload.into()))
+            StreamFuture::new(M::write(request).map(|payload| RawCall::new(&self.shared, op, payload)))
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The items of a stream: a blocking iterator, and a stream of futures. The server may send a window of items ahead,
 //! and is allowed more when half of them have been taken.
 
+use super::callable::Streaming;
 use super::core::Core;
 use super::error::{CallError, Loss};
 use super::response::Response;
@@ -8,6 +9,7 @@ use super::shared::Shared;
 use super::slots::Key;
 use ginnel_base::Deadline;
 use ginnel_base::lead::{Waiter, Wish};
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 /// A stream that is open.
@@ -60,8 +62,9 @@ impl Tap {
     }
 }
 
-impl Drop for Tap {
-    fn drop(&mut self) {
+impl Tap {
+    /// Takes the call back if it is not over.
+    fn end(&mut self) {
         if self.key.is_none() {
             return;
         }
@@ -69,6 +72,12 @@ impl Drop for Tap {
         if let Ok(mut core) = shared.enter() {
             _ = self.give_up(&mut core);
         }
+    }
+}
+
+impl Drop for Tap {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 
@@ -91,18 +100,14 @@ impl Wish<Core> for Item {
 ///
 /// One that is not read costs the connection nothing but its window of items: other calls go on.
 #[derive(Debug)]
-pub struct Items(Tap);
+pub struct Items<M = u16>(Tap, PhantomData<fn(M)>);
 
-impl Items {
+impl<M> Items<M> {
     pub(super) fn new(shared: Arc<Shared>, key: Key, deadline: Deadline) -> Self {
-        Self(Tap { shared, key: Some(key), deadline, taken: 0 })
+        Self(Tap { shared, key: Some(key), deadline, taken: 0 }, PhantomData)
     }
-}
 
-impl Iterator for Items {
-    type Item = Result<Response, CallError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
+    fn next_raw(&mut self) -> Option<Result<Response, CallError>> {
         let key = self.0.key?;
         let shared = Arc::clone(&self.0.shared);
         let mut core = match shared.enter() {
@@ -125,16 +130,30 @@ impl Iterator for Items {
     }
 }
 
+impl<M: Streaming> Iterator for Items<M> {
+    type Item = Result<M::Item, CallError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let item = self.next_raw()?.and_then(M::read);
+        if item.is_err() {
+            self.0.end();
+        }
+        Some(item)
+    }
+}
+
 #[cfg(feature = "tokio")]
 pub use asynchronous::{AsyncItems, StreamFuture};
 
 #[cfg(feature = "tokio")]
 mod asynchronous {
-    use super::super::future::{CallFuture, Timer};
+    use super::super::future::{RawCall, Timer};
     use super::super::op::Next;
     use super::super::task;
-    use super::{CallError, Item, Response, Tap};
+    use super::{CallError, Item, Response, Streaming, Tap};
     use ginnel_base::lead::{Waiter, Wish};
+    use ginnel_codec::EncodeError;
+    use std::marker::PhantomData;
     use std::pin::Pin;
     use std::sync::Arc;
     use std::task::{Context, Poll, ready};
@@ -142,18 +161,31 @@ mod asynchronous {
     /// A stream that is about to be opened: see [`Client::stream_async`](crate::Client::stream_async).
     #[derive(Debug)]
     #[must_use = "futures do nothing unless polled"]
-    pub struct StreamFuture<'p>(pub(in super::super) CallFuture<'p>);
+    pub struct StreamFuture<'p, M = u16> {
+        call: Result<RawCall<'p>, Option<EncodeError>>,
+        _method: PhantomData<fn(M)>,
+    }
 
-    impl Future for StreamFuture<'_> {
-        type Output = Result<AsyncItems, CallError>;
+    impl<'p, M> StreamFuture<'p, M> {
+        pub(in super::super) fn new(call: Result<RawCall<'p>, EncodeError>) -> Self {
+            Self { call: call.map_err(Some), _method: PhantomData }
+        }
+    }
+
+    impl<M> Future for StreamFuture<'_, M> {
+        type Output = Result<AsyncItems<M>, CallError>;
 
         fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-            let deadline = self.0.deadline();
-            Poll::Ready(match ready!(self.0.poll_next(cx)) {
+            let call = match &mut self.call {
+                Ok(call) => call,
+                Err(error) => return Poll::Ready(Err(error.take().map_or(CallError::Mismatch, CallError::Encode))),
+            };
+            let deadline = call.deadline();
+            Poll::Ready(match ready!(call.poll_next(cx)) {
                 Next::Open(key) => {
-                    let shared = Arc::clone(self.0.shared());
+                    let shared = Arc::clone(call.shared());
                     let tap = Tap { shared, key: Some(key), deadline, taken: 0 };
-                    Ok(AsyncItems { tap, timer: Timer::default() })
+                    Ok(AsyncItems { tap, timer: Timer::default(), _method: PhantomData })
                 }
                 Next::Done(Err(error)) => Err(error),
                 _ => Err(CallError::Closed),
@@ -164,15 +196,24 @@ mod asynchronous {
     /// The items of a stream, as they come, until its end or an error, which is the last that comes. Dropping it before
     /// the end takes the call back: the server is told.
     #[derive(Debug)]
-    pub struct AsyncItems {
+    pub struct AsyncItems<M = u16> {
         tap: Tap,
         timer: Timer,
+        _method: PhantomData<fn(M)>,
     }
 
-    impl AsyncItems {
+    impl<M: Streaming> AsyncItems<M> {
         /// The next item. Dropping the future loses nothing.
-        pub async fn next(&mut self) -> Option<Result<Response, CallError>> {
-            std::future::poll_fn(|cx| self.poll(cx)).await
+        pub async fn next(&mut self) -> Option<Result<M::Item, CallError>> {
+            std::future::poll_fn(|cx| self.poll_item(cx)).await
+        }
+
+        fn poll_item(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<M::Item, CallError>>> {
+            let item = ready!(self.poll(cx)).map(|item| item.and_then(M::read));
+            if item.as_ref().is_some_and(Result::is_err) {
+                self.tap.end();
+            }
+            Poll::Ready(item)
         }
 
         fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Response, CallError>>> {
@@ -199,11 +240,11 @@ mod asynchronous {
         }
     }
 
-    impl futures_core::Stream for AsyncItems {
-        type Item = Result<Response, CallError>;
+    impl<M: Streaming> futures_core::Stream for AsyncItems<M> {
+        type Item = Result<M::Item, CallError>;
 
         fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-            self.poll(cx)
+            self.poll_item(cx)
         }
     }
 }

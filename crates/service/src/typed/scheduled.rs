@@ -1,15 +1,16 @@
 //! Methods that say what they touch, and run when the scheduler lets them.
 
-use super::{Owned, Reply};
+use super::{ItemSink, Owned, Reply};
 use crate::context::Context;
 use crate::cost::Execution;
 use crate::failure::Failure;
-use crate::method::Method;
+use crate::method::{Method, StreamMethod};
 use crate::router::Router;
 use crate::scheduler::{Access, KeyedScheduler, Turn};
 use ginnel_codec::Codec;
 use std::borrow::Borrow;
 use std::hash::Hash;
+use std::sync::Arc;
 
 /// # Scheduled methods
 ///
@@ -104,45 +105,105 @@ impl Router {
         A: Fn(&Owned<Req, C>) -> Access<K> + Send + Sync + 'static,
         F: Fn(Owned<Req, C>, Reply<Resp, C>, Turn) + Send + Sync + 'static,
     {
-        let (scheduler, begin) = (scheduler.clone(), std::sync::Arc::new(begin));
-        let submit = move |request: Owned<Req, C>, reply: Reply<Resp, C>| {
-            let context = reply.context().clone();
-            let access = access(&request).in_session(context.session().session_id).until(context.deadline());
-            let (begin, waiting) = (std::sync::Arc::clone(&begin), Waiting(Some(reply)));
-            let submitted = scheduler.submit_turn(access, move |turn| {
-                let Some(reply) = waiting.starts() else { return };
-                match reply.context().check() {
-                    Ok(()) => begin(request, reply, turn),
-                    Err(failure) => reply.fail(failure),
-                }
-            });
-            // Else the job was dropped, and has answered.
-            if let Ok(scheduled) = submitted {
-                context.on_unwanted(move || {
-                    scheduled.cancel();
-                });
-            }
-        };
+        let submit = submission(scheduler, access, begin);
         // On the reactor's thread: on an executor, requests of one session could overtake each other before they are
         // in the scheduler's order.
         self.on_responder(method, submit).execution(method.id(), Execution::Inline)
     }
+
+    /// A method whose requests begin a stream when `access` says that they may. The [`Turn`] is over when it is
+    /// dropped: where a snapshot is enough, drop it before the first item, because items wait for the client.
+    ///
+    /// # Panics
+    /// If there is a method with this number already.
+    pub fn on_scheduled_stream<Req, Item, C, K, A, F>(
+        self,
+        method: StreamMethod<Req, Item, C>,
+        scheduler: &KeyedScheduler<K>,
+        access: A,
+        begin: F,
+    ) -> Self
+    where
+        Req: ?Sized + 'static,
+        Item: ?Sized + 'static,
+        C: Codec<Req> + Codec<Item> + 'static,
+        Owned<Req, C>: Send,
+        K: Clone + Eq + Hash + Send + 'static,
+        A: Fn(&Owned<Req, C>) -> Access<K> + Send + Sync + 'static,
+        F: Fn(Owned<Req, C>, ItemSink<Item, C>, Turn) + Send + Sync + 'static,
+    {
+        let submit = submission(scheduler, access, begin);
+        self.on_stream(method, submit).execution(method.id(), Execution::Inline)
+    }
+}
+
+/// What answers a call.
+trait Answers: Send + 'static {
+    fn context(&self) -> &Context;
+    fn fail(self, failure: Failure);
+}
+
+impl<Resp: ?Sized + 'static, C: 'static> Answers for Reply<Resp, C> {
+    fn context(&self) -> &Context {
+        self.context()
+    }
+
+    fn fail(self, failure: Failure) {
+        self.fail(failure);
+    }
+}
+
+impl<Item: ?Sized + 'static, C: 'static> Answers for ItemSink<Item, C> {
+    fn context(&self) -> &Context {
+        self.context()
+    }
+
+    fn fail(self, failure: Failure) {
+        self.fail(failure);
+    }
+}
+
+/// Hands requests to the scheduler, which has `begin` run them.
+fn submission<R: Send + 'static, A: Answers, K: Clone + Eq + Hash + Send + 'static>(
+    scheduler: &KeyedScheduler<K>,
+    access: impl Fn(&R) -> Access<K> + Send + Sync + 'static,
+    begin: impl Fn(R, A, Turn) + Send + Sync + 'static,
+) -> impl Fn(R, A) + Send + Sync + 'static {
+    let (scheduler, begin) = (scheduler.clone(), Arc::new(begin));
+    move |request, answers| {
+        let context = answers.context().clone();
+        let access = access(&request).in_session(context.session().session_id).until(context.deadline());
+        let (begin, waiting) = (Arc::clone(&begin), Waiting(Some(answers)));
+        let submitted = scheduler.submit_turn(access, move |turn| {
+            let Some(answers) = waiting.starts() else { return };
+            match answers.context().check() {
+                Ok(()) => begin(request, answers, turn),
+                Err(failure) => answers.fail(failure),
+            }
+        });
+        // Else the job was dropped, and has answered.
+        if let Ok(scheduled) = submitted {
+            context.on_unwanted(move || {
+                scheduled.cancel();
+            });
+        }
+    }
 }
 
 /// A request that has not started. The scheduler drops it if it never will.
-struct Waiting<Resp: ?Sized, C>(Option<Reply<Resp, C>>);
+struct Waiting<A: Answers>(Option<A>);
 
-impl<Resp: ?Sized, C> Waiting<Resp, C> {
-    fn starts(mut self) -> Option<Reply<Resp, C>> {
+impl<A: Answers> Waiting<A> {
+    fn starts(mut self) -> Option<A> {
         self.0.take()
     }
 }
 
-impl<Resp: ?Sized, C> Drop for Waiting<Resp, C> {
+impl<A: Answers> Drop for Waiting<A> {
     fn drop(&mut self) {
-        if let Some(reply) = self.0.take() {
-            let failure = reply.context().check().err().unwrap_or(Failure::Unavailable);
-            reply.fail(failure);
+        if let Some(answers) = self.0.take() {
+            let failure = answers.context().check().err().unwrap_or(Failure::Unavailable);
+            answers.fail(failure);
         }
     }
 }
