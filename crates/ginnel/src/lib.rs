@@ -3,7 +3,7 @@
 //! | capability | module |
 //! |---|---|
 //! | typed broadcast through shared memory, one writer, many readers | [`channel`] |
-//! | requests and responses: server, client, streams, scheduler, cache | [`service`], over the [`session`] level |
+//! | typed methods: server, client, streams, scheduler, cache | [`service`], over the [`session`] level |
 //! | commands under a shepherd: nothing is left behind, whoever dies | [`process`] |
 //!
 //! Each module is a crate of its own; this one gathers them, so that a program depends on `ginnel` alone.

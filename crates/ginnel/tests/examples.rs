@@ -82,6 +82,20 @@ fn aggregator_carries_everything_to_every_consumer() {
 }
 
 #[test]
+fn kv_serves_many_workers_from_another_process() {
+    let printed = run("kv");
+    for line in [
+        "committed and uncommitted state are told apart",
+        "refused: there is no fork \"elsewhere\"",
+        "8 workers made 4800 calls over one connection",
+        "scanned 10000 keys in order, then 100 of a range",
+        "stopped; 0 sessions cut off",
+    ] {
+        assert!(printed.contains(line), "{line:?} is missing in:\n{printed}");
+    }
+}
+
+#[test]
 fn sharded_workers_keep_the_books_together() {
     let printed = run("sharded");
     assert!(printed.contains("30000 bookings on 20 accounts add up"), "{printed}");

@@ -82,7 +82,6 @@ pub use executor::{Executor, Job, Pool, Rejected};
 pub use failure::{ApplicationError, Failure};
 pub use ginnel_base::Deadline;
 pub use ginnel_codec::{Codec, DecodeCause, DecodeError, EncodeError, Plain, Postcard};
-pub use ginnel_session::Endpoint;
 pub use handler::{Handler, Request};
 #[cfg(target_os = "linux")]
 pub use introspect::Introspect;
