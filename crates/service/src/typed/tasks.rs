@@ -2,9 +2,11 @@
 
 use super::{Owned, Reply};
 use crate::context::Context;
+use crate::cost::Execution;
 use crate::failure::Failure;
 use crate::method::Method;
 use crate::router::Router;
+use crate::tasks::unless_it_panics;
 use ginnel_codec::Codec;
 use std::borrow::Borrow;
 use std::future::Future;
@@ -32,9 +34,8 @@ use tokio::runtime::Handle;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 impl Router {
-    /// A method whose requests are answered by a task of `runtime` each. The task is dropped at its next point of
-    /// waiting when the call is cancelled, out of time, or its client is gone. A panic answers
-    /// [`Failure::Internal`].
+    /// A method whose requests are answered by a task of `runtime` each: [`async_handler`](Self::async_handler) with
+    /// types.
     ///
     /// # Panics
     /// If there is a method with this number already.
@@ -52,10 +53,12 @@ impl Router {
         self.on_responder(method, move |request, reply: Reply<Resp, C>| {
             let context = reply.context().clone();
             let work = handler(request, context.clone());
-            // The reply is dropped with the task, which answers for it.
-            let task = runtime.spawn(async move { reply.finish(work.await) });
-            let stop = task.abort_handle();
-            context.on_unwanted(move || stop.abort());
+            let task = runtime.spawn(async move {
+                reply.finish(unless_it_panics(work).await.unwrap_or(Err(Failure::Internal)));
+            });
+            // The task drops its reply, which answers.
+            context.on_unwanted(move || task.abort());
         })
+        .execution(method.id(), Execution::Inline)
     }
 }
