@@ -35,6 +35,11 @@ impl Learned {
         Self { current: start, accepted: start, start, ceiling: ceiling.max(start), refused: None, needed: 0 }
     }
 
+    /// What it never grows beyond.
+    pub(crate) fn ceiling(&self) -> u32 {
+        self.ceiling
+    }
+
     /// What to begin with; it is taken back to the start if it is refused.
     pub(crate) fn propose(&mut self, size: u32) {
         self.current = self.current.max(size);

@@ -189,9 +189,12 @@ pub(crate) struct Shared {
 impl Shared {
     /// The limits to offer a client that proposes requests of `proposed` bytes. They are remembered only once that
     /// client is accepted ([`learn_request`](Self::learn_request)): who is refused must not make the regions of the
-    /// others larger.
-    pub(crate) fn limits_for(&self, proposed: usize) -> (u32, u32) {
+    /// others larger. In layout 2 nothing is as large as the limits are, so that nothing needs to be learned.
+    pub(crate) fn limits_for(&self, proposed: usize, layout_2: bool) -> (u32, u32) {
         let mut limits = *lock(&self.limits);
+        if layout_2 {
+            return (limits.0.ceiling(), limits.1.ceiling());
+        }
         limits.0.hold(proposed);
         (limits.0.current, limits.1.current)
     }

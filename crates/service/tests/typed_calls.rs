@@ -103,6 +103,34 @@ fn values_go_and_come_whatever_the_form_of_the_method() {
 }
 
 #[test]
+fn a_server_learns_what_clients_of_layout_2_propose() {
+    let service = Service::start();
+    let large = vec![b'x'; 300_000];
+    assert_eq!(service.client.call(SHOUT, &large).unwrap(), large.to_ascii_uppercase());
+    assert!(service.client.layout_2().is_some());
+    assert!(service.client.agreement().unwrap().request.max_payload >= 300_000);
+}
+
+#[test]
+fn a_full_server_refuses_clients_of_layout_2_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let endpoint = Endpoint::seqpacket(dir.path(), "full").unwrap();
+    let router = Router::new(Interface::named("full")).on(SHOUT, |request, _: &Context| Ok(request));
+    let options = ServerOptions { max_sessions: 1, ..ServerOptions::default() };
+    let server = Server::serve(&endpoint, options, router).unwrap();
+    let client = || Client::new(&endpoint, ClientOptions::default()).unwrap();
+    let first = client();
+    assert_eq!(first.call(SHOUT, b"in").unwrap(), b"in");
+    let refused = client().call(SHOUT, b"out").unwrap_err();
+    assert!(matches!(refused, CallError::NotReady { .. }), "{refused:?}");
+    let counters = server.counters();
+    assert_eq!((counters.sessions, counters.active), (1, 1));
+    assert!(counters.refused >= 1, "{counters:?}");
+    assert_eq!(first.call(SHOUT, b"still").unwrap(), b"still");
+    server.stop();
+}
+
+#[test]
 fn errors_of_the_service_say_what_they_are() {
     let service = Service::start();
     let refused = service.client.call(ADD, &(u64::MAX, 1)).unwrap_err();

@@ -100,6 +100,12 @@ impl Incoming {
         self.hello().map(|hello| hello.max_request_payload).or_else(of_layout_2).unwrap_or(0)
     }
 
+    /// Whether a HELLO of layout 2 has arrived, and is answered in it.
+    #[must_use]
+    pub fn is_in_layout_2(&self) -> bool {
+        self.offering.is_some() && self.drive.connection.hello_2().is_some()
+    }
+
     fn offer_2(&self) -> Option<Offer2> {
         let Offering { own, supported } = self.offering?;
         let page = u32::try_from(rustix::param::page_size()).unwrap_or(*RING_BYTES.end());

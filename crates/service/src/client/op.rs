@@ -146,6 +146,7 @@ impl Op {
     }
 
     /// The caller does not want it any more.
+    #[cfg(feature = "tokio")]
     pub(super) fn cancel(&mut self, core: &mut Core) {
         if let Place::Open(key) = std::mem::replace(&mut self.place, Place::Over) {
             core.abandon(key, true);

@@ -177,7 +177,8 @@ impl Reactor {
     /// Counters are raised before the answer leaves, so that a client that has it finds them so.
     fn shake_hands(&mut self, mut incoming: Incoming, now: Instant) {
         let proposed = incoming.proposed_request() as usize;
-        let (request, response) = self.shared.limits_for(proposed);
+        let layout_2 = incoming.is_in_layout_2();
+        let (request, response) = self.shared.limits_for(proposed, layout_2);
         let full = self.shared.sessions() >= self.shared.options.max_sessions;
         let no_words = self.on_words.len() >= super::hot::MOST_ON_WORDS;
         let offer = incoming.offer_mut();
@@ -202,7 +203,9 @@ impl Reactor {
         timing.stalled = Some(self.shared.options.send_timeout);
         match incoming.into_parts(timing, now) {
             Ok(parts) => {
-                self.shared.learn_request(proposed);
+                if !layout_2 {
+                    self.shared.learn_request(proposed);
+                }
                 if let Some(place) = place {
                     self.assign(parts, place, now);
                 }
