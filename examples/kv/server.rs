@@ -17,7 +17,7 @@ fn reads(fork: &str, view: View) -> Access<String> {
     }
 }
 
-pub fn router() -> Router {
+pub(crate) fn router() -> Router {
     let store = Arc::new(Store::new("main"));
     let scheduler = KeyedScheduler::new(Pool::new(), WAITING);
     let of = || Arc::clone(&store);

@@ -17,7 +17,7 @@ struct ForkState {
     commits: RwLock<u64>,
 }
 
-pub struct Store {
+pub(crate) struct Store {
     forks: RwLock<HashMap<String, Arc<ForkState>>>,
 }
 
@@ -32,7 +32,7 @@ fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
 
 impl Store {
     /// A store with one empty fork.
-    pub fn new(fork: &str) -> Self {
+    pub(crate) fn new(fork: &str) -> Self {
         Self { forks: RwLock::new([(fork.to_owned(), Arc::default())].into()) }
     }
 
@@ -41,13 +41,13 @@ impl Store {
         Ok(Arc::clone(read(&self.forks).get(name).ok_or_else(absent)?))
     }
 
-    pub fn forks(&self) -> Vec<String> {
+    pub(crate) fn forks(&self) -> Vec<String> {
         let mut names: Vec<String> = read(&self.forks).keys().cloned().collect();
         names.sort();
         names
     }
 
-    pub fn get(&self, fork: &str, view: View, key: &str) -> Result<Option<String>, Failure> {
+    pub(crate) fn get(&self, fork: &str, view: View, key: &str) -> Result<Option<String>, Failure> {
         let fork = self.fork(fork)?;
         Ok(match view {
             View::Committed => read(&fork.committed).get(key).cloned(),
@@ -55,7 +55,7 @@ impl Store {
         })
     }
 
-    pub fn write(&self, fork: &str, changes: Vec<Change>) -> Result<u64, Failure> {
+    pub(crate) fn write(&self, fork: &str, changes: Vec<Change>) -> Result<u64, Failure> {
         let fork = self.fork(fork)?;
         let mut current = write(&fork.current);
         let count = changes.len() as u64;
@@ -68,7 +68,7 @@ impl Store {
         Ok(count)
     }
 
-    pub fn commit(&self, fork: &str) -> Result<u64, Failure> {
+    pub(crate) fn commit(&self, fork: &str) -> Result<u64, Failure> {
         let fork = self.fork(fork)?;
         let committed = Arc::new(read(&fork.current).clone());
         *write(&fork.committed) = committed;
@@ -77,7 +77,7 @@ impl Store {
         Ok(*commits)
     }
 
-    pub fn fork_off(&self, from: &str, name: String) -> Result<(), Failure> {
+    pub(crate) fn fork_off(&self, from: &str, name: String) -> Result<(), Failure> {
         let from = self.fork(from)?;
         let fork = ForkState {
             committed: RwLock::new(Arc::clone(&read(&from.committed))),
@@ -96,7 +96,7 @@ impl Store {
     }
 
     /// A copy of a range, so that a slow client holds nobody up.
-    pub fn range(
+    pub(crate) fn range(
         &self,
         fork: &str,
         view: View,

@@ -13,7 +13,7 @@ const KEYS: usize = 10_000;
 
 type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
-pub fn run() -> Result<(), Box<dyn Error>> {
+pub(crate) fn run() -> Result<(), Box<dyn Error>> {
     let dir = tempfile::tempdir()?;
     let mut server =
         Command::new(std::env::current_exe()?).arg(dir.path()).arg("serve").stdin(Stdio::piped()).spawn()?;
