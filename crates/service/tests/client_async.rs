@@ -38,7 +38,7 @@ fn futures_are_in_flight_at_once_and_answers_out_of_order_reach_theirs() {
             let client = peer.client();
             runtime.block_on(async {
                 for len in [0, 100, 5000, 300_000] {
-                    assert!(*client.call_async(ECHO, vec![7; len]).await.unwrap() == vec![7; len]);
+                    assert!(*client.call_async(ECHO, &vec![7; len]).await.unwrap() == vec![7; len]);
                 }
                 let held: Vec<_> = (0..16)
                     .map(|at| {
@@ -207,7 +207,7 @@ fn streams_and_one_way_calls_work_as_futures() {
             let number = |item: Result<Response, CallError>| u32::from_ne_bytes((*item.unwrap()).try_into().unwrap());
             runtime.block_on(async {
                 let options = CallOptions::default();
-                let mut items = client.stream_async(ITEMS, 500u32.to_ne_bytes().to_vec(), &options).await.unwrap();
+                let mut items = client.stream_async(ITEMS, &500u32.to_ne_bytes(), &options).await.unwrap();
                 for expected in 0..250 {
                     assert_eq!(number(items.next().await.unwrap()), expected);
                     if expected % 50 == 0 {
@@ -222,7 +222,7 @@ fn streams_and_one_way_calls_work_as_futures() {
                 assert!(items.next().await.is_none() && items.next().await.is_none());
                 for _ in 0..50 {
                     let endless = u32::MAX.to_ne_bytes().to_vec();
-                    let mut items = client.stream_async(ITEMS, endless, &options).await.unwrap();
+                    let mut items = client.stream_async(ITEMS, &endless, &options).await.unwrap();
                     assert_eq!(number(items.next().await.unwrap()), 0);
                 }
                 for _ in 0..100 {
@@ -278,7 +278,8 @@ fn a_client_outlives_the_runtime_that_served_it() {
         for runtime in runtimes().into_iter().chain(runtimes()) {
             runtime.block_on(async { assert_eq!(*client.call_async(ECHO, b"x").await.unwrap(), *b"x") });
             // With a call in flight that nobody waits for.
-            let mut pending = Box::pin(client.call_async(SLOW, 20u32.to_ne_bytes().to_vec()));
+            let request = 20u32.to_ne_bytes();
+            let mut pending = Box::pin(client.call_async(SLOW, &request));
             runtime.block_on(async { assert!(poll(pending.as_mut()).is_pending()) });
             drop((pending, runtime));
             assert_eq!(*client.call(ECHO, b"blocking").unwrap(), *b"blocking", "{kind:?}");
