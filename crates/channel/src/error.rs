@@ -287,6 +287,14 @@ pub enum RecvError {
     /// A record cannot be decoded; the next call continues behind it.
     #[error(transparent)]
     Decode(#[from] DecodeError),
+    /// The system has no memory for a copy of the next record, which is still there: the next call tries again.
+    #[error(
+        "there is no memory for a record of {len} bytes: allow this process more, or let the channel's records be smaller"
+    )]
+    NoMemory {
+        /// Its length.
+        len: usize,
+    },
     /// Records of this channel cannot be borrowed: its writer may overwrite them at any time.
     #[error("records can be borrowed from a lossless channel only: receive a copy")]
     NotLossless,
@@ -353,6 +361,7 @@ impl From<Fault> for RecvError {
         match fault {
             Fault::Lagged { skipped } => Self::Lagged { skipped },
             Fault::Truncated => Self::Corrupt(Corruption::Truncated),
+            Fault::NoMemory { len } => Self::NoMemory { len },
             Fault::Length { len } => Self::Corrupt(Corruption::Length { len }),
             Fault::Position { value } => Self::Corrupt(Corruption::Position { value }),
         }
@@ -364,6 +373,8 @@ impl From<Fault> for Corruption {
         match fault {
             Fault::Truncated => Self::Truncated,
             Fault::Length { len } => Self::Length { len },
+            // Nobody copies who asks what is corrupt.
+            Fault::NoMemory { len } => Self::Length { len: len as u64 },
             Fault::Position { value } | Fault::Lagged { skipped: value } => Self::Position { value },
         }
     }

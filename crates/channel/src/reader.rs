@@ -533,6 +533,9 @@ impl<T: ?Sized, C: Codec<T>> AsFd for Reader<T, C> {
 /// not wait for it.
 #[cold]
 fn failed(consumer: &Consumer, tether: &mut Tether, fault: Fault) -> RecvError {
+    if matches!(fault, Fault::NoMemory { .. }) {
+        return fault.into();
+    }
     if !matches!(fault, Fault::Lagged { .. }) {
         tether.leave();
         consumer.alert();

@@ -167,6 +167,14 @@ pub enum SessionError {
     /// [`ServerConfig::message_timeout`](crate::ServerConfig::message_timeout). The session is over.
     #[error("the peer stopped in the middle of a message")]
     Stalled,
+    /// The system has no memory for a message that arrives, within the limits though it may be. The session is over.
+    #[error(
+        "there is no memory for a message that arrives ({bytes} bytes at once): lower the limit of payloads, or allow more memory"
+    )]
+    NoMemory {
+        /// How much was needed at once.
+        bytes: usize,
+    },
     /// The abort that this wait watches was raised. Receiving may be tried again.
     #[error("aborted")]
     Aborted,

@@ -38,6 +38,7 @@ const ROLES: &[(&str, fn())] = &[
     ("no_descriptor_left", crate::denials::no_descriptor_left),
     ("poor_writer", crate::denials::poor_writer),
     ("full_fd_table", crate::denials::full_fd_table),
+    ("scarce_memory", crate::scarce::reader),
     ("stranger", crate::denials::stranger),
     ("namespaced_reader", crate::denials::namespaced_reader),
     ("odd_umask", crate::denials::odd_umask),

@@ -12,6 +12,7 @@ mod idle;
 mod leftovers;
 mod producers;
 mod records;
+mod scarce;
 mod scribbles;
 mod sleepers;
 mod soundness;

@@ -29,6 +29,11 @@ pub enum Fault {
     },
     /// The file under the ring was shrunk.
     Truncated,
+    /// The system has no memory for a copy of the record, which is still there.
+    NoMemory {
+        /// Its length.
+        len: usize,
+    },
     /// A record is longer than the ring allows: the writer is broken or hostile.
     Length {
         /// What the record says.
@@ -430,6 +435,11 @@ impl Consumer {
     /// If the ring has no records of `len` bytes.
     pub fn take_vec(&mut self, len: usize, out: &mut Vec<u8>) -> Result<(), Fault> {
         self.check_len(len);
+        out.clear();
+        // The length is the writer's word: what is too much must not end this process.
+        if out.capacity() < len && out.try_reserve(len).is_err() {
+            return Err(Fault::NoMemory { len });
+        }
         self.data.copy_to_vec(self.geometry.payload(self.at.word, len), len, out);
         self.finish(len)
     }

@@ -146,7 +146,7 @@ impl Connection {
 
     /// Where the next bytes go. A packet longer than this is a violation, so carriers must tell its real length. `due`
     /// is the length of the message that the carrier has, if it can tell before it hands it out; else 0. Empty unless
-    /// [`Connection::wants_input`].
+    /// [`Connection::wants_input`], and where there is no memory for it: then the session has ended.
     pub fn space(&mut self, due: usize, pool: &mut Pool) -> &mut [u8] {
         if !self.wants_input() {
             return &mut [];
@@ -154,7 +154,10 @@ impl Connection {
         match &mut self.phase {
             Phase::Proposing { answer: greeting, .. } | Phase::Listening(greeting) => greeting.space(),
             Phase::Concluding { .. } => self.inbound.scratch(DISCARD, pool),
-            _ => self.inbound.space(due, pool),
+            _ => self.inbound.space(due, pool).unwrap_or_else(|bytes| {
+                self.end = Some(End::NoMemory { bytes });
+                &mut []
+            }),
         }
     }
 

@@ -105,6 +105,11 @@ pub enum End {
     Silent(Silence),
     /// [`Connection::conclude`] has waited long enough.
     Concluded,
+    /// The system has no memory for what arrives.
+    NoMemory {
+        /// How much was needed at once.
+        bytes: usize,
+    },
 }
 
 impl End {
@@ -115,6 +120,7 @@ impl End {
             Self::Protocol(error) => SessionError::Protocol(error),
             Self::Silent(Silence::WithinMessage) => SessionError::Stalled,
             Self::Silent(_) => SessionError::TimedOut,
+            Self::NoMemory { bytes } => SessionError::NoMemory { bytes },
             Self::HungUp | Self::Refused(_) | Self::FallBack | Self::Dismissed | Self::Concluded => {
                 SessionError::Closed
             }

@@ -155,20 +155,20 @@ impl Inbound {
     }
 
     /// Where the next bytes go. A packet longer than this is a violation, so carriers must tell its real length. `due`
-    /// is the length of what the carrier has, if it can tell, or 0. Empty unless [`Inbound::has_space`], and for a slot
-    /// that has none.
-    pub(super) fn space(&mut self, due: usize, pool: &mut Pool) -> &mut [u8] {
+    /// is the length of what the carrier has, if it can tell, or 0. Empty unless [`Inbound::has_space`], and for a slot that
+    /// has none. The error says for how many bytes the system has no memory.
+    pub(super) fn space(&mut self, due: usize, pool: &mut Pool) -> Result<&mut [u8], usize> {
         if !self.has_space() {
-            return &mut [];
+            return Ok(&mut []);
         }
         match (&mut self.state, self.framing) {
             (State::Chunks { assembler, saved, .. }, _) => {
                 let at = self.end - CHUNK_HEADER;
                 let len = assembler.next_packet_len();
                 let useful = self.end + assembler.missing() as usize;
-                grow(&mut self.buffer, 0..self.end, at + len, useful, pool);
+                grow(&mut self.buffer, 0..self.end, at + len, useful, pool)?;
                 saved.copy_from_slice(&self.buffer[at..self.end]);
-                &mut self.buffer[at..at + len]
+                Ok(&mut self.buffer[at..at + len])
             }
             (_, Framing::Packets(_)) => {
                 let longest = self.first_space();
@@ -190,18 +190,18 @@ impl Inbound {
 
     /// Room for `len` bytes that nobody will read.
     pub(super) fn scratch(&mut self, len: usize, pool: &mut Pool) -> &mut [u8] {
-        self.first_buffer(len, pool)
+        self.first_buffer(len, pool).unwrap_or_default()
     }
 
-    fn first_buffer(&mut self, len: usize, pool: &mut Pool) -> &mut [u8] {
+    fn first_buffer(&mut self, len: usize, pool: &mut Pool) -> Result<&mut [u8], usize> {
         if self.buffer.len() < len {
-            let larger = pool.take(len);
+            let larger = pool.try_take(len).ok_or(len)?;
             pool.put(std::mem::replace(&mut self.buffer, larger));
         }
-        &mut self.buffer[..len]
+        Ok(&mut self.buffer[..len])
     }
 
-    fn stream_space(&mut self, needed: usize, due: usize, pool: &mut Pool) -> &mut [u8] {
+    fn stream_space(&mut self, needed: usize, due: usize, pool: &mut Pool) -> Result<&mut [u8], usize> {
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
         }
@@ -218,9 +218,9 @@ impl Inbound {
         let full = self.end == self.buffer.len();
         if full || self.start + needed > self.buffer.len() && self.start == 0 && pool.has(needed) {
             let at_least = (self.end + 1).max(READ_AHEAD);
-            grow(&mut self.buffer, 0..self.end, at_least, needed, pool);
+            grow(&mut self.buffer, 0..self.end, at_least, needed, pool)?;
         }
-        &mut self.buffer[self.end..]
+        Ok(&mut self.buffer[self.end..])
     }
 
     /// `len` bytes were put into [`Inbound::space`], or a packet of `len` bytes that did not fit.
@@ -404,14 +404,17 @@ impl Inbound {
 }
 
 /// Makes room for `needed` bytes, with some reserve but not beyond `useful`, or for all that is useful if that costs
-/// nothing. The bytes of `kept` stay where they are.
-fn grow(buffer: &mut Vec<u8>, kept: Range<usize>, needed: usize, useful: usize, pool: &mut Pool) {
+/// nothing. The bytes of `kept` stay where they are. The error says for how many bytes the system has
+/// no memory; nothing has changed then.
+fn grow(buffer: &mut Vec<u8>, kept: Range<usize>, needed: usize, useful: usize, pool: &mut Pool) -> Result<(), usize> {
     if buffer.len() >= needed {
-        return;
+        return Ok(());
     }
     let useful = useful.max(needed);
     let len = if pool.has(useful) { useful } else { needed.max((buffer.len() * 2).min(useful)) };
-    let mut larger = pool.take(len);
+    // With less of a reserve it may do.
+    let mut larger = pool.try_take(len).or_else(|| pool.try_take(needed)).ok_or(needed)?;
     larger[kept.clone()].copy_from_slice(&buffer[kept]);
     pool.put(std::mem::replace(buffer, larger));
+    Ok(())
 }

@@ -70,6 +70,16 @@ impl Pool {
         }
     }
 
+    /// The same where `len` is what somebody else says: `None` if the system has no memory for it, which would end the
+    /// process. (A small one is taken: whoever has no memory for that has none for anything.)
+    pub(super) fn try_take(&mut self, len: usize) -> Option<Vec<u8>> {
+        const LARGE: usize = 1 << 20;
+        let size = 1 << class_of(len);
+        // Asked for and given back, because only what the allocator zeroes by itself costs nothing until it is used.
+        let refused = size >= LARGE && !self.has(len) && Vec::<u8>::new().try_reserve_exact(size).is_err();
+        (!refused).then(|| self.take(len))
+    }
+
     /// An empty buffer with room for `room` bytes: one that came back, if there is one. It costs nothing to make it as
     /// large as what was written last, and one that starts small is moved each time that it grows.
     #[must_use]
