@@ -15,6 +15,19 @@ fn leave(bytes: u64) {
     rustix::process::setrlimit(Resource::As, Rlimit { current: Some(used + bytes), maximum: hard }).unwrap();
 }
 
+/// Takes what the allocator still has, in small pieces, and gives some of them back.
+fn all_but_a_little() -> Vec<Vec<u8>> {
+    const PIECE: usize = 512 << 10;
+    let mut held = Vec::with_capacity(4096);
+    let piece = || {
+        let mut piece = Vec::new();
+        piece.try_reserve_exact(PIECE).ok().map(|()| piece)
+    };
+    held.extend(std::iter::from_fn(piece).take(4096));
+    held.truncate(held.len().saturating_sub(4));
+    held
+}
+
 fn open() -> Result<Reader<[u8]>, OpenError> {
     Reader::builder().run_dir(argument("dir")).open("large")
 }
@@ -31,12 +44,14 @@ pub(crate) fn reader() {
     leave(1 << 40);
     let mut reader = open().expect("open");
     leave(8 << 20);
+    let held = all_but_a_little();
     for _ in 0..3 {
         let Err(RecvError::NoMemory { len: RECORD }) = reader.recv() else { panic!("a record beyond its memory") };
     }
     let mut record = vec![7; 10];
     let error = reader.recv_into(&mut record).expect_err("the same").to_string();
     assert!(error.contains(&RECORD.to_string()), "{error}");
+    drop(held);
     leave(1 << 40);
     let record = reader.recv().expect("the same record, now that there is memory");
     assert!(record.len() == RECORD && record.iter().all(|&byte| byte == 3));
