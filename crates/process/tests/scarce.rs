@@ -1,4 +1,4 @@
-//! Few descriptors or few processes left: the right result or a typed error, and nothing is left behind.
+//! Few descriptors, few processes or little memory left: the right result or a typed error, and nothing is left behind.
 
 mod common;
 
@@ -10,10 +10,26 @@ use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::thread;
 
-roles!(few_descriptors, few_processes);
+roles!(few_descriptors, few_processes, little_memory);
 
 /// Ways to start a command that differ in what they need.
-const WAYS: [&str; 8] = ["run", "spawn", "null", "inherit", "extra", "pty", "namespace", "namespace-pty"];
+const WAYS: &[&str] = &[
+    "run",
+    "spawn",
+    "null",
+    "inherit",
+    "extra",
+    "pty",
+    "namespace",
+    "namespace-pty",
+    "pipeline",
+    #[cfg(feature = "tokio")]
+    "async",
+    #[cfg(feature = "tokio")]
+    "async-pipeline",
+];
+/// So many free descriptors are enough for each.
+const ENOUGH: u64 = 40;
 
 /// Runs a command that says `seen`, in this way. What it said, or why it did not start.
 fn attempt(way: &str, mark: &Mark, extra: &[OwnedFd]) -> Result<Vec<u8>, SpawnError> {
@@ -63,9 +79,30 @@ fn attempt(way: &str, mark: &Mark, extra: &[OwnedFd]) -> Result<Vec<u8>, SpawnEr
             read(command.stdout(Stdio::piped()))
         }
         "pty" => read(command.pty(pty())),
+        "pipeline" => (command | mark.command("cat") | mark.command("cat"))
+            .run()
+            .map(|output| {
+                assert!(output.success());
+                output.stdout
+            })
+            .map_err(spawned),
+        #[cfg(feature = "tokio")]
+        "async" => on_a_runtime(async { command.run_async().await.map(|output| output.stdout).map_err(spawned) }),
+        #[cfg(feature = "tokio")]
+        "async-pipeline" => on_a_runtime(async {
+            let pipeline = command | mark.command("cat");
+            pipeline.run_async().await.map(|output| output.stdout).map_err(spawned)
+        }),
         "namespace" => command.isolation(Isolation::PidNamespace).run().map(|output| output.stdout).map_err(spawned),
         _ => read(command.isolation(Isolation::PidNamespace).pty(pty())),
     }
+}
+
+/// The runtime's own descriptors are there before the limit: see [`few_descriptors`].
+#[cfg(feature = "tokio")]
+fn on_a_runtime<T>(work: impl Future<Output = T>) -> T {
+    static RUNTIME: std::sync::OnceLock<tokio::runtime::Runtime> = std::sync::OnceLock::new();
+    RUNTIME.get_or_init(|| tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()).block_on(work)
 }
 
 /// The test's own descriptors were not to be had.
@@ -102,6 +139,8 @@ fn few_descriptors() {
         Vec::new()
     };
     let most = rustix::process::getrlimit(Resource::Nofile).current.unwrap();
+    #[cfg(feature = "tokio")]
+    on_a_runtime(async {});
     let mut warm = None;
     // The first time everything that the library keeps is new, the second time it is there.
     for round in ["first", "second"] {
@@ -112,7 +151,7 @@ fn few_descriptors() {
         limit(Resource::Nofile, most);
         match outcome {
             Ok(seen) => assert_eq!(seen, b"seen\n", "{what}"),
-            Err(SpawnError::Failed { errno: Errno::MFILE, .. }) if free < 20 => {}
+            Err(SpawnError::Failed { errno: Errno::MFILE, .. }) if free < ENOUGH => {}
             Err(_) => panic!("{what}"),
         }
         assert_eq!(mark.alive(), [0; 0], "{what}");
@@ -126,14 +165,14 @@ fn few_descriptors() {
 #[test]
 fn with_any_number_of_descriptors_a_command_runs_right_or_is_refused_by_name() {
     let each_number = |way: &str| {
-        for free in 0..=20 {
+        for free in (0..=20).chain([ENOUGH]) {
             let mark = Mark::new();
             let output = role("few_descriptors", &mark).env("WAY", way).env("FREE", free.to_string()).output().unwrap();
             assert!(output.status.success(), "{way}, {free}: {}", String::from_utf8_lossy(&output.stderr));
             mark.assert_gone();
         }
     };
-    thread::scope(|scope| WAYS.into_iter().for_each(|way| drop(scope.spawn(move || each_number(way)))));
+    thread::scope(|scope| WAYS.iter().for_each(|way| drop(scope.spawn(move || each_number(way)))));
 }
 
 fn few_processes() {
@@ -162,10 +201,53 @@ fn with_any_number_of_processes_a_command_runs_right_or_is_refused_by_name() {
     if !ginnel_testing::is_root("to become a user without processes") {
         return;
     }
-    for way in WAYS.into_iter().filter(|way| *way != "extra") {
+    // The runtime needs threads of its own.
+    for way in WAYS.iter().filter(|way| **way != "extra" && !way.starts_with("async")) {
         let mark = Mark::new();
         let output = role("few_processes", &mark).env("WAY", way).output().unwrap();
         assert!(output.status.success(), "{way}: {}", String::from_utf8_lossy(&output.stderr));
         mark.assert_gone();
     }
+}
+
+/// As the environment says: this way, with so many KiB of address space free, here and (by inheritance) in the command.
+fn little_memory() {
+    let mark = inherited_mark();
+    let (way, free) = (std::env::var("WAY").unwrap(), std::env::var("FREE").unwrap().parse::<u64>().unwrap());
+    let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+    let used = pages.split(' ').next().unwrap().parse::<u64>().unwrap() * rustix::param::page_size() as u64;
+    limit(Resource::As, used + (free << 10));
+    let mut command = mark.command("echo");
+    command.arg("seen");
+    let outcome = match &*way {
+        "run" => command.run().map(|output| (output.report.success(), output.stdout)),
+        "pipeline" => (command | mark.command("cat")).run().map(|output| (output.success(), output.stdout)),
+        _ => {
+            command.pty(Pty::new(Size::new(24, 80)).raw()).run().map(|output| (output.report.success(), output.stdout))
+        }
+    };
+    match outcome {
+        // Without the memory to be loaded the command fails, and that is told.
+        Ok((success, seen)) => assert!(!success || seen == b"seen\n", "{way}, {free}: {seen:?}"),
+        Err(RunError::Spawn(SpawnError::Failed { errno: Errno::NOMEM | Errno::AGAIN, .. })) => {}
+        Err(error) => panic!("{way}, {free}: {error}"),
+    }
+    no_child_is_left("little memory");
+    assert_eq!(mark.alive(), [0; 0]);
+}
+
+#[test]
+fn with_little_memory_a_command_runs_right_or_is_refused_and_nothing_is_left() {
+    let each_size = |way: &str| {
+        for free in (0..20).map(|step| step * step * 64) {
+            let mark = Mark::new();
+            let output = role("little_memory", &mark).env("WAY", way).env("FREE", free.to_string()).output().unwrap();
+            let said = String::from_utf8_lossy(&output.stderr);
+            // An allocation that fails ends a program; what it had started goes with it.
+            let aborted = said.contains("memory allocation of");
+            assert!(output.status.success() || aborted, "{way}, {free} KiB: {} {said}", output.status);
+            mark.assert_gone_soon();
+        }
+    };
+    thread::scope(|scope| ["run", "pipeline", "pty"].map(|way| drop(scope.spawn(move || each_size(way)))));
 }
