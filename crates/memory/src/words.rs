@@ -344,16 +344,18 @@ impl WordsMut {
 #[derive(Debug)]
 #[must_use]
 pub struct WriterWords {
-    pub(crate) head: WordsMut,
-    pub(crate) data: WordsMut,
+    // Given back before the mapping goes, which may be the last that keeps the file: another thread's new file has its
+    // number at once.
     #[cfg(not(loom))]
     _place: crate::segment::WriterPlace,
+    pub(crate) head: WordsMut,
+    pub(crate) data: WordsMut,
 }
 
 impl WriterWords {
     #[cfg(not(loom))]
     pub(crate) fn new(head: WordsMut, data: WordsMut, place: crate::segment::WriterPlace) -> Self {
-        Self { head, data, _place: place }
+        Self { _place: place, head, data }
     }
 
     /// Of a model.

@@ -227,3 +227,22 @@ fn a_foreign_owner_is_named() {
     let SegmentError::Owner { found, expected, .. } = error else { panic!("{error:?}") };
     assert_eq!((found, expected), (own, own + 1));
 }
+
+/// The number of a file that is gone is given to the next one at once.
+#[test]
+fn a_writer_that_goes_in_one_thread_is_not_taken_for_the_new_one_of_another() {
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..500 {
+                    let place = Place::new();
+                    let segment = Segment::file(&place.dir, "data", &spec(4096), 0o600, None).unwrap();
+                    let (words, file) = segment.into_words().unwrap();
+                    // From now on only the mapping keeps the file's number.
+                    drop((place, file));
+                    drop(words);
+                }
+            });
+        }
+    });
+}
