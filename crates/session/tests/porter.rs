@@ -52,6 +52,10 @@ async fn echo(mut session: Session) -> SessionError {
 
 #[test]
 fn hundreds_of_quiet_sessions_leave_the_runtime_its_threads_and_each_is_woken() {
+    // Where the kernel cannot wait for many words, each session has a porter of its own.
+    if !ginnel_testing::is_native("futex_waitv") {
+        return;
+    }
     runtime().block_on(async {
         let dir = tempfile::tempdir().unwrap();
         let (mut clients, servers): (Vec<_>, Vec<_>) = pairs(dir.path(), SESSIONS).await.into_iter().unzip();
