@@ -6,18 +6,13 @@
 use crate::error::{DecodeError, EncodeError};
 use crate::lookup::Lookup;
 use crate::plain::{decode_increment, decode_string, encode_increment, encode_string};
+use crate::run::{LOOKUP_ATTEMPTS, LookupRun, increments};
 use crate::snapshot::{Snapshot, encode_snapshot_request};
-use crate::split::{LookupAnswer, LookupCeilings, LookupError, LookupSplit, RequestLimits, Step};
+use crate::split::{LookupAnswer, LookupCeilings, LookupError};
 use ginnel_service::{BaselineClient, BaselineError, BaselineOptions, BatchReply, Deadline, State};
 use ginnel_session::Endpoint;
 use std::marker::PhantomData;
 use std::time::Duration;
-
-/// Requests that a lookup client asks its server to take when its keys do not fit: thousands of keys a request. A
-/// server that refuses is asked in smaller requests from then on.
-const LOOKUP_REQUEST: usize = 64 << 10;
-/// How often a lookup starts again because the provider's data changed under it.
-const LOOKUP_ATTEMPTS: u32 = 3;
 
 /// Method code of INCREMENT.
 pub const INCREMENT_METHOD: u16 = 1;
@@ -33,6 +28,10 @@ pub enum NetipcError {
     /// No response, or a status that is not OK.
     #[error(transparent)]
     Call(#[from] BaselineError),
+    /// The same of an asynchronous client.
+    #[cfg(feature = "tokio")]
+    #[error(transparent)]
+    AsyncCall(#[from] ginnel_service::CallError),
     /// A response that is none of this service.
     #[error("malformed response: {0}")]
     Response(#[from] DecodeError),
@@ -147,19 +146,10 @@ impl ServiceClient<Increment> {
         }
         let deadline = self.deadline();
         let reply = self.base.call_batch(INCREMENT_METHOD, self.request.chunks_exact(8), deadline)?;
-        answers.clear();
         match reply {
-            BatchReply::Single(item) => answers.push(decode_increment(item)?),
-            BatchReply::Batch(batch) => {
-                for item in batch.iter() {
-                    answers.push(decode_increment(item)?);
-                }
-            }
+            BatchReply::Single(item) => increments([item], values.len(), answers),
+            BatchReply::Batch(batch) => increments(batch.iter(), values.len(), answers),
         }
-        if answers.len() != values.len() {
-            return Err(NetipcError::Count { asked: values.len(), answered: answers.len() });
-        }
-        Ok(())
     }
 }
 
@@ -224,36 +214,15 @@ impl<L: Lookup> ServiceClient<L> {
         request: &mut Vec<u8>,
         deadline: Deadline,
     ) -> Result<LookupAnswer<L>, NetipcError> {
-        let mut split = LookupSplit::<L>::new(keys, self.ceilings)?;
-        // Bytes that the key in front needs and the session does not have.
-        let mut needed = 0;
-        loop {
-            let limits = self.limits(needed);
-            match split.next(limits, request)? {
-                Step::Done => return Ok(split.finish()?),
-                Step::Grow { payload } => needed = payload,
-                Step::Ask => match self.base.call_until(L::METHOD, request, deadline) {
-                    Ok(payload) => {
-                        split.answer(payload)?;
-                        needed = 0;
-                    }
-                    Err(BaselineError::RequestTooLarge { .. }) if self.may_grow && needed == 0 => self.may_grow = false,
-                    Err(BaselineError::RequestTooLarge { .. }) if needed > 0 => {
-                        split.cannot_grow(needed)?;
-                        needed = 0;
-                    }
-                    Err(error) => return Err(error.into()),
-                },
+        let mut run = LookupRun::<L>::new(keys, self.ceilings)?;
+        let limits = |base: &BaselineClient| base.agreement().map(|agreed| (agreed.request, agreed.response));
+        while run.next(limits(&self.base), self.may_grow, request)? {
+            match self.base.call_until(L::METHOD, request, deadline) {
+                Ok(payload) => run.answer(payload)?,
+                Err(BaselineError::RequestTooLarge { .. }) if run.too_large(&mut self.may_grow)? => {}
+                Err(error) => return Err(error.into()),
             }
         }
-    }
-
-    /// What the next request may have: the session's limits, or more while the server may still agree to more.
-    fn limits(&self, needed: usize) -> RequestLimits {
-        let session =
-            self.base.agreement().map(|agreement| (agreement.request.max_payload, agreement.response.max_payload));
-        let (request, response) = session.unwrap_or_default();
-        let wanted = if self.may_grow { LOOKUP_REQUEST } else { 0 };
-        RequestLimits { request: (request as usize).max(wanted).max(needed), response: response as usize }
+        Ok(run.finish()?)
     }
 }

@@ -22,6 +22,8 @@ mod cgroups_lookup;
 mod client;
 mod dispatch;
 mod error;
+#[cfg(feature = "tokio")]
+mod futures;
 pub mod host;
 mod labels;
 mod lookup;
@@ -29,6 +31,7 @@ mod packed;
 mod plain;
 mod provider;
 mod refresher;
+mod run;
 mod serve;
 mod snapshot;
 mod split;
@@ -42,6 +45,8 @@ pub use client::{
 };
 pub use dispatch::LookupDispatch;
 pub use error::{DecodeError, EncodeError, Fault};
+#[cfg(feature = "tokio")]
+pub use futures::{AsyncServiceClient, OwnedSnapshot};
 pub use labels::{Labels, Orchestrator};
 pub use lookup::{Answer, Lookup, LookupRequest, LookupRequestBuilder, LookupResponse, LookupResponseBuilder, Verdict};
 pub use plain::{decode_increment, decode_string, encode_increment, encode_string};

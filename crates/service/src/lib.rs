@@ -1,10 +1,12 @@
-//! Clients and servers of netipc services, above the byte level of [`ginnel_session`].
+//! Clients and servers of services, above the byte level of [`ginnel_session`].
 //!
-//! A [`Server`] answers one service on one endpoint with a [`Handler`], for many sessions at once. A [`BaselineClient`]
-//! finds the service, late or restarted as it may be, retries a call at most once, and learns the sizes it needs.
+//! A [`Server`] answers the methods of a [`Router`] on one endpoint, for many sessions at once. A [`Client`] has many
+//! calls in flight over one connection, from many threads and (feature `tokio`) tasks. Both speak Ginnel's own layout
+//! to each other and layout 1 to netipc peers. A [`BaselineClient`] speaks layout 1 only, one thread at a time, with
+//! its shared-memory profiles.
 //!
 //! ```
-//! use ginnel_service::{BaselineClient, BaselineOptions, Failure, Request, Server, ServerOptions};
+//! use ginnel_service::{Client, ClientOptions, Failure, Request, Server, ServerOptions};
 //! use ginnel_session::Endpoint;
 //!
 //! let dir = tempfile::tempdir()?;
@@ -15,9 +17,8 @@
 //! };
 //! let server = Server::start(&endpoint, ServerOptions::default(), 7, shout)?;
 //!
-//! let mut client = BaselineClient::new(&endpoint, BaselineOptions::default())?;
-//! assert!(client.refresh().is_ready());
-//! assert_eq!(client.call(7, b"hello")?, b"HELLO");
+//! let client = Client::new(&endpoint, ClientOptions::default())?;
+//! assert_eq!(*client.call(7, b"hello")?, *b"HELLO");
 //! server.stop();
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```

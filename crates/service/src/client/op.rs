@@ -9,6 +9,7 @@ use super::slots::{Ask, Key};
 use crate::state::State;
 use ginnel_base::Deadline;
 use ginnel_base::lead::{Waiter, Wish};
+use ginnel_wire::Status;
 use std::time::{Duration, Instant};
 
 /// Most attempts of one call that the server did not begin, and most because a response did not fit.
@@ -68,6 +69,9 @@ pub(super) struct Op {
     overflows: u32,
     /// When it was first asked what is next.
     begun: Option<Instant>,
+    /// The connection of the last attempt, and the response limit at which it did not fit last.
+    serial: u64,
+    limit: u32,
     /// The connection was lost under the call: look for another until then.
     patience: Option<Deadline>,
 }
@@ -85,6 +89,8 @@ impl Op {
             resent: 0,
             overflows: 0,
             begun: None,
+            serial: 0,
+            limit: 0,
             patience: None,
         }
     }
@@ -218,6 +224,7 @@ impl Op {
         let Some(slot) = core.slots.get(key) else { return Some(Next::Done(Err(CallError::Closed))) };
         let Some(end) = slot.end.take() else { return Some(Next::Wait(self.deadline)) };
         let answer = slot.answers.pop_front();
+        self.serial = slot.serial;
         core.slots.close(key);
         self.place = Place::Start;
         match end {
@@ -242,6 +249,9 @@ impl Op {
     fn survive(&mut self, core: &mut Core, loss: Loss) -> Option<Next> {
         self.place = Place::Start;
         let error = match loss {
+            Loss::Final(error) if self.options.idempotent && is_too_large(&error) => {
+                return self.overflow(core, *error);
+            }
             Loss::Final(error) => *error,
             Loss::NotBegun if self.resent < MAX_RESENT => {
                 self.resent += 1;
@@ -255,26 +265,39 @@ impl Op {
             }
             Loss::Lost(source) => CallError::Lost { source },
             Loss::Overflow => {
-                self.overflows += 1;
-                core.counters.overflows += 1;
-                let grown = core.response.double();
-                // A server that has not grown gets one more chance: it may learn only after it has answered.
-                if (grown || self.overflows == 1) && self.overflows < MAX_OVERFLOWS {
-                    core.retire();
-                    return self.again(core);
-                }
-                CallError::ResponseTooLarge {
-                    limit: core.link.as_ref().map_or(0, |l| l.agreement.response.max_payload),
-                }
+                let limit = core.link.as_ref().map_or(0, |link| link.agreement.response.max_payload);
+                return self.overflow(core, CallError::ResponseTooLarge { limit });
             }
         };
         Some(Next::Done(Err(error)))
+    }
+
+    /// The answer does not fit the connection: another may have larger limits, because a server may learn from that. In
+    /// layout 2 the request was executed, so only those ask again that may be executed twice.
+    fn overflow(&mut self, core: &mut Core, error: CallError) -> Option<Next> {
+        self.overflows += 1;
+        core.counters.overflows += 1;
+        let mut grown = true;
+        // Else another call has asked for a larger one already.
+        if core.serial() == Some(self.serial) {
+            let limit = core.link.as_ref().map_or(0, |link| link.agreement.response.max_payload);
+            grown = limit > std::mem::replace(&mut self.limit, limit);
+            if grown {
+                core.response.double();
+                core.retire();
+            }
+        }
+        if grown && self.overflows < MAX_OVERFLOWS { self.again(core) } else { Some(Next::Done(Err(error))) }
     }
 
     fn again(&mut self, core: &Core) -> Option<Next> {
         self.patience.get_or_insert(Deadline::from(core.now, RECONNECT));
         None
     }
+}
+
+fn is_too_large(error: &CallError) -> bool {
+    matches!(error, CallError::Status { status: Status::LIMIT_EXCEEDED, .. })
 }
 
 fn not_ready(core: &Core) -> CallError {

@@ -19,6 +19,8 @@ use std::time::{Duration, Instant};
 
 /// How long rings are not proposed after they could not be attached.
 const NO_RINGS: Duration = Duration::from_secs(60);
+/// Requests smaller than this are not proposed, in bytes.
+const LEAST: u32 = 64;
 /// Looks of one who has given the lock away for another to take.
 const COURTESY: u32 = 64;
 
@@ -193,7 +195,10 @@ impl Shared {
                     core.request.limit_to(server.max_request_payload)
                 }
                 // Ends: each size is smaller than the one before.
-                ConnectError::Refused(Refusal::LimitExceeded { .. }) => core.request.roll_back(),
+                ConnectError::Refused(Refusal::LimitExceeded { .. }) => {
+                    let half = core.request.current / 2;
+                    core.request.roll_back() || half >= LEAST && core.request.limit_to(half)
+                }
                 ConnectError::Rings(reason) if core.no_rings.passed() => {
                     tracing::warn!(%reason, pause = ?NO_RINGS, "no rings with this service for a while");
                     core.no_rings = Deadline::after(NO_RINGS);
