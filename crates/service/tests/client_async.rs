@@ -148,8 +148,11 @@ fn a_future_that_is_dropped_takes_its_call_back_and_one_that_races_its_answer_le
                         assert_eq!(*client.call_async(ECHO, &[2, 3]).await.unwrap(), [2, 3]);
                     }
                 }
+                let mut calls = 0;
                 while client.in_flight() > 0 {
-                    client.call_async(ECHO, &[]).await.unwrap();
+                    let answer = client.call_async(ECHO, &[]).await;
+                    assert!(answer.is_ok(), "{kind:?}: after {calls} calls, {} open: {answer:?}", client.in_flight());
+                    calls += 1;
                 }
             });
             assert_eq!((client.counters().connects, client.counters().reconnects), (1, 0), "{kind:?}");
@@ -285,5 +288,28 @@ fn a_client_outlives_the_runtime_that_served_it() {
             assert_eq!(*client.call(ECHO, b"blocking").unwrap(), *b"blocking", "{kind:?}");
         }
         assert_eq!(client.counters().connects, 1);
+    }
+}
+
+/// The answer of a call that was taken back lies in the ring, the bell has rung, and the task has not run since: the
+/// next call must not take both away from it.
+#[test]
+fn an_answer_that_a_call_finds_before_the_task_does_leaves_the_task_awake() {
+    for kind in LAYOUT_2 {
+        let dir = tempfile::tempdir().unwrap();
+        let peer = Peer::start(kind, dir.path());
+        let client = peer.client();
+        let [current, _] = runtimes();
+        current.block_on(async {
+            assert_eq!(*client.call_async(ECHO, &[1]).await.unwrap(), [1]);
+            for _ in 0..5 {
+                let mut call = Box::pin(client.call_async(ECHO, &[2]));
+                assert!(poll(call.as_mut()).is_pending());
+                drop(call);
+                // The runtime's only thread: nothing of it runs meanwhile, and the server answers.
+                std::thread::sleep(Duration::from_millis(30));
+                assert_eq!(*client.call_async(ECHO, &[3]).await.unwrap(), [3], "{kind:?}");
+            }
+        });
     }
 }

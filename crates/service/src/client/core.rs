@@ -11,7 +11,7 @@ use crate::state::{Cadence, State};
 use ginnel_base::Deadline;
 use ginnel_base::lead::{Lead, Waiter};
 use ginnel_memory::Spin;
-use ginnel_session::proto::{Body, Call, Input, Pool};
+use ginnel_session::proto::{Body, Call, Pool};
 use ginnel_session::{ConnectError, DEFAULT_MAX_PAYLOAD, Endpoint, Parts, SessionError};
 use ginnel_wire::{Envelope, Features, Reply};
 use std::collections::VecDeque;
@@ -337,7 +337,8 @@ impl Core {
             return;
         }
         link.alive = now;
-        link.connection.handle(now, Input::Tick);
+        // Whoever drives must arm anew: what is received here, or drained, it will not be woken for.
+        self.alarm = true;
         // A ring asks its socket only when it is armed.
         if link.is_ring() && link.nap().is_some() {
             return;

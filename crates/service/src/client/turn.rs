@@ -48,9 +48,6 @@ impl Core {
 
     fn step_on(&mut self, link: &mut Link) -> Result<bool, Loss> {
         let now = self.now;
-        if link.connection.poll_timeout().passed_at(now) {
-            link.connection.handle(now, Input::Tick);
-        }
         let waited = link.unsent;
         match link.flush(now, &mut self.pool) {
             Ok(()) => {
@@ -65,6 +62,11 @@ impl Core {
         let fresh = std::mem::take(&mut link.fresh);
         self.hand_out(link)?;
         if fresh || !link.receive(now, &mut self.pool).map_err(lost)? {
+            // Only now: what has come in time may have lain here for long, because nobody drove.
+            if link.connection.poll_timeout().passed_at(now) {
+                link.connection.handle(now, Input::Tick);
+                self.hand_out(link)?;
+            }
             return Ok(false);
         }
         self.hand_out(link)?;
