@@ -77,7 +77,7 @@ impl<S> AsyncServiceClient<S> {
     }
 
     async fn ask(&self, method: u16, request: Vec<u8>) -> Result<Response, CallError> {
-        self.base.call_async_with(method, request, &self.options()).await
+        self.base.call_async_with(method, &request, &self.options()).await
     }
 }
 
