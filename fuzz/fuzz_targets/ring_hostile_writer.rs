@@ -122,6 +122,7 @@ fn step(consumer: &mut Consumer, choices: &mut Choices) {
         }
         Err(Fault::Length { len }) => assert!(len > most as u64),
         Err(Fault::Position { .. }) => {}
+        Err(Fault::NoMemory { len }) => panic!("no memory for {len} bytes"),
         Err(Fault::Truncated) => panic!("nothing was truncated"),
     }
 }
